@@ -1,0 +1,232 @@
+"""The `cxrdist` command: finds the subcommand's file, builds its options from its dataclass, turns errors into one line.
+
+Every subcommand is a file jobs/NAME.py with `HELP`, `Config` (or `CONFIGS`, one per second word), `POSITIONALS`
+and `run(config)`. Only the file that is asked for is imported, and none of them imports torch, ray or pandas at
+module level, so `cxrdist --help` and the login-node commands answer at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+# Order is the order of a study, which is also the order of `cxrdist --help`.
+COMMANDS: dict[str, str] = {
+    "demo": "the whole chain on one machine in minutes, on generated X-rays or your own shards",
+    "shard": "turn a published dataset into tar shards with an index",
+    "verify": "check a shard set: hashes, counts, images, patients shared between splits",
+    "pretrain": "pretrain an encoder with SimCLR on one or many GPUs",
+    "finetune": "train one classifier from an initialisation on a fraction of the labels",
+    "evaluate": "test a fine-tuned run on another shard set",
+    "sweep": "run a grid of fine-tunings with Ray Tune, resuming what is missing",
+    "submit": "run pretrain, finetune, sweep, shard or a chain of them on SLURM",
+    "status": "queue state, step, speed and time left of runs",
+    "logs": "print or follow a run's log",
+    "cancel": "cancel a submitted run",
+    "collect": "unite the results of any number of runs in one Parquet file",
+    "table": "make a paper table from collected results",
+    "plot": "make a figure from collected results",
+    "report": "write one self-contained HTML report of a study",
+    "explain": "heat maps of what a fine-tuned model looked at",
+    "embed": "write encoder features of a shard set to Parquet",
+    "explore": "one HTML page to browse an embedding of a shard set",
+    "predict": "score image files with a fine-tuned model",
+    "doctor": "what this machine and a SLURM profile can do, and what is missing",
+    "drill": "prove on your own cluster that a run survives",
+}
+
+EPILOG = "Research use only: nothing here is made or tested for clinical decisions."
+
+
+class UsageError(ValueError):
+    """The command line or a spec file cannot be used; the message says what, where and how to mend it."""
+
+    exit_code = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code: 0 done, 1 failed, 2 unusable arguments or input, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words or os.environ.get("CXRDIST_DEBUG") == "1"
+    words = [word for word in words if word != "--debug"]
+    try:
+        return _dispatch(words)
+    except SystemExit as stop:  # argparse's own --help and --print_config end this way
+        return stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt:
+        print("cxrdist: interrupted; the same command goes on from what is complete", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `cxrdist table ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        return _explain(error)
+
+
+def _explain(error: Exception) -> int:
+    code = getattr(error, "exit_code", None)
+    text = " ".join(str(error).split()) or type(error).__name__
+    if code is not None:
+        print(f"cxrdist: {text}", file=sys.stderr)
+        return int(code)
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"cxrdist: {error.strerror or text}{where}", file=sys.stderr)
+        return 1
+    print(
+        f"cxrdist: unexpected {type(error).__name__}: {text} (a defect of cxrdist: the same command with --debug "
+        "shows where)",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if words else 2
+    if words[0] in ("--version", "-V"):
+        from importlib.metadata import version
+
+        print(f"cxrdist {version('cxrdist')}")
+        return 0
+    name = words[0]
+    module = _load(name)
+    if hasattr(module, "main"):  # a command whose words are not a dataclass (submit passes most of them on)
+        return int(module.main(words[1:]) or 0)
+    return int(module.run(_parse(name, module, words[1:])) or 0)
+
+
+def _overview() -> str:
+    lines = ["usage: cxrdist COMMAND [options]      (cxrdist COMMAND --help lists a command's options)", ""]
+    lines += [f"  {name:<10} {text}" for name, text in COMMANDS.items() if _exists(name)]
+    return "\n".join([*lines, "", "  --debug    show the traceback of an error", "", EPILOG])
+
+
+def _exists(name: str) -> bool:
+    return importlib.util.find_spec(f"jobs.{name}") is not None
+
+
+def _load(name: str) -> ModuleType:
+    if name not in COMMANDS or not _exists(name):
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UsageError(f"no command {name!r}{hint} (cxrdist --help lists them)")
+    return importlib.import_module(f"jobs.{name}")
+
+
+def parse(name: str, words: Sequence[str]) -> Any:
+    """Return the Config instance that `cxrdist NAME WORDS` would run with.
+
+    Raises:
+        UsageError: unknown option or key, wrong type, missing option, unreadable --config (exit code 2).
+    """
+    return _parse(name, _load(name), list(words))
+
+
+def _parse(name: str, module: ModuleType, words: list[str]) -> Any:
+    configs: Mapping[str, type] | None = getattr(module, "CONFIGS", None)
+    if configs is None:
+        return _parse_config(f"cxrdist {name}", module.Config, getattr(module, "POSITIONALS", ()), module.HELP, words)
+    choices = "|".join(configs)
+    if not words or words[0] in ("-h", "--help"):
+        print(f"usage: cxrdist {name} {choices} [options]\n\n{module.HELP}\n")
+        for key, config in configs.items():
+            print(f"  {key:<10} {(config.__doc__ or '').strip().splitlines()[0]}")
+        raise SystemExit(0 if words else 2)
+    if words[0] not in configs:
+        raise UsageError(f"cxrdist {name}: {words[0]!r} is not one of {choices}")
+    positionals = getattr(module, "POSITIONALS", ())
+    return _parse_config(f"cxrdist {name} {words[0]}", configs[words[0]], positionals, module.HELP, words[1:])
+
+
+def _parse_config(prog: str, config: type, positionals: Sequence[str], about: str, words: list[str]) -> Any:
+    from jsonargparse import ArgumentError
+
+    _check_config_file(prog, words)
+    parser = _parser(prog, config, positionals, about)
+    try:
+        values = parser.parse_args(words)
+        built = parser.instantiate_classes(values).as_dict()
+    except ArgumentError as error:
+        raise UsageError(_mend(prog, str(error), parser)) from error
+    for key in ("config", "print_config"):
+        built.pop(key, None)
+    return config(**built)
+
+
+def _parser(prog: str, config: type, positionals: Sequence[str], about: str) -> Any:
+    from jsonargparse import ArgumentParser, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(
+        prog=prog, description=about, epilog=EPILOG, parser_mode="toml", exit_on_error=False, allow_abbrev=False
+    )
+    parser.add_argument("--config", action="config", help="TOML file of options; options given after it win")
+    hints = _field_types(config)
+    for name in positionals:
+        kind = hints[name]
+        if kind == list[str]:
+            parser.add_argument(name, type=str, nargs="+")
+        else:
+            parser.add_argument(name, type=kind)
+    parser.add_class_arguments(config, None, skip=set(positionals))
+    return parser
+
+
+def _field_types(config: type) -> dict[str, Any]:
+    from typing import get_type_hints
+
+    return get_type_hints(config)
+
+
+def _check_config_file(prog: str, words: list[str]) -> None:
+    """A missing file would be read as inline TOML and blamed on its first character; say what is wrong instead."""
+    for position, word in enumerate(words):
+        path = word.partition("=")[2] if word.startswith("--config=") else None
+        if word == "--config":
+            path = words[position + 1] if position + 1 < len(words) else ""
+        if path is not None and not Path(path).is_file():
+            raise UsageError(f"{prog}: --config {path or '(nothing)'}: no such file")
+
+
+def _mend(prog: str, message: str, parser: Any) -> str:
+    text = " ".join(message.split())
+    unknown = text.partition("does not accept option ")[2] or text.partition("unrecognized arguments: ")[2]
+    if unknown:
+        wanted = unknown.strip("'").split()[0].lstrip("-").partition("=")[0]
+        known = [action.dest for action in parser._actions]
+        near = difflib.get_close_matches(wanted, known, n=1) or [
+            key for key in known if key.rpartition(".")[2] in difflib.get_close_matches(wanted, [key.rpartition(".")[2]])
+        ]
+        text += f"; did you mean --{near[0]}?" if near else f"; {prog} --help lists the options"
+    return f"{prog}: {text}"
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a configuration as plain nested dicts, lists, strings and numbers, ready for TOML (None is left out)."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        if isinstance(value, Mapping):
+            return {str(key): plain(item) for key, item in value.items() if item is not None}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return plain(config)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
