@@ -157,7 +157,7 @@ def _parse_config(prog: str, config: type, positionals: Sequence[str], about: st
     parser = _parser(prog, config, positionals, about)
     try:
         values = parser.parse_args(words)
-        built = parser.instantiate_classes(values).as_dict()
+        built = parser.instantiate(values).as_dict()
     except ArgumentError as error:
         raise UsageError(_mend(prog, str(error), parser)) from error
     for key in ("config", "print_config"):
@@ -207,7 +207,9 @@ def _mend(prog: str, message: str, parser: Any) -> str:
         wanted = unknown.strip("'").split()[0].lstrip("-").partition("=")[0]
         known = [action.dest for action in parser._actions]
         near = difflib.get_close_matches(wanted, known, n=1) or [
-            key for key in known if key.rpartition(".")[2] in difflib.get_close_matches(wanted, [key.rpartition(".")[2]])
+            key
+            for key in known
+            if key.rpartition(".")[2] in difflib.get_close_matches(wanted, [key.rpartition(".")[2]])
         ]
         text += f"; did you mean --{near[0]}?" if near else f"; {prog} --help lists the options"
     return f"{prog}: {text}"
