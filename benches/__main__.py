@@ -23,7 +23,7 @@ def names(gpu: bool) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benches", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benches", description="Run the benchmarks.")
     parser.add_argument("--gpu", action="store_true", help="the benches that need a CUDA device")
     parser.add_argument("names", nargs="*", help="only these")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The `cxrdist` command: finds the subcommand's file, builds its options from its dataclass, turns errors into one line.
+"""The `cxrdist` command: finds the subcommand's file, builds its options from a dataclass, one line per error.
 
 Every subcommand is a file jobs/NAME.py with `HELP`, `Config` (or `CONFIGS`, one per second word), `POSITIONALS`
 and `run(config)`. Only the file that is asked for is imported, and none of them imports torch, ray or pandas at
@@ -53,7 +53,7 @@ class UsageError(ValueError):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code: 0 done, 1 failed, 2 unusable arguments or input, 130 interrupted."""
+    """Run one command line and return its exit code: 0 done, 1 failed, 2 unusable input, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words or os.environ.get("CXRDIST_DEBUG") == "1"
     words = [word for word in words if word != "--debug"]
