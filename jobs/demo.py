@@ -1,0 +1,221 @@
+"""`cxrdist demo`: the whole chain on one machine, each step the ordinary subcommand a user would type."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.cli import UsageError
+
+HELP = "Run the whole chain on one machine: X-rays, shards, SimCLR, a Ray Tune sweep, a paper table and its figure."
+
+FORMAT_VERSION = 1
+SEEDS = (0, 1)
+FRACTIONS = (0.01, 0.1, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The whole chain, small."""
+
+    out: str = "runs/demo"
+    """Folder for everything the demo makes; running it again reuses what is complete."""
+    data: str | None = None
+    """Your own shard set (a folder with dataset.json) or a MedMNIST .npz; None = generated NIH and CheXpert X-rays."""
+    seed: int = 0
+    """Seed of the generated X-rays and of pretraining."""
+    nproc: int = 2
+    """Ranks of pretraining on this machine."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How much work the demo does; chosen so that two CPU cores finish inside the minutes README promises."""
+
+    patients: int = 700
+    """Patients of each generated dataset."""
+    image_size: int = 64
+    """Pixels at which models see the images."""
+    pretrain_epochs: int = 12
+    """Passes of SimCLR over the unlabelled train images of a dataset."""
+    finetune_epochs: int = 10
+    """Passes of each fine-tuning over all labels (few labels get as many steps as they can use)."""
+
+
+GENERATED = Scale()
+REAL = Scale(pretrain_epochs=10, finetune_epochs=5)
+
+
+def run(config: Config) -> int:
+    """Run every step; stop at the first that fails and return its exit code."""
+    started = time.monotonic()
+    out = _claim(config)
+    for title, words in _steps(config, out):
+        code = _step(title, words)
+        if code:
+            print(f"\ncxrdist demo: that step ended with exit code {code}; mend it and run the demo again", flush=True)
+            return code
+    _close(out, time.monotonic() - started)
+    return 0
+
+
+def _claim(config: Config) -> Path:
+    """Return the output folder, made and marked as a demo's with these settings.
+
+    Raises:
+        UsageError: the folder holds something else, or a demo with other settings; --data is not usable.
+    """
+    out = Path(config.out)
+    asked = {"format_version": FORMAT_VERSION, "data": config.data and str(Path(config.data).resolve())}
+    asked |= {"seed": config.seed}
+    marker = out / "demo.json"
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"demo: --out {out} is a file, not a folder; choose another --out")
+    if marker.is_file():
+        found = json.loads(marker.read_text())
+        if found != asked:
+            raise UsageError(f"demo: {out} holds a demo with other settings ({found}); choose another --out")
+    elif out.is_dir() and any(out.iterdir()):
+        raise UsageError(f"demo: {out} holds something else already; choose another --out or an empty folder")
+    if config.data is not None:
+        _check_data(Path(config.data))
+    out.mkdir(parents=True, exist_ok=True)
+    temporary = marker.with_suffix(".tmp")
+    temporary.write_text(json.dumps(asked))
+    os.replace(temporary, marker)
+    return out
+
+
+def _check_data(data: Path) -> None:
+    if not data.exists():
+        raise UsageError(f"demo: --data {data}: no such file or folder")
+    if data.is_dir() and not (data / "dataset.json").is_file():
+        raise UsageError(f"demo: --data {data} is not a shard set (no dataset.json); make one with `cxrdist shard`")
+    if data.is_file() and data.suffix != ".npz":
+        raise UsageError(f"demo: --data {data} is neither a shard set folder nor a MedMNIST .npz file")
+
+
+def _steps(config: Config, out: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield (title, words of the subcommand) in order; a later step may look at what an earlier one wrote."""
+    scale = GENERATED if config.data is None else REAL
+    shard_sets: dict[str, Path] = {}
+    if config.data is None:
+        yield from _generated(config, scale, out, shard_sets)
+    elif Path(config.data).is_dir():
+        shard_sets["data"] = Path(config.data)
+    else:
+        shard_sets["data"] = out / "shards" / "data"
+        yield (
+            "Convert the MedMNIST file to a shard set",
+            ["shard", "medmnist", "--src", config.data, "--out", str(shard_sets["data"])],
+        )
+    for name, shards in shard_sets.items():
+        yield (
+            f"Pretrain a SimCLR encoder on the unlabelled train images of {_display(name)} ({config.nproc} ranks)",
+            _pretrain_words(config, scale, shards, out / "pretrain" / name),
+        )
+    spec = _write_spec(config, scale, out, shard_sets)
+    sweep = out / "sweep"
+    yield (
+        "Fine-tune the grid: label fraction x dataset x initialisation x seed (Ray Tune)",
+        ["sweep", "--config", str(spec), "--out", str(sweep)],
+    )
+    results = out / "results.parquet"
+    yield "Collect every run's results into one file", ["collect", str(sweep), "--out", str(results)]
+    table = ["table", "label-efficiency", str(results)]
+    yield "The paper table, as LaTeX", [*table, "--format", "latex", "--out", str(out / "table.tex")]
+    yield "and as Markdown", [*table, "--format", "markdown", "--out", str(out / "table.md")]
+    yield (
+        "The paper figure",
+        ["plot", "label-efficiency", str(results), "--out", str(out / "label_efficiency.png")],
+    )
+
+
+def _generated(config: Config, scale: Scale, out: Path, shard_sets: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
+    for position, style in enumerate(("nih", "chexpert")):
+        source, shards = out / "source" / style, out / "shards" / style
+        yield (
+            f"Draw chest X-rays in the published layout of {_display(style)}",
+            ["shard", "phantom", "--style", style, "--patients", str(scale.patients)]
+            + ["--seed", str(config.seed + position), "--layout_only", "true", "--out", str(source)],
+        )
+        root = source / "CheXpert-v1.0-small" if style == "chexpert" else source
+        yield (
+            f"Convert {_display(style)} to a shard set",
+            ["shard", style, "--src", str(root), "--out", str(shards), "--size", "96"],
+        )
+        shard_sets[style] = shards
+
+
+def _display(name: str) -> str:
+    return {"nih": "NIH ChestX-ray14", "chexpert": "CheXpert", "data": "your data"}[name]
+
+
+def _pretrain_words(config: Config, scale: Scale, shards: Path, run: Path) -> list[str]:
+    return [
+        *("pretrain", "--shards", str(shards), "--out", str(run), "--arch", "resnet18"),
+        *("--image_size", str(scale.image_size), "--global_batch", "128", "--epochs", str(scale.pretrain_epochs)),
+        *("--seed", str(config.seed), "--nproc", str(config.nproc), "--device", config.device),
+    ]
+
+
+def _write_spec(config: Config, scale: Scale, out: Path, shard_sets: dict[str, Path]) -> Path:
+    """Write the sweep's TOML beside its results; a user copies it and changes the lists."""
+    import tomli_w
+
+    spec: dict[str, Any] = {
+        "axes": {
+            "label_fraction": list(FRACTIONS),
+            "shards": [str(path) for path in shard_sets.values()],
+            "init": ["scratch", *(str(out / "pretrain" / name) for name in shard_sets)],
+            "seed": list(SEEDS),
+        },
+        "finetune": {
+            "arch": "resnet18",
+            "image_size": scale.image_size,
+            "mode": "full",
+            "epochs": scale.finetune_epochs,
+            "device": config.device,
+        },
+    }
+    path = out / "label_efficiency.toml"
+    text = "# The demo's grid: every combination of the lists under [axes], each with what [finetune] says.\n"
+    text += f"# cxrdist sweep --config {path} --out {out / 'sweep'}\n\n" + tomli_w.dumps(spec)
+    if not path.is_file() or tomllib.loads(path.read_text()) != spec:
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    return path
+
+
+def _step(title: str, words: Sequence[str]) -> int:
+    """Print and run one `cxrdist` command as a process of its own, exactly as a user would."""
+    print(f"\n# {title}\n$ cxrdist {shlex.join(words)}", flush=True)
+    started = time.monotonic()
+    code = subprocess.run([sys.executable, "-m", "jobs.cli", *words], check=False).returncode
+    print(f"# {'done' if code == 0 else 'failed'} in {time.monotonic() - started:.1f} s", flush=True)
+    return code
+
+
+def _close(out: Path, seconds: float) -> None:
+    print(f"\n{(out / 'table.md').read_text()}")
+    print(f"The chain took {seconds:.0f} s. What it made:")
+    for name, what in {
+        "results.parquet": "every number, one row each (pandas: results.load)",
+        "table.md": "the table above; table.tex is its LaTeX",
+        "label_efficiency.png": "the figure",
+        "label_efficiency.toml": "the grid's spec, to copy and change",
+        "sweep": "one folder per fine-tuning, with per-sample predictions",
+    }.items():
+        print(f"  {out / name}  {what}")
