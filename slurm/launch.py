@@ -1,0 +1,229 @@
+"""The launcher: starts the ranks of one node, passes stop signals on, waits, and returns one exit code.
+
+Process tree on a node:  launcher (this file)  ->  torchrun's agent (behind slurm.agent)  ->  one process per rank.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FrameType
+
+from slurm.agent import SHIELDED, TORCHRUN
+from slurm.errors import InputError
+from slurm.processes import children, end_tree, send
+from slurm.signals import STOP_SIGNALS
+
+REPEAT_S = 1.0
+"""A stop signal is repeated this often (seconds) until the workers ended: they may not have listened yet."""
+FORCE_AFTER = 3
+"""Asked to stop this many times by hand (Ctrl-C), the launcher ends the workers without waiting for a checkpoint."""
+
+
+def local(
+    module: str,
+    args: Sequence[str],
+    *,
+    nproc: int,
+    nnodes: int = 1,
+    max_restarts: int = 0,
+    env: Mapping[str, str] | None = None,
+) -> int:
+    """Run a worker module on this machine under torchrun and return its exit code.
+
+    Stop signals to this process (Ctrl-C, TERM, USR1, USR2) reach the workers as USR2; they save and end with code 0.
+    One rank without restarts needs no torchrun: the module then runs alone, without RANK and WORLD_SIZE set.
+
+    Args:
+        module: Name of the worker module, as in `python -m module`.
+        args: Its arguments.
+        nproc: Ranks per node, at least 1.
+        nnodes: Agents to start on this machine, each with `nproc` ranks: a rehearsal of several nodes.
+        max_restarts: How often torchrun restarts all ranks after one of them died.
+        env: Environment variables to add or replace.
+
+    Returns:
+        0 when every rank ended with 0; otherwise the first failing agent's code, 128 + N for a death by signal N.
+
+    Raises:
+        InputError: nproc or nnodes below 1, or max_restarts below 0.
+    """
+    if nproc < 1 or nnodes < 1 or max_restarts < 0:
+        raise InputError(
+            f"nproc {nproc} and nnodes {nnodes} must be at least 1, max_restarts {max_restarts} at least 0"
+        )
+    if nproc == 1 and nnodes == 1 and max_restarts == 0:
+        commands = [[module, *args]]
+    else:
+        port = free_port()
+        run_id = f"local-{os.getpid()}-{port}"
+        commands = [
+            torchrun(
+                module, args, nproc=nproc, nnodes=nnodes, endpoint=f"127.0.0.1:{port}", run_id=run_id,
+                is_host=index == 0, local_addr="127.0.0.1", max_restarts=max_restarts,
+            )
+            for index in range(nnodes)
+        ]  # fmt: skip
+    added = dict(env or {})
+    if sys.platform == "linux":
+        # Ranks of one machine talk over loopback; looking up the host's name can cost 10 s without a name server.
+        added.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    threads = max(1, available_cores() // (nproc * nnodes))
+    return run_shielded(commands, env=added, threads=threads)
+
+
+def torchrun(
+    module: str,
+    args: Sequence[str],
+    *,
+    nproc: int,
+    nnodes: int,
+    endpoint: str,
+    run_id: str,
+    is_host: bool,
+    local_addr: str,
+    max_restarts: int,
+    join_timeout_s: int = 300,
+) -> list[str]:
+    """Return the words after `python -m slurm.agent` that start one node's torchrun agent.
+
+    The rendezvous is c10d at `endpoint` (HOST:PORT). Which agent hosts it is said outright (`is_host`), because torch
+    guesses it from host names, and wrongly so where several nodes share a name or a name has several addresses.
+    """
+    return [
+        TORCHRUN,
+        f"--nnodes={nnodes}",
+        f"--nproc-per-node={nproc}",
+        f"--max-restarts={max_restarts}",
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint={endpoint}",
+        f"--rdzv-id={run_id}",
+        f"--rdzv-conf=is_host={int(is_host)},join_timeout={join_timeout_s},timeout={join_timeout_s}",
+        f"--local-addr={local_addr}",
+        "-m",
+        module,
+        *args,
+    ]
+
+
+def run_shielded(
+    commands: Sequence[Sequence[str]],
+    *,
+    env: Mapping[str, str],
+    threads: int,
+    stop: Callable[[], bool] | None = None,
+    abort: Callable[[], str | None] | None = None,
+) -> int:
+    """Start `python -m slurm.agent WORDS` for each command, relay stop signals, wait for all, return one exit code.
+
+    Args:
+        commands: Words of each process; a torchrun agent, or a worker module by itself.
+        env: Variables added to this process's environment.
+        threads: OMP_NUM_THREADS of a rank, unless the environment or `env` already says it.
+        stop: Asked about twice a second: True has the same effect as a stop signal.
+        abort: Asked about twice a second: a reason (text) ends the workers at once, without a checkpoint.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **env}
+    if "OMP_NUM_THREADS" in os.environ and "OMP_NUM_THREADS" not in env:
+        environment["OMP_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"]
+    asked = _Asked()
+    with asked.listening():
+        started = [(_start(words, environment), words[0] == TORCHRUN) for words in commands]
+        try:
+            return _wait(started, asked, stop or (lambda: False), abort or (lambda: None))
+        finally:
+            for process, _ in started:
+                end_tree(process, patience=10.0)
+
+
+class _Asked:
+    """Counts stop signals to the launcher while it waits."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self.times += 1
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield  # Python delivers signals to the main thread only
+            return
+        before = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _start(words: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SHIELDED)
+    try:
+        # A process group of its own: Ctrl-C in a terminal then reaches the launcher only, which relays it once.
+        return subprocess.Popen(
+            [sys.executable, "-m", "slurm.agent", *words],
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            process_group=0,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _wait(
+    started: Sequence[tuple[subprocess.Popen[bytes], bool]],
+    asked: _Asked,
+    stop: Callable[[], bool],
+    abort: Callable[[], str | None],
+) -> int:
+    next_look = next_relay = 0.0
+    stopping = False
+    while True:
+        codes = [process.poll() for process, _ in started]
+        failed = [code for code in codes if code]
+        if failed or all(code == 0 for code in codes):
+            return _exit_code(failed[0]) if failed else 0
+        now = time.monotonic()
+        if now >= next_look:
+            next_look = now + 0.5
+            stopping = stopping or stop()
+            reason = abort()
+            if reason:
+                print(f"cxrdist: ending the workers at once: {reason}", file=sys.stderr, flush=True)
+                for process, _ in started:
+                    end_tree(process, patience=0.0)
+                return 1
+        stopping = stopping or asked.times > 0
+        if asked.times >= FORCE_AFTER and sys.stderr.isatty():
+            return 130
+        if stopping and now >= next_relay:
+            next_relay = now + REPEAT_S
+            for process, is_agent in started:
+                send(children(process.pid) if is_agent else [process.pid], signal.SIGUSR2)
+        time.sleep(0.05)
+
+
+def _exit_code(code: int) -> int:
+    return 128 - code if code < 0 else code
+
+
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def available_cores() -> int:
+    """Return the number of cores this process may use (its affinity, not the machine's total)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,74 @@
+"""Being asked to stop: a flag that the training loop reads at the end of a step.
+
+Saving inside a signal handler is how checkpoints are torn: the handler may run in the middle of an optimiser step or
+of another save, and each rank gets its signal at a different step. So the handler only sets a flag; the ranks agree
+on it by a collective at the end of a step and save once, together.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+STOP_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
+"""USR1/USR2 come from `--signal` and preemption, TERM from a preemption without them, INT from Ctrl-C."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+class StopRequest:
+    """Whether this process was asked to stop. Use: `stop = StopRequest().install()`, then read `stop.requested`."""
+
+    def __init__(self) -> None:
+        self._requested = threading.Event()
+        self._name: str | None = None
+
+    def install(self) -> StopRequest:
+        """Take over USR1, USR2, TERM and INT, and end with the launcher that started this rank; returns self.
+
+        Call it first thing in a worker, from the main thread. Until then the launcher keeps the signals ignored and
+        repeats them, so none is lost during the imports. Processes forked later inherit the flag-only handler and
+        are not hurt by signals that SLURM sends to every process of a job step.
+
+        Raises:
+            ValueError: not called from the main thread.
+        """
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._handle)
+        # A rank that outlives its torchrun agent would write to a run that a restarted group also writes to.
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            die_with_parent(signal.SIGKILL)
+        return self
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self._name = signal.Signals(number).name
+        self._requested.set()
+
+    @property
+    def requested(self) -> bool:
+        """True from the first stop signal on."""
+        return self._requested.is_set()
+
+    @property
+    def signal_name(self) -> str | None:
+        """Name of the latest signal, such as "SIGUSR2"; None when none came."""
+        return self._name
+
+    def request(self) -> None:
+        """Set the flag from inside the program (tests, or a loop that knows it must stop)."""
+        self._requested.set()
+
+
+def die_with_parent(number: int) -> None:
+    """Ask the kernel to send `number` to this process when its parent ends (Linux; does nothing elsewhere)."""
+    if sys.platform != "linux":
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+    if os.getppid() != parent:  # it ended in between: the kernel has nobody left to tell us about
+        os.kill(os.getpid(), number)

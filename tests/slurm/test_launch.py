@@ -1,0 +1,143 @@
+"""The launcher on this machine: real torchrun, real ranks, real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from slurm import launch, processes
+from slurm.errors import InputError
+
+HERE = Path(__file__).parent
+ENV = {"PYTHONPATH": str(HERE)}
+START = """
+import sys
+from slurm import launch
+sys.exit(launch.local("counting_worker", sys.argv[2:], nproc=int(sys.argv[1])))
+"""
+
+
+def start(nproc: int, folder: Path, *options: str) -> subprocess.Popen[bytes]:
+    words = [sys.executable, "-c", START, str(nproc), str(folder), *options]
+    return subprocess.Popen(words, env={**os.environ, **ENV})
+
+
+def wait_for_step(folder: Path, step: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(steps(folder)) < step:
+        assert time.monotonic() < deadline, f"step {step} was not reached"
+        time.sleep(0.05)
+
+
+def steps(folder: Path) -> list[int]:
+    log = folder / "log.jsonl"
+    return [json.loads(line)["step"] for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def final(folder: Path) -> dict:
+    return json.loads((folder / "final.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory) -> dict:
+    """What 30 steps on two ranks give when nothing interrupts them."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    words = [str(folder), "--steps", "30", "--step_seconds", "0"]
+    assert launch.local("counting_worker", words, nproc=2, env=ENV) == 0
+    assert steps(folder) == list(range(1, 31))
+    return final(folder)
+
+
+def test_two_agents_of_two_ranks_meet_on_one_machine(tmp_path):
+    words = [str(tmp_path), "--steps", "3", "--step_seconds", "0"]
+    assert launch.local("counting_worker", words, nproc=2, nnodes=2, env=ENV) == 0
+    assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])["world"] == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_signal_to_the_launcher_saves_once_and_the_next_start_goes_on_at_the_next_step(tmp_path, number, unbroken):
+    first = start(2, tmp_path, "--steps", "30", "--step_seconds", "0.1", "--save_every", "1000")
+    wait_for_step(tmp_path, 4)
+    first.send_signal(number)
+    assert first.wait(60) == 0
+    seen = steps(tmp_path)
+    assert len(seen) < 30 and not (tmp_path / "final.json").exists()
+    assert len((tmp_path / "saves.jsonl").read_text().splitlines()) == 1
+    words = [str(tmp_path), "--steps", "30", "--step_seconds", "0"]
+    assert launch.local("counting_worker", words, nproc=2, env=ENV) == 0
+    assert steps(tmp_path) == list(range(1, 31))
+    assert final(tmp_path) == unbroken
+
+
+def test_signal_during_the_imports_is_not_lost(tmp_path):
+    process = start(2, tmp_path, "--steps", "1000", "--step_seconds", "0.05")
+    time.sleep(0.7)  # the ranks do not exist yet, or are importing torch
+    process.send_signal(signal.SIGUSR2)
+    assert process.wait(60) == 0
+    assert len(steps(tmp_path)) < 100
+
+
+def test_signal_to_every_process_of_the_step_as_slurm_sends_it_loses_nothing(tmp_path):
+    process = start(2, tmp_path, "--steps", "1000", "--step_seconds", "0.1", "--save_every", "1000")
+    wait_for_step(tmp_path, 2)
+    everyone = [process.pid, *processes.descendants(process.pid)]
+    assert len(everyone) >= 4  # launcher, agent, two ranks
+    processes.send(everyone, signal.SIGUSR1)
+    processes.send(everyone, signal.SIGTERM)
+    assert process.wait(60) == 0
+    saved = json.loads((tmp_path / "checkpoint.json").read_text())["step"]
+    assert saved == steps(tmp_path)[-1]
+
+
+def test_one_rank_alone_obeys_the_signal_too(tmp_path):
+    process = start(1, tmp_path, "--steps", "1000", "--step_seconds", "0.1")
+    wait_for_step(tmp_path, 2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    assert json.loads((tmp_path / "checkpoint.json").read_text())["step"] == steps(tmp_path)[-1]
+
+
+def test_killed_rank_is_restarted_from_the_last_checkpoint(tmp_path, unbroken):
+    words = [str(tmp_path), "--steps", "30", "--step_seconds", "0", "--save_every", "10", "--die_at", "17"]
+    assert launch.local("counting_worker", words, nproc=2, max_restarts=1, env=ENV) == 0
+    assert sorted(set(steps(tmp_path))) == list(range(1, 31))
+    assert final(tmp_path) == unbroken
+
+
+def test_failing_worker_gives_a_failing_exit_code_and_leaves_no_process(tmp_path):
+    process = start(2, tmp_path, "--fail_at", "2")
+    wait_for_step(tmp_path, 1)
+    below = processes.descendants(process.pid)
+    assert process.wait(60) == 1
+    assert not [pid for pid in below if _runs(pid)]
+
+
+def test_killed_launcher_takes_its_agent_and_ranks_with_it(tmp_path):
+    process = start(2, tmp_path, "--steps", "1000", "--step_seconds", "0.1")
+    wait_for_step(tmp_path, 2)
+    below = processes.descendants(process.pid)
+    process.kill()
+    process.wait(10)
+    deadline = time.monotonic() + 60
+    while any(_runs(pid) for pid in below):
+        assert time.monotonic() < deadline, "orphans went on"
+        time.sleep(0.1)
+
+
+def test_zero_ranks_are_refused():
+    with pytest.raises(InputError, match="nproc 0"):
+        launch.local("counting_worker", [], nproc=0)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
