@@ -1,0 +1,264 @@
+"""A run is a folder. This class owns the name of everything in it, its identity, and when it counts as done."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from results import atomic
+from results.errors import InputError
+from results.provenance import command_line, facts, now
+
+FORMAT_VERSION = 1
+"""Version of run.json and done.json."""
+
+FREE_NAMES = {"submission", "tb"}
+"""What may already lie in a folder that becomes a run: the job's own submission script and its logs."""
+
+
+def plain(value: Any) -> Any:
+    """A configuration as plain TOML-ready values: no None, tuples as lists, paths as strings."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value if item is not None]
+    if isinstance(value, (str, bool, int, float)):
+        return value
+    return str(value)
+
+
+def signature(config: Mapping[str, Any], ignore: Iterable[str] = ()) -> str:
+    """Identity of a run: 12 hexadecimal digits of the SHA-256 of its configuration as canonical JSON.
+
+    Args:
+        config: what determines the result, nested; None means "not set" and counts as absent, 1.0 counts as 1.
+        ignore: names that do not change the result, dotted for nested ones (`optim.fused`).
+    """
+    text = json.dumps(_canonical(_without(plain(config), set(ignore))), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _without(config: dict[str, Any], ignore: set[str], prefix: str = "") -> dict[str, Any]:
+    kept = {}
+    for key, value in config.items():
+        if prefix + key not in ignore:
+            kept[key] = _without(value, ignore, f"{prefix}{key}.") if isinstance(value, dict) else value
+    return kept
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _canonical(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+class Run:
+    """The files of one run.
+
+    Making the object touches nothing; `Run.create` makes the folder, `Run.open` insists that it is a run.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Name the files below `path`, which need not exist."""
+        self.path = Path(path)
+        self.config = self.path / "config.toml"
+        self.info = self.path / "run.json"
+        self.metrics_log = self.path / "metrics.jsonl"
+        self.tb = self.path / "tb"
+        self.checkpoints = self.path / "checkpoints"
+        self.encoder = self.path / "encoder.safetensors"
+        self.model = self.path / "model.safetensors"
+        self.results = self.path / "results"
+        self.metrics = self.results / "metrics.parquet"
+        self.predictions = self.results / "predictions.parquet"
+        self.submission = self.path / "submission"
+        self.manifest = self.path / "fraction.json"
+        self.done = self.path / "done.json"
+        self._log_checked = False
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run's last file exists."""
+        return self.done.is_file()
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Run:
+        """An existing run.
+
+        Raises:
+            InputError: `path` is not a run folder.
+        """
+        run = cls(path)
+        if not run.info.is_file():
+            raise InputError(f"{run.path} is not a run folder: it has no run.json")
+        return run
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        job: str,
+        config: Mapping[str, Any],
+        signature: str,
+        shards: Mapping[str, str] | None = None,
+        command: list[str] | None = None,
+    ) -> Run:
+        """Make a run folder (mode 0700), or return the one that already holds this signature.
+
+        A run that is not done takes over `config`, which then can differ only in what the signature ignores
+        (workers, ranks, device); a run that is done is left as it is.
+
+        Args:
+            path: the folder; new, empty, or an earlier attempt of the same run.
+            job: what runs (`pretrain`, `finetune`).
+            config: the resolved configuration, nested; None values are left out of config.toml.
+            signature: see `signature`.
+            shards: shard set path or name -> its SHA-256, as the run reads them.
+            command: the command line; None records this process's own.
+
+        Raises:
+            InputError: the folder holds another run or other files (which stay untouched), or cannot be made.
+        """
+        run = cls(path)
+        run._make_folder()
+        if not run.info.exists():
+            run._refuse_foreign_files()
+            info = {"format_version": FORMAT_VERSION, "job": job, "signature": signature, "shards": dict(shards or {})}
+            info |= facts() | {"command": command_line(command), "created_at": now()}
+            try:
+                atomic.create_text(run.info, json.dumps(info, indent=2) + "\n")
+            except OSError as error:
+                raise InputError(f"cannot write in {run.path}: {error.strerror}; choose another --out") from error
+        held = run.read_info()
+        if held.get("signature") != signature:
+            raise InputError(
+                f"{run.path} holds another run (signature {held.get('signature')}, job {held.get('job')}; this is"
+                f" {signature}, job {job}); choose another --out, or the options that made it"
+            )
+        if not run.is_done:
+            run._write_config(config)
+        return run
+
+    def _make_folder(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700, exist_ok=True)
+        except FileExistsError as error:
+            raise InputError(f"{self.path} is a file, not a folder; choose another --out") from error
+        except OSError as error:
+            raise InputError(
+                f"cannot make the run folder {self.path}: {error.strerror}; choose another --out"
+            ) from error
+
+    def _refuse_foreign_files(self) -> None:
+        foreign = sorted(
+            entry.name
+            for entry in os.scandir(self.path)
+            if entry.name not in FREE_NAMES and not entry.name.startswith(atomic.TEMPORARY_PREFIX)
+        )
+        if foreign and not self.info.exists():  # another process may have made the run just now
+            raise InputError(
+                f"{self.path} holds other files ({', '.join(foreign[:3])}{' ...' if len(foreign) > 3 else ''})"
+                " and is not a run; choose an empty or new folder for --out"
+            )
+
+    def _write_config(self, config: Mapping[str, Any]) -> None:
+        import tomli_w
+
+        text = tomli_w.dumps(plain(config))
+        if not self.config.is_file() or self.config.read_text(encoding="utf-8") != text:
+            atomic.write_text(self.config, text)
+
+    def read_config(self) -> dict[str, Any]:
+        """config.toml as a nested dict; values that were None are absent."""
+        return _parse(self.config, tomllib.loads)
+
+    def read_info(self) -> dict[str, Any]:
+        """run.json: job, signature, shards, git_commit, versions, command, host, created_at."""
+        return _parse(self.info, json.loads)
+
+    def read_done(self) -> dict[str, Any]:
+        """done.json: the facts given to `finish`, and finished_at."""
+        return _parse(self.done, json.loads)
+
+    def finish(self, **facts: Any) -> None:
+        """Write done.json, the run's last file, with `facts` (plain JSON values; e.g. wall_seconds, gpu_seconds)."""
+        done = {"format_version": FORMAT_VERSION, "finished_at": now()} | {k: jsonable(v) for k, v in facts.items()}
+        atomic.write_text(self.done, json.dumps(done, indent=2) + "\n")
+
+    def log(self, step: int, **values: Any) -> None:
+        """Append one line to metrics.jsonl.
+
+        Values that are not finite are written as null. A line that an earlier process left half-written is closed
+        first, so that it cannot swallow this one.
+        """
+        line = json.dumps({"step": int(step)} | {key: jsonable(value) for key, value in values.items()}) + "\n"
+        handle = os.open(self.metrics_log, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            if not self._log_checked:
+                size = os.fstat(handle).st_size
+                if size and os.pread(handle, 1, size - 1) != b"\n":
+                    line = "\n" + line
+                self._log_checked = True
+            os.write(handle, line.encode())
+        finally:
+            os.close(handle)
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl by step.
+
+        Steps that were logged again after a resume appear once, as logged last; half-written lines are left out.
+        """
+        if not self.metrics_log.is_file():
+            return []
+        last: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for text in self.metrics_log.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                row = json.loads(text)
+            except ValueError:
+                continue
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                last[(row["step"], *sorted(row))] = row
+        return sorted(last.values(), key=lambda row: row["step"])
+
+
+def jsonable(value: Any) -> Any:
+    """A value as JSON can hold it: array scalars as numbers, NaN and infinity as None."""
+    if hasattr(value, "item") and callable(value.item):
+        value = value.item()
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, (str, bool, int, float)) else str(value)
+
+
+def _parse(path: Path, parser: Any) -> dict[str, Any]:
+    try:
+        return parser(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}") from error

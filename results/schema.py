@@ -1,0 +1,223 @@
+"""The two Parquet layouts: predictions (one row per image and label) and metrics (one row per number).
+
+Both carry a name and a version in their file metadata, and are checked when written and when read.
+"""
+
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions when it is imported)
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from results import atomic
+from results.errors import InputError
+
+VERSION = 1
+"""Version of both layouts. A reader refuses a newer one."""
+
+MACRO = "macro"
+"""The `label` of a mean over labels."""
+
+_NAME_KEY, _VERSION_KEY = b"cxrdist.schema", b"cxrdist.schema_version"
+
+
+def _schema(name: str, fields: Iterable[tuple[str, pa.DataType]]) -> pa.Schema:
+    return pa.schema(
+        [pa.field(column, kind) for column, kind in fields],
+        metadata={_NAME_KEY: name.encode(), _VERSION_KEY: str(VERSION).encode()},
+    )
+
+
+PREDICTIONS = _schema(
+    "predictions",
+    [
+        ("run", pa.string()),  # the run's folder or name
+        ("dataset", pa.string()),  # the shard set's name
+        ("split", pa.string()),  # train, val or test
+        ("key", pa.string()),  # the sample's key in the shard set
+        ("patient_id", pa.string()),  # what the intervals are clustered by
+        ("label", pa.string()),  # canonical label name
+        ("y_true", pa.int8()),  # 1, 0, or null where the label policy leaves the sample out
+        ("y_score", pa.float32()),  # probability in [0, 1]
+    ],
+)
+
+METRICS = _schema(
+    "metrics",
+    [
+        ("run", pa.string()),
+        ("signature", pa.string()),  # identity of the run
+        ("job", pa.string()),  # finetune, evaluate, pretrain
+        ("arch", pa.string()),
+        ("init", pa.string()),  # scratch, imagenet, or a display name such as simclr:nih
+        ("init_signature", pa.string()),  # signature of the run that made the initialisation, or null
+        ("mode", pa.string()),  # linear, full, last_n, two_stage
+        ("pretrain_dataset", pa.string()),  # null when the initialisation saw no X-rays
+        ("train_dataset", pa.string()),
+        ("test_dataset", pa.string()),
+        ("split_scheme", pa.string()),  # of the test set
+        ("label_policy", pa.string()),  # how uncertain labels and blanks were taken, e.g. ones/zeros
+        ("label_fraction", pa.float64()),  # of the training patients whose labels were used, 0 to 1
+        ("n_labelled", pa.int64()),  # labelled training images
+        ("fraction_hash", pa.string()),  # SHA-256 of the fraction's manifest
+        ("seed", pa.int64()),
+        ("label", pa.string()),  # canonical name, or macro
+        ("metric", pa.string()),
+        ("value", pa.float64()),  # null when undefined
+        ("ci_low", pa.float64()),  # 95 % interval over patients
+        ("ci_high", pa.float64()),
+        ("n_pos", pa.int64()),  # test images
+        ("n_neg", pa.int64()),
+        ("threshold", pa.float64()),  # chosen on val; positive means score >= threshold
+        ("gpu_seconds", pa.float64()),  # of the whole run
+        ("wall_seconds", pa.float64()),
+        ("git_commit", pa.string()),
+        ("created_at", pa.timestamp("us", tz="UTC")),
+        # beyond the contract
+        ("n_patients", pa.int64()),  # test patients, the units of the interval
+        ("n_labels", pa.int64()),  # labels that the value averages
+        ("n_labels_undefined", pa.int64()),  # labels left out because the value is undefined for them
+        ("n_parameters", pa.int64()),  # of the whole model, encoder and head
+        ("variant", pa.string()),  # what differs from the full recipe, e.g. augment.blur=false; null for the recipe
+    ],
+)
+
+CONTEXT = tuple(
+    name
+    for name in METRICS.names
+    if name
+    not in {
+        "label",
+        "metric",
+        "value",
+        "ci_low",
+        "ci_high",
+        "n_pos",
+        "n_neg",
+        "threshold",
+        "n_patients",
+        "n_labels",
+        "n_labels_undefined",
+    }
+)
+"""Columns of METRICS that describe the run and not the number; the caller of the scoring knows them."""
+
+
+def conform(data: pa.Table | Mapping[str, Any], schema: pa.Schema, where: str = "the table") -> pa.Table:
+    """The columns of `schema`, in its order and types.
+
+    Raises:
+        InputError: a column is missing, unknown, or holds values of another kind.
+    """
+    if not isinstance(data, pa.Table):
+        data = pa.table({name: data[name] for name in data})
+    missing = [name for name in schema.names if name not in data.column_names]
+    unknown = [name for name in data.column_names if name not in schema.names]
+    if missing or unknown:
+        kind = (schema.metadata or {}).get(_NAME_KEY, b"").decode()
+        raise InputError(
+            f"{where} does not have the columns of {kind}: "
+            + "; ".join(
+                f"{word} {', '.join(names)}" for word, names in (("missing", missing), ("unknown", unknown)) if names
+            )
+        )
+    try:
+        return data.select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def check_predictions(table: pa.Table, where: str = "the predictions") -> None:
+    """Refuse scores that are no probabilities and truths that are neither 0, 1 nor null.
+
+    Raises:
+        InputError: naming the count and an example.
+    """
+    score, truth = table["y_score"], table["y_true"]
+    bad = pc.fill_null(pc.invert(pc.and_(pc.greater_equal(score, 0.0), pc.less_equal(score, 1.0))), True)
+    bad = pc.or_(bad, pc.fill_null(pc.is_nan(score), True))
+    if count := pc.sum(bad).as_py():
+        row = table.filter(bad).slice(0, 1).to_pylist()[0]
+        raise InputError(
+            f"{where}: {count} of {len(table)} scores are not probabilities in [0, 1], first {row['y_score']} for key"
+            f" {row['key']}, label {row['label']}; a run whose loss became NaN must be run again with a lower rate"
+        )
+    odd = pc.fill_null(pc.invert(pc.is_in(truth, pa.array([0, 1], pa.int8()))), False)
+    odd = pc.and_(odd, pc.is_valid(truth))
+    if count := pc.sum(odd).as_py():
+        raise InputError(f"{where}: {count} values of y_true are not 0, 1 or null; apply the label policy first")
+
+
+def write_predictions(path: str | Path, data: pa.Table | Mapping[str, Any]) -> None:
+    """Write predictions.parquet; `data` is a table or columns by name.
+
+    Raises:
+        InputError: wrong columns, scores outside [0, 1] or NaN, or the file cannot be written.
+    """
+    table = conform(data, PREDICTIONS, str(path))
+    check_predictions(table, str(path))
+    _write(Path(path), table)
+
+
+def write_metrics(path: str | Path, rows: Iterable[Mapping[str, Any]] | pa.Table) -> None:
+    """Write metrics.parquet; `rows` come from `results.scoring.metric_rows`, or are a table of METRICS.
+
+    Raises:
+        InputError: wrong columns, or the file cannot be written.
+    """
+    table = rows if isinstance(rows, pa.Table) else metrics_table(rows)
+    _write(Path(path), conform(table, METRICS, str(path)))
+
+
+def metrics_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Rows as a METRICS table; a name that METRICS does not have is refused, an absent one is null."""
+    rows = list(rows)
+    unknown = sorted({name for row in rows for name in row} - set(METRICS.names))
+    if unknown:
+        raise InputError(f"unknown metric column {', '.join(unknown)}; known: {', '.join(METRICS.names)}")
+    return pa.Table.from_pylist(rows, schema=METRICS)
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    atomic.write(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+
+
+def read_predictions(path: str | Path) -> pa.Table:
+    """Read a predictions file.
+
+    Raises:
+        InputError: it is damaged, of a newer version, or something else.
+    """
+    return _read(Path(path), PREDICTIONS)
+
+
+def read_metrics(path: str | Path) -> pa.Table:
+    """Read a metrics file of one run.
+
+    Raises:
+        InputError: it is damaged, of a newer version, or something else.
+    """
+    return _read(Path(path), METRICS)
+
+
+def _read(path: Path, schema: pa.Schema) -> pa.Table:
+    kind = (schema.metadata or {})[_NAME_KEY].decode()
+    try:
+        with pq.ParquetFile(path) as file:
+            metadata = file.schema_arrow.metadata or {}
+            if metadata.get(_NAME_KEY) != kind.encode():
+                raise InputError(f"{path} is not a {kind} file of cxrdist")
+            version = metadata.get(_VERSION_KEY, b"?").decode()
+            if not version.isdigit() or int(version) > VERSION:
+                raise InputError(f"{path} has {kind} version {version}, this cxrdist reads up to {VERSION}; update it")
+            return conform(file.read(), schema, str(path))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except pa.ArrowException as error:
+        raise InputError(f"{path} is damaged or no Parquet file: {error}") from error

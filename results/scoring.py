@@ -1,0 +1,123 @@
+"""From predictions to rows of metrics.parquet: the one place where results are made of scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from results import stats
+from results.errors import InputError
+from results.metrics import COUNTS, METRICS, THRESHOLD_METRICS, compute, pick_threshold
+from results.panel import Panel, panels
+from results.schema import CONTEXT, MACRO, PREDICTIONS, check_predictions, conform
+from results.schema import METRICS as METRICS_SCHEMA
+
+
+def metric_rows(
+    predictions: pa.Table | Mapping[str, Any],
+    context: Mapping[str, Any],
+    *,
+    n_boot: int = 1000,
+    seed: int = 0,
+    threshold_rule: str = "balanced_accuracy",
+) -> list[dict[str, Any]]:
+    """Rows of `schema.METRICS` for the test split of every data set in `predictions`.
+
+    Per label all metrics and counts, then a macro row per metric: the mean over the labels for which it is defined
+    (`n_labels`; the others are counted in `n_labels_undefined`). Thresholds are chosen on the val rows in the same
+    table: those of `context["train_dataset"]`, else those of the test set itself; without val rows they, and what
+    depends on them, are null. Intervals are 95 % percentile intervals of a bootstrap over patients.
+
+    Args:
+        predictions: columns of `schema.PREDICTIONS`, of one run.
+        context: values for the columns in `schema.CONTEXT`; absent ones are null. `test_dataset` comes from
+            `predictions`, `created_at` is now unless given.
+        n_boot: resamples of patients; 0 leaves intervals null.
+        seed: of the resamples.
+        threshold_rule: see `metrics.pick_threshold`.
+
+    Raises:
+        InputError: unknown context, no test rows, scores that are NaN or outside [0, 1], a sample scored twice.
+    """
+    unknown = sorted(set(context) - set(CONTEXT))
+    if unknown:
+        raise InputError(f"unknown context {', '.join(unknown)}; known: {', '.join(CONTEXT)}")
+    table = conform(predictions, PREDICTIONS, "predictions")
+    check_predictions(table, "predictions")
+    parts = panels(table)
+    tests = {name: panel for (name, split), panel in parts.items() if split == "test"}
+    if not tests:
+        raise InputError(f"predictions hold no test rows, only {sorted({split for _, split in parts}) or 'nothing'}")
+    rows = []
+    for name, panel in tests.items():
+        shared = {column: context.get(column) for column in CONTEXT} | {"test_dataset": name}
+        shared["created_at"] = context.get("created_at") or datetime.now(UTC)
+        val = parts.get((str(context.get("train_dataset")), "val")) or parts.get((name, "val"))
+        thresholds = val_thresholds(panel.labels, val, threshold_rule)
+        rows += [
+            dict.fromkeys(METRICS_SCHEMA.names) | shared | row for row in panel_rows(panel, thresholds, n_boot, seed)
+        ]
+    return rows
+
+
+def val_thresholds(labels: tuple[str, ...], val: Panel | None, rule: str) -> dict[str, float | None]:
+    """A threshold per label, chosen on validation; None for labels without both classes there."""
+    out: dict[str, float | None] = dict.fromkeys(labels)
+    if val is None:
+        return out
+    for label in labels:
+        if label in val.labels:
+            truth, score, _ = val.column(label)
+            if truth.any() and not truth.all():
+                out[label] = pick_threshold(truth, score, rule)
+    return out
+
+
+def panel_rows(panel: Panel, thresholds: Mapping[str, float | None], n_boot: int, seed: int) -> list[dict[str, Any]]:
+    """The result columns of METRICS for one panel: each label's metrics and counts, then the macro means."""
+    cuts = [thresholds[label] for label in panel.labels]
+    values = {label: compute(*panel.column(label)[:2], thresholds[label]) for label in panel.labels}
+    resampled = {}
+    if n_boot:
+        resampled = stats.bootstrap(panel.truth, panel.score, panel.patients, thresholds=cuts, n_boot=n_boot, seed=seed)
+    n_patients = len(np.unique(panel.patients))
+    rows = []
+    for j, label in enumerate(panel.labels):
+        truth, _, patients = panel.column(label)
+        for metric in METRICS + COUNTS:
+            value = values[label][metric]
+            low, high = (None, None)
+            if value is not None and metric in resampled:
+                low, high = stats.interval(resampled[metric][:, j])
+            rows.append(
+                {
+                    "label": label,
+                    "metric": metric,
+                    "value": value,
+                    "ci_low": low,
+                    "ci_high": high,
+                    "n_pos": int(truth.sum()),
+                    "n_neg": int((~truth).sum()),
+                    "n_patients": len(np.unique(patients)),
+                    "threshold": thresholds[label] if metric in THRESHOLD_METRICS + COUNTS else None,
+                }
+            )
+    for metric in METRICS:
+        numbers = [values[label][metric] for label in panel.labels]
+        defined = [j for j, number in enumerate(numbers) if number is not None]
+        low, high = (None, None)
+        if defined and metric in resampled:
+            low, high = stats.interval(macro(resampled[metric][:, defined]))
+        row = {"label": MACRO, "metric": metric, "ci_low": low, "ci_high": high, "n_patients": n_patients}
+        row["value"] = float(np.mean([number for number in numbers if number is not None])) if defined else None
+        rows.append(row | {"n_labels": len(defined), "n_labels_undefined": len(panel.labels) - len(defined)})
+    return rows
+
+
+def macro(resampled: np.ndarray) -> np.ndarray:
+    """Mean over labels of (B, L), NaN for resamples that leave any label undefined: one quantity throughout."""
+    return resampled.mean(axis=1)

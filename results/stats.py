@@ -1,0 +1,177 @@
+"""Intervals and tests. Patients, not images, are the independent units throughout.
+
+Letters: N images, L labels, P patients, B resamples, K distinct scores of positives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from results.metrics import ECE_BINS, METRICS, PROBABILITY_METRICS, RANK_METRICS, calibration_bin
+
+BLOCK_ELEMENTS = 2_000_000
+"""Resample weights held at a time (int32), so that memory stays flat."""
+
+
+def resample_counts(n_patients: int, n_boot: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each patient is drawn in each bootstrap resample, in blocks of int32 (b, P).
+
+    A function of its three arguments only: two runs tested on the same patients get the same resamples,
+    which is what makes a comparison paired.
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    block = max(1, min(n_boot, BLOCK_ELEMENTS // max(n_patients, 1)))
+    for start in range(0, n_boot, block):
+        rows = min(block, n_boot - start)
+        drawn = generator.integers(0, n_patients, size=(rows, n_patients), dtype=np.int64)
+        drawn += np.arange(rows)[:, None] * n_patients
+        yield np.bincount(drawn.ravel(), minlength=rows * n_patients).reshape(rows, n_patients).astype(np.int32)
+
+
+def bootstrap(
+    truth: np.ndarray,
+    score: np.ndarray,
+    patients: np.ndarray,
+    *,
+    thresholds: Sequence[float | None] | None = None,
+    metrics: Sequence[str] = METRICS,
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Metrics of every resample of patients (cluster bootstrap: all images of a drawn patient come along).
+
+    Args:
+        truth: int8 (N, L), 1, 0, or -1 for "does not count".
+        score: (N, L) probabilities.
+        patients: codes 0..P-1, (N,).
+        thresholds: one per label; None where there is none.
+        metrics: names among `metrics.METRICS`.
+        n_boot: B.
+        seed: of the resamples; shared by all labels, and by all calls with the same number of patients.
+
+    Returns:
+        metric -> float64 (B, L), NaN where a resample leaves it undefined.
+    """
+    n_labels = truth.shape[1]
+    cuts = [None] * n_labels if thresholds is None else list(thresholds)
+    out = {name: np.full((n_boot, n_labels), np.nan) for name in metrics}
+    ranked = [_Ranked(truth[:, j], score[:, j]) for j in range(n_labels)] if set(metrics) & set(RANK_METRICS) else []
+    linear = _Linear(truth, score, patients, cuts) if set(metrics) - set(RANK_METRICS) else None
+    n_patients = int(patients.max()) + 1 if len(patients) else 0
+    start = 0
+    for counts in resample_counts(n_patients, n_boot, seed):
+        rows = slice(start, start + len(counts))
+        if ranked:
+            weights = counts[:, patients]
+            for j, label in enumerate(ranked):
+                for name, values in label.evaluate(weights).items():
+                    if name in out:
+                        out[name][rows, j] = values
+        if linear is not None:
+            for name, values in linear.evaluate(counts).items():
+                if name in out:
+                    out[name][rows] = values
+        start = rows.stop
+    return out
+
+
+class _Ranked:
+    """One label sorted by score once, so that a resample's AUROC and average precision cost one cumulative sum."""
+
+    def __init__(self, truth: np.ndarray, score: np.ndarray) -> None:
+        counted = np.flatnonzero(truth >= 0)
+        self.order = counted[np.argsort(-score[counted], kind="stable")]
+        ranked, positive = score[self.order], truth[self.order] == 1
+        self.empty = not positive.any() or bool(positive.all())
+        if self.empty:
+            return
+        first = np.append(0, np.flatnonzero(np.diff(ranked)) + 1)  # starts of the groups of equal scores
+        group = np.cumsum(np.isin(np.arange(len(ranked)), first)) - 1
+        self.positives = self.order[positive]
+        held, self.starts = np.unique(group[positive], return_index=True)  # groups that hold a positive
+        self.before = first[held] - 1  # last place above the group, -1 for none
+        self.last = np.append(first[1:], len(ranked))[held] - 1
+
+    def evaluate(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """AUROC and average precision of weights int32 (b, N), each (b,)."""
+        if self.empty:
+            return {}
+        total = np.cumsum(np.take(weights, self.order, axis=1), axis=1, dtype=np.int32)
+        hits = np.add.reduceat(np.take(weights, self.positives, axis=1), self.starts, axis=1).astype(np.float64)
+        hits_last = np.cumsum(hits, axis=1)
+        all_last = total[:, self.last].astype(np.float64)
+        all_before = np.where(self.before >= 0, total[:, self.before], 0)
+        n_pos = hits_last[:, -1]
+        n_neg = total[:, -1] - n_pos
+        false_last = all_last - hits_last
+        false_before = all_before - (hits_last - hits)
+        below = n_neg[:, None] - (false_last + false_before) / 2  # negatives below, ties by half
+        with np.errstate(invalid="ignore", divide="ignore"):
+            precision = np.where(hits > 0, hits_last / all_last, 0.0)
+            both = np.where((n_pos > 0) & (n_neg > 0), 1.0, np.nan)
+            return {
+                "auroc": both * np.einsum("bk,bk->b", hits, below) / (n_pos * n_neg),
+                "auprc": both * np.einsum("bk,bk->b", hits, precision) / n_pos,
+            }
+
+
+class _Linear:
+    """Metrics made of sums over images: summed per patient once, then one matrix product per block of resamples."""
+
+    def __init__(
+        self, truth: np.ndarray, score: np.ndarray, patients: np.ndarray, thresholds: Sequence[float | None]
+    ) -> None:
+        self.n_labels = truth.shape[1]
+        self.has_threshold = np.array([t is not None for t in thresholds])
+        cut = np.array([np.inf if t is None else t for t in thresholds])
+        counted, positive, called = truth >= 0, truth == 1, score >= cut
+        gap = np.where(counted, positive - score, 0.0)
+        columns = [counted & positive & called, counted & ~positive & called]
+        columns += [counted & positive, counted & ~positive, gap**2]
+        bins = calibration_bin(score)
+        columns += [np.where(bins == number, gap, 0.0) for number in range(ECE_BINS)]
+        n_patients = int(patients.max()) + 1
+        self.sums = np.zeros((n_patients, len(columns), self.n_labels))
+        order = np.argsort(patients, kind="stable")
+        present, starts = np.unique(patients[order], return_index=True)
+        for place, column in enumerate(columns):
+            self.sums[present, place] = np.add.reduceat(column[order].astype(np.float64), starts, axis=0)
+
+    def evaluate(self, counts: np.ndarray) -> dict[str, np.ndarray]:
+        """Threshold and probability metrics of patient counts (b, P), each (b, L)."""
+        flat = self.sums.reshape(len(self.sums), -1)
+        sums = (counts.astype(np.float64) @ flat).reshape(len(counts), -1, self.n_labels)
+        tp, fp, n_pos, n_neg, squared = (sums[:, place] for place in range(5))
+        fn, tn, total = n_pos - tp, n_neg - fp, n_pos + n_neg
+        with np.errstate(invalid="ignore", divide="ignore"):
+            both = np.where((n_pos > 0) & (n_neg > 0), 1.0, np.nan)
+            at = both * np.where(self.has_threshold, 1.0, np.nan)
+            recall, specificity = at * tp / n_pos, at * tn / n_neg
+            return {
+                "accuracy": at * (tp + tn) / total,
+                "balanced_accuracy": (recall + specificity) / 2,
+                "precision": at * tp / (tp + fp),
+                "recall": recall,
+                "specificity": specificity,
+                "f1": at * 2 * tp / (2 * tp + fp + fn),
+                "brier": both * squared / total,
+                "ece": both * np.abs(sums[:, 5:]).sum(axis=1) / total,
+            }
+
+
+assert set(PROBABILITY_METRICS) == {"brier", "ece"}
+
+
+def interval(resampled: np.ndarray, level: float = 0.95) -> tuple[float | None, float | None]:
+    """Percentile interval of resampled values (B,); NaN ones are left out.
+
+    Returns:
+        (low, high), or (None, None) when half of the resamples or more leave the value undefined.
+    """
+    defined = resampled[np.isfinite(resampled)]
+    if 2 * len(defined) <= len(resampled) or not len(defined):
+        return None, None
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
