@@ -1,0 +1,146 @@
+"""Runs as fine-tuning leaves them, made through the real Run, schema and scoring code from a score model.
+
+A positive's score is a normal variable whose mean lies `sqrt(2) * probit(auroc)` above a negative's, so that the
+true AUROC is known. Patients have one to three images and share part of their score, so that clustering matters.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from results.run import Run, signature
+from results.schema import write_metrics, write_predictions
+from results.scoring import metric_rows
+
+
+def predictions(
+    *,
+    labels: Mapping[str, float],
+    prevalence: float = 0.3,
+    n: Mapping[str, int] | None = None,
+    dataset: str = "phantom",
+    run: str = "run",
+    seed: int = 0,
+    data_seed: int = 0,
+    quantised: bool = False,
+) -> pa.Table:
+    """A predictions table with val and test rows.
+
+    Args:
+        labels: name -> AUROC of the score model.
+        prevalence: of each label.
+        n: images per split; 120 val and 200 test by default.
+        dataset: its name.
+        run: its name.
+        seed: of the scores (a model's seed).
+        data_seed: of truths and patients (the data set): equal ones give the same test set.
+        quantised: round scores to 0.05, so that ties abound.
+    """
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("run", "dataset", "split", "key", "patient_id", "label", "y_true", "y_score")
+    }
+    for number, (split, count) in enumerate((n or {"val": 120, "test": 200}).items()):
+        data = np.random.default_rng([data_seed, number])
+        patients = np.repeat(np.arange(count), data.integers(1, 4, count))[:count]
+        for label, (name, auroc) in enumerate(labels.items()):
+            truth = np.random.default_rng([data_seed, number, label, 1]).random(count) < prevalence
+            model = np.random.default_rng([seed, data_seed, number, label, 2])
+            shared, own = model.normal(size=count)[patients], model.normal(size=count)
+            shift = 2**0.5 * statistics.NormalDist().inv_cdf(auroc)
+            score = 1 / (1 + np.exp(-(0.6 * shared + 0.8 * own + shift * truth - 1)))
+            columns["run"] += [run] * count
+            columns["dataset"] += [dataset] * count
+            columns["split"] += [split] * count
+            columns["key"] += [f"{split}{i:05d}" for i in range(count)]
+            columns["patient_id"] += [f"{split}p{p:05d}" for p in patients]
+            columns["label"] += [name] * count
+            columns["y_true"] += truth.astype(int).tolist()
+            columns["y_score"] += (np.round(score * 20) / 20 if quantised else score).tolist()
+    return pa.table(columns)
+
+
+def finetune(
+    folder: Path,
+    *,
+    labels: Mapping[str, float] | None = None,
+    seed: int = 0,
+    done: bool = True,
+    n_boot: int = 100,
+    history: bool = True,
+    config: Mapping[str, Any] | None = None,
+    n: Mapping[str, int] | None = None,
+    test_datasets: Sequence[str] = (),
+    **context: Any,
+) -> Run:
+    """Write a whole fine-tuning run below `folder`; `context` overrides the columns that describe it."""
+    labels = labels or {"cardiomegaly": 0.8, "edema": 0.85}
+    facts: dict[str, Any] = {
+        "job": "finetune",
+        "arch": "resnet18",
+        "init": "scratch",
+        "mode": "full",
+        "train_dataset": "phantom",
+        "split_scheme": "official",
+        "label_policy": "ones/zeros",
+        "label_fraction": 1.0,
+        "gpu_seconds": 360.0,
+        "wall_seconds": 400.0,
+        "n_parameters": 11_177_000,
+    } | context
+    described = {key: facts[key] for key in ("init", "mode", "label_fraction", "train_dataset")}
+    settings = described | {"seed": seed, "lr": 0.001, "arch": facts["arch"], "variant": facts.get("variant")}
+    settings |= {"init_signature": facts.get("init_signature"), "policy": facts["label_policy"]} | dict(config or {})
+    identity = signature(settings)
+    run = Run.create(folder / identity, job="finetune", config=settings, signature=identity, command=["finetune"])
+    parts = [
+        predictions(labels=labels, dataset=name, run=str(run.path), seed=seed + sum(map(ord, identity)), n=n)
+        for name in (test_datasets or (facts["train_dataset"],))
+    ]
+    table = pa.concat_tables(parts)
+    write_predictions(run.predictions, table)
+    facts |= {"run": str(run.path), "signature": identity, "seed": seed}
+    facts.setdefault("n_labelled", round(1000 * facts["label_fraction"]))
+    write_metrics(run.metrics, metric_rows(table, facts, n_boot=n_boot))
+    for step in range(0, 100, 10) if history else ():
+        run.log(step, loss=1 / (1 + step / 20), lr=0.001)
+        run.log(step, val_auroc=0.9 - 0.3 / (1 + step / 20))
+    if done:
+        run.finish(gpu_seconds=facts["gpu_seconds"], wall_seconds=facts["wall_seconds"])
+    return run
+
+
+def pretrain(folder: Path, *, seed: int = 0, dataset: str = "nih") -> Run:
+    """Write a finished pretraining run, without its encoder."""
+    config = {"arch": "resnet18", "seed": seed, "init": "scratch", "epochs": 10, "dataset": dataset}
+    identity = signature(config)
+    run = Run.create(folder / identity, job="pretrain", config=config, signature=identity, command=["pretrain"])
+    for step in range(0, 100, 10):
+        run.log(step, loss=5 - step / 50)
+    run.finish(gpu_seconds=7200.0, wall_seconds=3600.0, dataset=dataset)
+    return run
+
+
+def study(folder: Path, *, seeds: Sequence[int] = (0, 1, 2), fractions: Sequence[float] = (0.01, 0.1, 1.0)) -> Path:
+    """A label-efficiency grid of three initialisations, with the encoder's pretraining run."""
+    encoder = pretrain(folder / "pretrain")
+    inits = {"scratch": (0.62, None), "imagenet": (0.72, None), "simclr:nih": (0.86, encoder.read_info()["signature"])}
+    for init, (base, source) in inits.items():
+        for step, fraction in enumerate(fractions):
+            reach = min(0.95, base + 0.05 * step)
+            for seed in seeds:
+                finetune(
+                    folder / "cells",
+                    labels={"cardiomegaly": reach, "edema": reach - 0.03, "pleural_effusion": reach + 0.02},
+                    init=init,
+                    init_signature=source,
+                    pretrain_dataset="nih" if source else None,
+                    label_fraction=fraction,
+                    seed=seed,
+                )
+    return folder
