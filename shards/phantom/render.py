@@ -1,0 +1,87 @@
+"""From a case to grey levels: lay out, draw, expose."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .canvas import Canvas, Map
+from .case import Case, Style
+from .devices import draw_device, marker
+from .findings import DRAWINGS, reshape
+from .geometry import build
+from .layers import compose
+from .pose import Shape
+
+Box = tuple[str, float, float, float, float]
+"""A finding and its box: x, y, width, height as fractions of the picture's width and height."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One drawn X-ray."""
+
+    image: NDArray[np.uint8]
+    """Grey levels (H, W), dense = white."""
+    boxes: tuple[Box, ...]
+    """Where each finding can be seen."""
+    ctr: float
+    """Cardiothoracic ratio as drawn."""
+
+
+def render(case: Case, style: Style, height: int, width: int) -> Picture:
+    """Draw a case at `height` x `width` pixels; the same case gives the same bytes."""
+    # Small pictures are drawn at twice the size and averaged, so that thin lines keep their weight.
+    zoom = 2 if min(height, width) < 256 else 1
+    pose = case.pose
+    canvas = Canvas(height * zoom, width * zoom, scale=pose.scale, turn=pose.turn, move=pose.move)
+    rng = np.random.Generator(np.random.PCG64(case.texture_seed))
+    shape = Shape()
+    for finding in case.findings:
+        reshape(finding, shape)
+    chest = build(case.anatomy, pose, shape)
+    layers = compose(chest, canvas, rng)
+    boxes: list[Box] = []
+    found = {finding.name: finding for finding in case.findings}
+    for name, draw in DRAWINGS.items():
+        if name not in found:
+            continue
+        seen = draw(found[name], layers, found[name].rng())
+        box = None if seen is None else canvas.box(seen, 0.4 * max(float(seen.max()), 0.2))
+        if box:
+            boxes.append((name, *box))
+    for name, seed in case.devices:
+        draw_device(name, layers, seed)
+    attenuation = layers.attenuation() + 0.6 * marker(canvas, rng, portable=pose.view == "AP")
+    if zoom > 1:
+        attenuation = cv2.resize(attenuation, (width, height), interpolation=cv2.INTER_AREA)
+    image = expose(attenuation, pose.exposure, pose.contrast, pose.noise, style, rng)
+    return Picture(image=image, boxes=tuple(boxes), ctr=chest.ctr)
+
+
+def expose(
+    attenuation: Map, exposure: float, contrast: float, noise: float, style: Style, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Scatter, tone curve and noise: attenuation (H, W) to grey levels (H, W)."""
+    height, width = attenuation.shape
+    side = min(height, width)
+    small = cv2.resize(attenuation, (16, 16 * height // width or 1), interpolation=cv2.INTER_AREA)
+    scatter = cv2.resize(cv2.GaussianBlur(small, (0, 0), 1.5), (width, height), interpolation=cv2.INTER_LINEAR)
+    film = 0.86 * attenuation + 0.14 * scatter + np.float32(exposure)
+    if style.equalise:
+        grey = 1 / (1 + np.exp(-4.2 * contrast * (film - 0.60)))
+    else:
+        grey = 1 / (1 + np.exp(-5.4 * contrast * (film - 0.56)))
+    # Few photons pass through dense parts: the log signal is noisier there. The detector blurs the grain a little.
+    grain = rng.standard_normal((height, width), dtype=np.float32)
+    if side >= 192:
+        grain = cv2.GaussianBlur(grain, (0, 0), 0.55) * np.float32(1.45)
+    grey += np.float32(noise) * (0.5 + attenuation) * grain
+    image = np.clip(grey * 255 + 0.5, 0, 255).astype(np.uint8)
+    if style.equalise:
+        flat = cv2.equalizeHist(image)
+        image = np.asarray(cv2.addWeighted(flat, style.equalise, image, 1 - style.equalise, 0), dtype=np.uint8)
+    return image
