@@ -70,9 +70,9 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     return Anatomy(
         sex=sex,
         age=age,
-        width=float(np.clip(rng.normal(0.345, 0.016), 0.31, 0.385)),
+        width=float(np.clip(rng.normal(0.362, 0.017), 0.32, 0.40)),
         apex=float(np.clip(rng.normal(0.165, 0.018), 0.12, 0.21)),
-        base=float(np.clip(rng.normal(0.70, 0.022), 0.65, 0.76)),
+        base=float(np.clip(rng.normal(0.715, 0.022), 0.66, 0.77)),
         dome=float(rng.uniform(0.075, 0.11)),
         left_drop=float(rng.uniform(0.0, 0.03)),
         ctr=float(np.clip(rng.normal(0.445 + 0.012 * old, 0.022), 0.39, 0.492)),

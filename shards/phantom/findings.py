@@ -94,7 +94,6 @@ def _effusion(finding: Finding, layers: Layers, rng: np.random.Generator) -> Map
     # u = 0 at the mediastinum, 1 at the wall; fluid climbs the wall (and a little the mediastinum): the meniscus.
     wall = chest.wall(side, np.linspace(0, 1, 32))
     across = np.clip((canvas.x - inner) * s / np.interp(canvas.y, np.linspace(0, 1, 32), np.abs(wall - inner)), 0, 1.2)
-    top = chest.base[side] + 0.45 * (floor - chest.base[side])
     if supine:
         # Lying down, fluid spreads behind the lung: a veil that thins towards the apex.
         reach = np.clip((canvas.y - (chest.apex + 0.08)) / (floor - chest.apex), 0, 1)
@@ -110,43 +109,31 @@ def _effusion(finding: Finding, layers: Layers, rng: np.random.Generator) -> Map
     # The lung above is pressed together and a little denser.
     above = np.exp(-np.clip((surface - canvas.y) / 0.07, 0, 8)) * layers.lungs[side] * (surface > canvas.y)
     layers.add_opacity((0.10 + 0.16 * finding.size) * above)
-    del top
     return np.maximum(fluid, 0.6 * veil if supine else 0)
 
 
 def _pneumothorax(finding: Finding, layers: Layers, rng: np.random.Generator) -> Map:
     chest, canvas, side = layers.chest, layers.canvas, finding.side
-    s, size = SIDES[side], finding.size
-    gap_apex, gap_side = 0.035 + 0.17 * size, 0.010 + 0.10 * size**1.2
-    v = np.linspace(0, 1, 14)
-    reach = 0.45 + 0.55 * min(1.0, size * 1.6)  # how far down the line is seen
-    y = chest.apex + gap_apex + v * (chest.angle[side] - 0.05 - chest.apex - gap_apex) * reach
-    fade = 1 - (1 - size) * v**1.5
-    x = chest.wall(side, y) - s * gap_side * fade * (1 + 0.12 * rng.normal(size=len(v)).cumsum() / 4)
-    inner = chest.centre + s * 0.035
-    top = float(y[0])
-    crest = [
-        (inner, top + 0.02),
-        (inner + (x[0] - inner) * 0.25, top - 0.022),
-        (inner + (x[0] - inner) * 0.62, top - 0.026),
-        (inner + (x[0] - inner) * 0.9, top - 0.006),
-    ]
-    line = spline(np.concatenate([crest, np.stack([x, y], axis=1)[1:]]), per_segment=5)
-    floor = chest.lungs[side][len(chest.lungs[side]) // 2]
-    rest = np.array(
-        [(line[-1, 0], max(line[-1, 1], floor[1] + 0.1)), (inner - s * 0.03, floor[1] + 0.1), (inner - s * 0.03, top)]
-    )
-    if reach < 1:
-        rest[0] = (chest.wall(side, 1.0) + s * 0.05, line[-1, 1] + 0.02)
-        rest = np.concatenate([rest[:1], [(rest[0, 0], floor[1] + 0.1)], rest[1:]])
-    lung = canvas.fill(np.concatenate([line, rest]))
+    s, size, hilum = SIDES[side], finding.size, layers.chest.hila[side]
+    # The lung shrinks towards its root, most at the top; a small one touches the wall again further down.
+    apex = np.array([chest.centre + s * 0.03, chest.apex + 0.03])
+    t = np.linspace(0, 1, 30)
+    y = chest.apex + t * (chest.angle[side] - 0.02 - chest.apex)
+    edge = np.concatenate([[apex, apex + [s * 0.06, -0.024]], np.stack([chest.wall(side, y), y], axis=1)])
+    down = np.clip((edge[:, 1] - chest.apex) / (chest.angle[side] - chest.apex), 0, 1)
+    shrink = (0.13 + 0.42 * size) * (1 - down) ** (1.6 - 1.2 * size) + (0.45 * size**2.2) * down
+    shrink = shrink * (1 + 0.10 * np.interp(down, np.linspace(0, 1, 6), rng.normal(size=6)))
+    line = spline(hilum + (edge - hilum) * (1 - shrink[:, None]), per_segment=2)
+    below = chest.angle[side] + 0.1
+    lung = canvas.fill(np.concatenate([line, [(line[-1, 0], below), (chest.centre - s * 0.05, below),
+                                              (chest.centre - s * 0.05, line[0, 1])]]))
     space = layers.lungs[side] * (1 - lung)
     inside = layers.lungs[side] * lung
     layers.vessels *= 1 - space
-    layers.air *= 1 + (0.16 + 0.08 * size) * space
-    layers.add_opacity((0.04 + 0.28 * size**1.5) * inside)
+    layers.air *= 1 + (0.14 + 0.08 * size) * space
+    layers.add_opacity((0.04 + 0.30 * size**1.5) * inside)
     pleura = canvas.blur(canvas.stroke([line], 0.0042), 0.0008) * layers.lungs[side]
-    layers.extra += 0.115 * pleura * np.clip(layers.air, 0, 1)
+    layers.extra += 0.10 * pleura * np.clip(layers.air, 0, 1)
     return space
 
 

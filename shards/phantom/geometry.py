@@ -82,6 +82,16 @@ class Chest:
         return outlines
 
     @functools.cached_property
+    def cavities(self) -> list[Points]:
+        """The room below each dome, between spine and ribs."""
+        rooms = []
+        for side in range(2):
+            y = np.array([self.base[side] - 0.02, self.angle[side], 1.3])
+            outer = np.stack([self.wall(side, y), y], axis=1)
+            rooms.append(np.concatenate([outer, [(self.centre, 1.3), (self.centre, y[0])]]))
+        return rooms
+
+    @functools.cached_property
     def heart(self) -> Points:
         """Outline of the heart."""
         a = self.anatomy

@@ -20,8 +20,8 @@ from .vessels import GENERATIONS, place, tree
 AIR = 0.56
 """Attenuation that a full lung takes away from the chest; 1 is about what the abdomen absorbs."""
 # Width of a branch and its strength by generation.
-_WIDTHS = (0.015, 0.0105, 0.0072, 0.005, 0.0034, 0.0024)
-_STRENGTHS = (0.80, 0.80, 0.75, 0.68, 0.58, 0.46)
+_WIDTHS = (0.0115, 0.0080, 0.0056, 0.0040, 0.0028, 0.0020)
+_STRENGTHS = (0.26, 0.33, 0.34, 0.32, 0.27, 0.22)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -65,13 +65,13 @@ def _smoothstep(x: Map) -> Map:
 def _soft_tissue(chest: Chest, canvas: Canvas) -> Map:
     """Trunk, neck, arms and breasts as rounded bodies."""
     a, top = chest.anatomy, chest.apex
-    pad = 0.035 + 0.055 * a.habitus
+    pad = 0.045 + 0.065 * a.habitus
     trunk, arms = [], []
     for side, s in enumerate(SIDES):
         y = np.array([top + 0.16, top + 0.3, top + 0.45, chest.angle[side], 1.2])
-        x = chest.wall(side, y) + s * (pad + np.array([0.045, 0.02, 0.005, 0.01, 0.03]))
+        x = chest.wall(side, y) + s * (pad + np.array([0.075, 0.035, 0.015, 0.015, 0.03]))
         trunk.append(np.stack([x, y], axis=1))
-        shoulder = chest.middle + s * 0.49
+        shoulder = chest.middle + s * 0.47
         away = 0.0 if chest.pose.view == "AP" else 0.03
         arms.append(
             np.array(
@@ -114,7 +114,7 @@ def _soft_tissue(chest: Chest, canvas: Canvas) -> Map:
             rx, ry = a.breast * (1 + 0.25 * a.habitus), a.breast * (0.95 + 0.2 * a.habitus)
             r2 = ((canvas.x - cx) / rx) ** 2 + ((canvas.y - cy) / ry) ** 2
             lower = 0.35 + 0.65 * _smoothstep((canvas.y - (cy - 0.6 * ry)) / (1.2 * ry))
-            tissue += (0.06 + 0.06 * a.habitus) * np.sqrt(np.clip(1 - r2, 0, 1)) * lower * (body > 0)
+            tissue += (0.10 + 0.07 * a.habitus) * np.sqrt(np.clip(1 - r2, 0, 1)) * lower * (body > 0)
     return tissue
 
 
@@ -124,16 +124,16 @@ def _bones(chest: Chest, canvas: Canvas) -> Map:
     back, front, edges = [], [], []
     for _, number, rear, fore in chest.ribs:
         half = a.rib_width * (1 if number > 1 else 0.8)
-        taper = np.interp(np.linspace(0, 1, len(rear)), [0, 0.3, 1], [0.8, 1.0, 0.85])
+        taper = np.interp(np.linspace(0, 1, len(rear)), [0, 0.3, 1], [0.8, 1.0, 0.45])
         outline = ribbon(rear, half * taper)
         back.append(outline)
         edges.append(outline)
         if number <= 7:
-            outline = ribbon(fore, half * np.linspace(0.9, 1.35, len(fore)))
+            outline = ribbon(fore, half * np.interp(np.linspace(0, 1, len(fore)), [0, 0.25, 1], [0.45, 0.95, 1.35]))
             front.append(outline)
-    bone = 0.062 * canvas.fill(*back[::2]) + 0.062 * canvas.fill(*back[1::2])
+    bone = 0.072 * canvas.fill(*back[::2]) + 0.072 * canvas.fill(*back[1::2])
     bone += 0.036 * canvas.fill(*front)
-    bone += 0.035 * canvas.stroke(edges, 0.0028, closed=True) + 0.022 * canvas.stroke(front, 0.0028, closed=True)
+    bone += 0.05 * canvas.stroke(edges, 0.0026, closed=True) + 0.026 * canvas.stroke(front, 0.0028, closed=True)
     collar = canvas.fill(*chest.clavicles)
     bone += 0.075 * collar + 0.05 * canvas.stroke(chest.clavicles, 0.004, closed=True)
     bone += 0.05 * canvas.fill(*chest.scapulae) + 0.045 * canvas.stroke(chest.scapulae, 0.005, closed=True)
@@ -141,21 +141,29 @@ def _bones(chest: Chest, canvas: Canvas) -> Map:
     for head in heads:
         r2 = ((canvas.x - head[0, 0]) ** 2 + (canvas.y - head[0, 1]) ** 2) / 0.055**2
         bone += 0.09 * np.sqrt(np.clip(1 - r2, 0, 1))
-    spine = 0.10 * canvas.fill(*chest.vertebrae) + 0.05 * canvas.stroke(chest.vertebrae, 0.004, closed=True)
+    spine = 0.045 * canvas.fill(*chest.vertebrae) + 0.035 * canvas.stroke(chest.vertebrae, 0.004, closed=True)
     y = np.linspace(-0.1, 1.1, 10)
     column = np.stack([chest.spine_x(y), y], axis=1)
-    spine += 0.07 * canvas.blur(canvas.fill(ribbon(column, 0.042)), 0.006)
+    spine += 0.05 * canvas.blur(canvas.fill(ribbon(column, 0.042)), 0.006)
+    y = np.linspace(chest.apex + 0.06, 0.95, 20)
+    flank = [np.stack([chest.wall(side, y) + s * 0.011, y], axis=1) for side, s in enumerate(SIDES)]
+    bone += 0.05 * canvas.blur(canvas.stroke(flank, 0.015), 0.003)
+    # Scatter from the thick abdomen washes the lower ribs out.
+    bone *= 1 - 0.55 * _smoothstep((canvas.y - np.float32(min(chest.base))) / 0.15)
     return canvas.blur((bone + spine) * np.float32(a.bone), 0.0016)
 
 
 def _air(chest: Chest, canvas: Canvas, lungs: list[Map]) -> Map:
     """Air in the line of sight: full in the lungs, none in the heart and the great vessels."""
-    air = np.maximum(canvas.depth(lungs[0], 0.115), canvas.depth(lungs[1], 0.115))
+    # The lung thins towards the ribs but not towards the dome of the diaphragm, which is seen edge-on: there the
+    # rounded profile is that of the chest cavity, cut off by the lung's outline.
+    air = np.maximum(*(canvas.depth(canvas.fill(*cavity), 0.115) for cavity in zip(chest.lungs, chest.cavities, strict=True)))
+    air = np.minimum(air, np.maximum(*lungs))
     air *= 1 + 0.25 * chest.shape.inflate
     heart = canvas.depth(canvas.fill(chest.heart), 0.05)
     centre = np.maximum.reduce([canvas.depth(canvas.fill(outline), 0.03) for outline in chest.great_vessels[:3]])
     aorta = 0.45 * canvas.fill(chest.great_vessels[3])
-    hidden = np.maximum(np.maximum(0.86 * heart, 0.9 * centre), aorta)
+    hidden = np.maximum(np.maximum(0.93 * heart, 0.94 * centre), aorta)
     return air * (1 - canvas.blur(hidden, 0.003))
 
 
@@ -182,15 +190,16 @@ def _vessels(chest: Chest, canvas: Canvas) -> Map:
     hila = canvas.blank()
     for side, s in enumerate(SIDES):
         x, y = chest.hila[side]
-        r2 = ((canvas.x - (x + s * 0.008)) / 0.045) ** 2 + ((canvas.y - y) / 0.075) ** 2
-        hila += 0.5 * np.exp(-1.6 * r2)
+        r2 = ((canvas.x - (x - s * 0.012)) / 0.055) ** 2 + ((canvas.y - y) / 0.09) ** 2
+        hila += 1.0 * np.exp(-1.4 * r2)
     return canvas.blur(canvas.strokes(groups), 0.0013) + hila
 
 
 def compose(chest: Chest, canvas: Canvas, rng: np.random.Generator) -> Layers:
     """All maps of a chest without findings inside the lung; `rng` gives the fine texture."""
     lungs = [canvas.fill(outline) for outline in chest.lungs]
-    tissue = _soft_tissue(chest, canvas) + _bones(chest, canvas)
+    heart = canvas.depth(canvas.fill(chest.heart), 0.06)
+    tissue = _soft_tissue(chest, canvas) + _bones(chest, canvas) * (1 - 0.5 * heart) + 0.05 * heart
     tracks = canvas.blank()
     for line, width in chest.airways:
         tracks = np.maximum(tracks, canvas.fill(ribbon(line, width / 2)))

@@ -62,5 +62,5 @@ def draw_pose(rng: np.random.Generator, *, ap_share: float) -> Pose:
         inspiration=float(np.clip(rng.normal(0.05 if ap else 0.012, 0.018), -0.02, 0.1)),
         exposure=float(rng.normal(0.02 if ap else 0.0, 0.05)),
         contrast=float(np.clip(rng.normal(0.85 if ap else 1.0, 0.12), 0.55, 1.35)),
-        noise=float(rng.uniform(0.012, 0.03) if ap else rng.uniform(0.006, 0.016)),
+        noise=float(rng.uniform(0.008, 0.022) if ap else rng.uniform(0.005, 0.013)),
     )

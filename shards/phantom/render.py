@@ -71,10 +71,10 @@ def expose(
     small = cv2.resize(attenuation, (16, 16 * height // width or 1), interpolation=cv2.INTER_AREA)
     scatter = cv2.resize(cv2.GaussianBlur(small, (0, 0), 1.5), (width, height), interpolation=cv2.INTER_LINEAR)
     film = 0.86 * attenuation + 0.14 * scatter + np.float32(exposure)
-    if style.equalise:
-        grey = 1 / (1 + np.exp(-4.2 * contrast * (film - 0.60)))
-    else:
-        grey = 1 / (1 + np.exp(-5.4 * contrast * (film - 0.56)))
+    slope, middle = (4.2, 0.60) if style.equalise else (5.4, 0.56)
+    slope *= contrast
+    black = 0.85 / (1 + np.exp(slope * middle))  # most of what room air would show as is windowed away
+    grey = (1 / (1 + np.exp(-slope * (film - middle))) - black) / (1 - black)
     # Few photons pass through dense parts: the log signal is noisier there. The detector blurs the grain a little.
     grain = rng.standard_normal((height, width), dtype=np.float32)
     if side >= 192:

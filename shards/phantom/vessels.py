@@ -19,14 +19,14 @@ def tree(seed: int) -> tuple[tuple[NDArray[np.float64], NDArray[np.bool_]], ...]
     Returns, per generation, lines (N, 5, 2) with x towards the chest wall and y down, and which of them (N,) go up.
     """
     rng = np.random.default_rng(seed)
-    roots = 9
-    angle = np.linspace(-1.45, 1.55, roots) + rng.normal(0, 0.1, roots)
-    start = np.stack([0.05 * np.cos(angle), 0.12 * np.sin(angle)], axis=1)
-    upward = angle < -0.25
-    length = 0.36 * rng.uniform(0.8, 1.2, roots)
+    # Few large branches run sideways; most climb to the upper lobe or fall to the base.
+    angle = np.array([-1.5, -1.15, -0.8, -0.25, 0.3, 0.75, 1.05, 1.3, 1.6]) + rng.normal(0, 0.14, 9)
+    start = np.stack([0.10 * np.cos(angle), 0.16 * np.sin(angle)], axis=1) + rng.normal(0, 0.03, (9, 2))
+    upward = angle < -0.05
+    length = 0.30 * rng.uniform(0.65, 1.25, 9)
     levels = []
     for generation in range(GENERATIONS):
-        bow = rng.normal(0, 0.14, len(angle))
+        bow = rng.normal(0, 0.26, len(angle))
         t = np.linspace(0, 1, 5)
         heading = angle[:, None] + bow[:, None] * (t - 0.5)[None] * 2
         step = length[:, None, None] / 4 * np.stack([np.cos(heading), np.sin(heading)], axis=-1)
@@ -36,13 +36,13 @@ def tree(seed: int) -> tuple[tuple[NDArray[np.float64], NDArray[np.bool_]], ...]
         levels.append((lines, upward))
         if generation == GENERATIONS - 1:
             break
-        fork = np.abs(rng.normal(0.42, 0.12, len(angle)))
-        share = rng.uniform(0.3, 0.7, len(angle))
+        fork = np.abs(rng.normal(0.55, 0.22, len(angle)))
+        share = rng.uniform(0.15, 0.85, len(angle))
         angle = np.concatenate([angle - fork * share, angle + fork * (1 - share)])
         angle = angle + 0.08 * np.sin(angle)  # branches spread out, away from the horizontal
         start = np.concatenate([lines[:, -1], lines[:, -1]])
         upward = np.concatenate([upward, upward])
-        length = np.concatenate([length, length]) * rng.uniform(0.55, 0.85, len(angle))
+        length = np.concatenate([length, length]) * rng.uniform(0.5, 0.95, len(angle))
     return tuple(levels)
 
 
