@@ -10,7 +10,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,24 @@ HELP = "Run the whole chain on one machine: X-rays, shards, SimCLR, a Ray Tune s
 FORMAT_VERSION = 1
 SEEDS = (0, 1)
 FRACTIONS = (0.01, 0.1, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How much work the demo does; the defaults are chosen so that two CPU cores keep README's promise."""
+
+    patients: int = 500
+    """Patients of each generated dataset, about 2.5 pictures each."""
+    image_size: int = 64
+    """Pixels at which models see the images."""
+    global_batch: int = 128
+    """Images in a pretraining step, over all ranks."""
+    pretrain_epochs: int | None = None
+    """Passes of SimCLR over the unlabelled train images; None = 12 for generated X-rays, 6 for --data."""
+    finetune_epochs: int | None = None
+    """Passes of a fine-tuning over its labelled images; None = 8 for generated X-rays, 4 for --data."""
+    min_steps: int = 40
+    """Optimiser steps that a fine-tuning gets at least, however few its labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,24 +55,18 @@ class Config:
     """Ranks of pretraining on this machine."""
     device: str = "auto"
     """auto, cpu or cuda."""
+    scale: Scale = field(default_factory=Scale)
+    """How much work."""
 
+    @property
+    def pretrain_epochs(self) -> int:
+        """Passes of SimCLR over the train images."""
+        return self.scale.pretrain_epochs or (12 if self.data is None else 6)
 
-@dataclass(frozen=True, kw_only=True)
-class Scale:
-    """How much work the demo does; chosen so that two CPU cores finish inside the minutes README promises."""
-
-    patients: int = 700
-    """Patients of each generated dataset."""
-    image_size: int = 64
-    """Pixels at which models see the images."""
-    pretrain_epochs: int = 12
-    """Passes of SimCLR over the unlabelled train images of a dataset."""
-    finetune_epochs: int = 10
-    """Passes of each fine-tuning over all labels (few labels get as many steps as they can use)."""
-
-
-GENERATED = Scale()
-REAL = Scale(pretrain_epochs=10, finetune_epochs=5)
+    @property
+    def finetune_epochs(self) -> int:
+        """Passes of a fine-tuning over its labelled images."""
+        return self.scale.finetune_epochs or (8 if self.data is None else 4)
 
 
 def run(config: Config) -> int:
@@ -78,14 +90,14 @@ def _claim(config: Config) -> Path:
     """
     out = Path(config.out)
     asked = {"format_version": FORMAT_VERSION, "data": config.data and str(Path(config.data).resolve())}
-    asked |= {"seed": config.seed}
+    asked |= {"seed": config.seed, "scale": asdict(config.scale)}
     marker = out / "demo.json"
     if out.exists() and not out.is_dir():
         raise UsageError(f"demo: --out {out} is a file, not a folder; choose another --out")
     if marker.is_file():
         found = json.loads(marker.read_text())
         if found != asked:
-            raise UsageError(f"demo: {out} holds a demo with other settings ({found}); choose another --out")
+            raise UsageError(f"demo: --out {out} holds a demo with other settings; choose another --out")
     elif out.is_dir() and any(out.iterdir()):
         raise UsageError(f"demo: {out} holds something else already; choose another --out or an empty folder")
     if config.data is not None:
@@ -108,10 +120,9 @@ def _check_data(data: Path) -> None:
 
 def _steps(config: Config, out: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield (title, words of the subcommand) in order; a later step may look at what an earlier one wrote."""
-    scale = GENERATED if config.data is None else REAL
     shard_sets: dict[str, Path] = {}
     if config.data is None:
-        yield from _generated(config, scale, out, shard_sets)
+        yield from _generated(config, out, shard_sets)
     elif Path(config.data).is_dir():
         shard_sets["data"] = Path(config.data)
     else:
@@ -123,9 +134,9 @@ def _steps(config: Config, out: Path) -> Iterator[tuple[str, list[str]]]:
     for name, shards in shard_sets.items():
         yield (
             f"Pretrain a SimCLR encoder on the unlabelled train images of {_display(name)} ({config.nproc} ranks)",
-            _pretrain_words(config, scale, shards, out / "pretrain" / name),
+            _pretrain_words(config, shards, out / "pretrain" / name),
         )
-    spec = _write_spec(config, scale, out, shard_sets)
+    spec = _write_spec(config, out, shard_sets)
     sweep = out / "sweep"
     yield (
         "Fine-tune the grid: label fraction x dataset x initialisation x seed (Ray Tune)",
@@ -142,12 +153,12 @@ def _steps(config: Config, out: Path) -> Iterator[tuple[str, list[str]]]:
     )
 
 
-def _generated(config: Config, scale: Scale, out: Path, shard_sets: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
+def _generated(config: Config, out: Path, shard_sets: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
     for position, style in enumerate(("nih", "chexpert")):
         source, shards = out / "source" / style, out / "shards" / style
         yield (
             f"Draw chest X-rays in the published layout of {_display(style)}",
-            ["shard", "phantom", "--style", style, "--patients", str(scale.patients)]
+            ["shard", "phantom", "--style", style, "--patients", str(config.scale.patients)]
             + ["--seed", str(config.seed + position), "--layout_only", "true", "--out", str(source)],
         )
         root = source / "CheXpert-v1.0-small" if style == "chexpert" else source
@@ -162,15 +173,16 @@ def _display(name: str) -> str:
     return {"nih": "NIH ChestX-ray14", "chexpert": "CheXpert", "data": "your data"}[name]
 
 
-def _pretrain_words(config: Config, scale: Scale, shards: Path, run: Path) -> list[str]:
+def _pretrain_words(config: Config, shards: Path, run: Path) -> list[str]:
     return [
         *("pretrain", "--shards", str(shards), "--out", str(run), "--arch", "resnet18"),
-        *("--image_size", str(scale.image_size), "--global_batch", "128", "--epochs", str(scale.pretrain_epochs)),
+        *("--image_size", str(config.scale.image_size)),
+        *("--global_batch", str(config.scale.global_batch), "--epochs", str(config.pretrain_epochs)),
         *("--seed", str(config.seed), "--nproc", str(config.nproc), "--device", config.device),
     ]
 
 
-def _write_spec(config: Config, scale: Scale, out: Path, shard_sets: dict[str, Path]) -> Path:
+def _write_spec(config: Config, out: Path, shard_sets: dict[str, Path]) -> Path:
     """Write the sweep's TOML beside its results; a user copies it and changes the lists."""
     import tomli_w
 
@@ -183,9 +195,10 @@ def _write_spec(config: Config, scale: Scale, out: Path, shard_sets: dict[str, P
         },
         "finetune": {
             "arch": "resnet18",
-            "image_size": scale.image_size,
+            "image_size": config.scale.image_size,
             "mode": "full",
-            "epochs": scale.finetune_epochs,
+            "epochs": config.finetune_epochs,
+            "min_steps": config.scale.min_steps,
             "device": config.device,
         },
     }
