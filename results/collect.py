@@ -5,10 +5,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from results import atomic
 from results.errors import InputError
 from results.run import Run
-from results.schema import METRICS, VERSION, read_metrics
+from results.schema import METRICS, VERSION, read_any
 
 if TYPE_CHECKING:
     import pandas
@@ -162,7 +162,10 @@ def _read(item: Path | Run) -> pa.Table | str:
     try:
         if isinstance(item, Run):
             return _cost_row(item)
-        return _collected(item) if _is_collected(item) else _with_source(read_metrics(item), str(item.resolve()))
+        table = read_any(item, METRICS, COLLECTED)
+        if "source" in table.column_names:
+            return _at_home(table, item)
+        return _with_source(table, str(item.resolve()))
     except (InputError, KeyError, TypeError, ValueError) as error:
         return f"{error}, skipped"
 
@@ -173,18 +176,9 @@ def _with_source(table: pa.Table, source: str) -> pa.Table:
     )
 
 
-def _is_collected(path: Path) -> bool:
-    try:
-        return (pq.read_schema(path).metadata or {}).get(b"cxrdist.schema") == b"collected"
-    except (OSError, pa.ArrowException):
-        return False  # read_metrics says what is wrong with it
-
-
-def _collected(path: Path) -> pa.Table:
-    table = pq.read_table(path, memory_map=False)
+def _at_home(table: pa.Table, path: Path) -> pa.Table:
+    """A collected table whose sources are found again when file and runs moved together."""
     metadata = table.schema.metadata or {}
-    if not table.schema.equals(COLLECTED, check_metadata=False):
-        raise InputError(f"{path} was collected by another version of cxrdist; collect it again")
     old, new = metadata.get(_FOLDER_KEY, b"").decode(), str(path.resolve().parent)
     if old and old != new:
         sources = [_moved(source, old, new) for source in table["source"].to_pylist()]
@@ -236,8 +230,7 @@ def _without_nan(table: pa.Table, warnings: list[str]) -> pa.Table:
 def _one_row_per_number(table: pa.Table, warnings: list[str]) -> pa.Table:
     codes = np.zeros(len(table), np.int64)
     for name in IDENTITY:
-        column = table["signature"] if name != "signature" else pc.coalesce(table["signature"], table["run"])
-        column = table[name] if name != "signature" else column
+        column = pc.coalesce(table["signature"], table["run"]) if name == "signature" else table[name]
         code = _integer_codes(column)
         codes = np.unique(codes * (int(code.max()) + 1) + code, return_inverse=True)[1]
     if len(np.unique(codes)) == len(codes):
@@ -290,8 +283,3 @@ def predictions_beside(source: str) -> Path | None:
     path = Path(source)
     candidate = path.with_name(path.name.replace("metrics", "predictions", 1))
     return candidate if path.name.startswith("metrics") and candidate.is_file() else None
-
-
-def rows(table: pa.Table, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Rows as dictionaries, with these columns only or with all."""
-    return (table if names is None else table.select(list(names))).to_pylist()

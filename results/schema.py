@@ -194,7 +194,7 @@ def read_predictions(path: str | Path) -> pa.Table:
     Raises:
         InputError: it is damaged, of a newer version, or something else.
     """
-    return _read(Path(path), PREDICTIONS)
+    return read_any(Path(path), PREDICTIONS)
 
 
 def read_metrics(path: str | Path) -> pa.Table:
@@ -203,21 +203,33 @@ def read_metrics(path: str | Path) -> pa.Table:
     Raises:
         InputError: it is damaged, of a newer version, or something else.
     """
-    return _read(Path(path), METRICS)
+    return read_any(Path(path), METRICS)
 
 
-def _read(path: Path, schema: pa.Schema) -> pa.Table:
-    kind = (schema.metadata or {})[_NAME_KEY].decode()
+def read_any(path: Path, *layouts: pa.Schema) -> pa.Table:
+    """Read a file that has one of `layouts`, told by the name in its metadata.
+
+    Returns:
+        The table, with the metadata of its file.
+
+    Raises:
+        InputError: it is damaged, of a newer version, or something else.
+    """
+    names = {(layout.metadata or {})[_NAME_KEY]: layout for layout in layouts}
     try:
         with pq.ParquetFile(path) as file:
-            metadata = file.schema_arrow.metadata or {}
-            if metadata.get(_NAME_KEY) != kind.encode():
-                raise InputError(f"{path} is not a {kind} file of cxrdist")
-            version = metadata.get(_VERSION_KEY, b"?").decode()
-            if not version.isdigit() or int(version) > VERSION:
-                raise InputError(f"{path} has {kind} version {version}, this cxrdist reads up to {VERSION}; update it")
-            return conform(file.read(), schema, str(path))
+            table = file.read(use_threads=False)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except pa.ArrowException as error:
         raise InputError(f"{path} is damaged or no Parquet file: {error}") from error
+    metadata = table.schema.metadata or {}
+    name = metadata.get(_NAME_KEY, b"")
+    if name not in names:
+        raise InputError(f"{path} is not a {' or '.join(sorted(word.decode() for word in names))} file of cxrdist")
+    version = metadata.get(_VERSION_KEY, b"?").decode()
+    if not version.isdigit() or int(version) > VERSION:
+        raise InputError(f"{path} has {name.decode()} version {version}, this cxrdist reads up to {VERSION}; update it")
+    if table.schema.equals(names[name], check_metadata=False):
+        return table
+    return conform(table, names[name], str(path))
