@@ -51,7 +51,7 @@ def _pacemaker(layers: Layers, rng: np.random.Generator) -> None:
                 end,
             ]
         )
-        _tube(layers, line, 0.0055, 0.30)
+        _tube(layers, line, 0.0036, 0.26)
         layers.extra += 0.3 * canvas.fill(ellipse(end[0], end[1], 0.005, 0.005))
 
 
@@ -90,7 +90,7 @@ def _leads(layers: Layers, rng: np.random.Generator) -> None:
 def _endotracheal(layers: Layers, rng: np.random.Generator) -> None:
     trachea = layers.chest.airways[0][0]
     tip = len(trachea) - 1 - int(rng.integers(1, 4))
-    _tube(layers, trachea[:tip], 0.019, 0.05, stripe=True)
+    _tube(layers, trachea[:tip], 0.017, 0.085, stripe=True)
 
 
 def _gastric(layers: Layers, rng: np.random.Generator) -> None:

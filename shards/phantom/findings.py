@@ -75,7 +75,7 @@ def _patch(layers: Layers, rng: np.random.Generator, outline: Points, soft: floa
     canvas = layers.canvas
     body = canvas.blur(canvas.fill(outline), soft)
     cloud = canvas.texture(rng, grain, 3)
-    return np.clip(body * (1 + 0.55 * cloud * (1.15 - body)), 0, 1) * layers.lung()
+    return np.clip(body * (1 + 0.45 * cloud * (1.2 - body)), 0, 1) * layers.lung()
 
 
 def _cardiomegaly(finding: Finding, layers: Layers, rng: np.random.Generator) -> Map:
@@ -122,7 +122,7 @@ def _pneumothorax(finding: Finding, layers: Layers, rng: np.random.Generator) ->
     edge = np.concatenate([[apex, apex + [s * 0.06, -0.024]], np.stack([chest.wall(side, y), y], axis=1)])
     down = np.clip((edge[:, 1] - chest.apex) / (chest.angle[side] - chest.apex), 0, 1)
     shrink = (0.13 + 0.42 * size) * (1 - down) ** (1.6 - 1.2 * size) + (0.45 * size**2.2) * down
-    shrink = shrink * (1 + 0.10 * np.interp(down, np.linspace(0, 1, 6), rng.normal(size=6)))
+    shrink = shrink * (1 + 0.10 * np.interp(down, np.linspace(0, 1, 6), rng.normal(size=6)) * (1 - 0.7 * size))
     line = spline(hilum + (edge - hilum) * (1 - shrink[:, None]), per_segment=2)
     below = chest.angle[side] + 0.1
     lung = canvas.fill(np.concatenate([line, [(line[-1, 0], below), (chest.centre - s * 0.05, below),
@@ -153,14 +153,14 @@ def _nodule(finding: Finding, layers: Layers, rng: np.random.Generator) -> Map:
         place = (
             finding if extra == 0 else dataclasses.replace(finding, u=rng.uniform(0.2, 0.8), v=rng.uniform(0.2, 0.8))
         )
-        spot = _round(place, layers, rng, 0.015 + 0.022 * finding.size, 0.07, 0.62 + 0.2 * finding.size)
+        spot = _round(place, layers, rng, 0.015 + 0.022 * finding.size, 0.07, 0.42 + 0.28 * finding.size)
         body = spot if extra == 0 else body
     return body
 
 
 def _mass(finding: Finding, layers: Layers, rng: np.random.Generator) -> Map:
     radius = 0.045 + 0.06 * finding.size
-    body = _round(finding, layers, rng, radius, 0.16, 0.85)
+    body = _round(finding, layers, rng, radius, 0.16, 0.62 + 0.2 * finding.size)
     x, y = layers.chest.at(finding.side, np.clip(finding.u, 0.12, 0.86), np.clip(finding.v, 0.10, 0.86))
     if rng.random() < 0.5:  # spiculated rim
         angle = rng.uniform(0, 2 * np.pi, 16)
@@ -175,13 +175,13 @@ def _consolidation(finding: Finding, layers: Layers, rng: np.random.Generator) -
     chest, canvas, side = layers.chest, layers.canvas, finding.side
     x, y = chest.at(side, 0.25 + 0.5 * finding.u, 0.3 + 0.55 * finding.v)
     rx, ry = 0.06 + 0.075 * finding.size, 0.06 + 0.10 * finding.size
-    patch = _patch(layers, rng, blob(rng, float(x), float(y), rx, ry, rough=0.28), 0.016, 0.05)
+    patch = _patch(layers, rng, blob(rng, float(x), float(y), rx, ry, rough=0.22), 0.024, 0.06)
     if rng.random() < 0.45:  # a fissure bounds it sharply above or below
         edge = float(y) + (ry * 0.3 if rng.random() < 0.5 else -ry * 0.3)
         slope = rng.normal(0, 0.15)
         sharp = np.clip((canvas.y - edge - slope * (canvas.x - float(x))) / 0.006 + 0.5, 0, 1)
         patch = patch * (sharp if edge < y else 1 - sharp)
-    _bronchogram(layers, rng, side, patch, 0.72 + 0.22 * finding.size)
+    _bronchogram(layers, rng, side, patch, 0.52 + 0.34 * finding.size)
     return patch
 
 
@@ -189,13 +189,13 @@ def _bronchogram(layers: Layers, rng: np.random.Generator, side: int, patch: Map
     """Fill a patch, leaving the air-filled bronchi open (air bronchogram)."""
     canvas, hilum, s = layers.canvas, layers.chest.hila[side], SIDES[side]
     lines: list[Points] = []
-    for angle in np.linspace(-1.1, 1.4, 8) + rng.normal(0, 0.1, 8):
+    for angle in np.linspace(-1.1, 1.4, 7) + rng.normal(0, 0.15, 7):
         t = np.linspace(0, 1, 6)
-        heading = angle + rng.normal(0, 0.2) * t
+        heading = angle + rng.normal(0, 0.5) * t
         reach = 0.26 * t
         lines.append(np.stack([hilum[0] + s * reach * np.cos(heading), hilum[1] + reach * np.sin(heading)], axis=1))
-    tubes = canvas.blur(canvas.stroke(lines, 0.0065), 0.0015)
-    layers.add_opacity(density * patch * (1 - 0.5 * tubes * patch))
+    tubes = canvas.blur(canvas.stroke(lines, 0.005), 0.0015)
+    layers.add_opacity(density * patch * (1 - 0.4 * tubes * patch))
 
 
 def _pneumonia(finding: Finding, layers: Layers, rng: np.random.Generator) -> Map:
@@ -206,9 +206,9 @@ def _pneumonia(finding: Finding, layers: Layers, rng: np.random.Generator) -> Ma
         dx, dy = rng.normal(0, 0.04 + 0.03 * finding.size, 2)
         radius = rng.uniform(0.025, 0.05) * (0.8 + 0.6 * finding.size)
         outline = blob(rng, float(x) + dx, float(y) + dy, radius, radius * rng.uniform(0.7, 1.2), rough=0.3)
-        total = np.maximum(total, _patch(layers, rng, outline, 0.014, 0.03))
+        total = np.maximum(total, _patch(layers, rng, outline, 0.018, 0.04))
     total *= layers.lungs[side]
-    _bronchogram(layers, rng, side, total, 0.45 + 0.32 * finding.size)
+    _bronchogram(layers, rng, side, total, 0.38 + 0.34 * finding.size)
     halo = canvas.blur(total, 0.03) * layers.lungs[side]
     layers.add_opacity(0.22 * halo)
     return total
@@ -222,8 +222,8 @@ def _infiltration(finding: Finding, layers: Layers, rng: np.random.Generator) ->
         x, y = chest.at(side, 0.25 + 0.4 * finding.u, 0.35 + 0.5 * finding.v)
         r2 = ((canvas.x - x) / (0.09 + 0.05 * finding.size)) ** 2 + ((canvas.y - y) / (0.12 + 0.08 * finding.size)) ** 2
         total = np.maximum(total, np.exp(-r2 * 0.9) * layers.lungs[side])
-    streaks = np.clip(0.55 + 0.8 * canvas.texture(rng, 0.03, 3), 0, 2)
-    layers.add_opacity((0.17 + 0.22 * finding.size) * total * streaks)
+    streaks = np.clip(0.8 + 0.42 * canvas.texture(rng, 0.028, 2) + 0.25 * canvas.texture(rng, 0.10, 2), 0, 2)
+    layers.add_opacity((0.16 + 0.24 * finding.size) * total * streaks)
     layers.vessels *= 1 + 0.5 * total
     return total
 
@@ -233,15 +233,15 @@ def _edema(finding: Finding, layers: Layers, rng: np.random.Generator) -> Map:
     wings, lines = canvas.blank(), []
     for side, s in enumerate(SIDES):
         x, y = chest.hila[side]
-        r2 = ((canvas.x - (x + s * 0.05)) / 0.125) ** 2 + ((canvas.y - (y + 0.06)) / 0.18) ** 2
+        r2 = ((canvas.x - (x + s * 0.05)) / 0.14) ** 2 + ((canvas.y - (y + 0.07)) / 0.20) ** 2
         wings = np.maximum(wings, np.exp(-r2) * layers.lungs[side])
         for row in np.linspace(0, 1, 9):  # Kerley B: short lines at right angles to the wall
             wy = chest.angle[side] - 0.03 - 0.13 * row
             wx = float(chest.wall(side, wy)) - s * 0.006
             length = 0.03 * rng.uniform(0.6, 1.2)
             lines.append(np.array([(wx, wy), (wx - s * length, wy + 0.004 * rng.normal())]))
-    cloud = np.clip(1 + 0.35 * canvas.texture(rng, 0.05, 3), 0.2, 2)
-    layers.add_opacity((0.26 + 0.42 * finding.size) * wings * cloud)
+    cloud = np.clip(1 + 0.2 * canvas.texture(rng, 0.07, 3), 0.2, 2)
+    layers.add_opacity((0.24 + 0.42 * finding.size) * wings * cloud)
     layers.add_opacity((0.05 + 0.10 * finding.size) * layers.lung())
     layers.vessels = np.minimum(canvas.blur(layers.vessels, 0.003 + 0.003 * finding.size) * 1.25, 1)
     layers.add_opacity(0.30 * (0.4 + finding.size) * canvas.stroke(lines, 0.0024) * layers.lung())
@@ -258,7 +258,7 @@ def _atelectasis(finding: Finding, layers: Layers, rng: np.random.Generator) -> 
             [
                 (x + s * 0.02, hilum[1] + 0.02),
                 (hilum[0], hilum[1] + 0.03),
-                (x + s * (0.13 + 0.08 * finding.size), float(y) + 0.06),
+                (x + s * (0.16 + 0.08 * finding.size), float(y) + 0.06),
                 (x + s * 0.02, float(y) + 0.06),
             ]
         )
@@ -270,12 +270,12 @@ def _atelectasis(finding: Finding, layers: Layers, rng: np.random.Generator) -> 
         u0 = rng.uniform(0.15, 0.45)
         v0 = np.clip(0.62 + 0.3 * finding.v + rng.normal(0, 0.05), 0.55, 0.95)
         start = chest.at(side, u0, v0)
-        length, slant = (0.07 + 0.10 * finding.size) * rng.uniform(0.8, 1.2), rng.normal(0.1, 0.28)
+        length, slant = (0.08 + 0.11 * finding.size) * rng.uniform(0.8, 1.2), rng.normal(0.05, 0.22)
         t = np.linspace(0, 1, 8)
         line = np.stack([start[0] + s * length * t, start[1] + slant * length * t + 0.012 * np.sin(np.pi * t)], axis=1)
-        lines.append(ribbon(line, (0.004 + 0.008 * finding.size) * np.sin(np.pi * (0.1 + 0.8 * t))))
-    plates = canvas.blur(canvas.fill(*lines), 0.0025) * layers.lungs[side]
-    layers.add_opacity((0.55 + 0.25 * finding.size) * plates)
+        lines.append(ribbon(line, (0.0025 + 0.005 * finding.size) * np.sin(np.pi * (0.06 + 0.88 * t)) ** 0.5))
+    plates = canvas.blur(canvas.fill(*lines), 0.0022) * layers.lungs[side]
+    layers.add_opacity((0.40 + 0.25 * finding.size) * plates)
     # Loss of volume: the base of that lung is hazy.
     base = np.exp(-np.clip((chest.base[side] + 0.03 - canvas.y) / 0.06, 0, 9)) * layers.lungs[side]
     layers.add_opacity((0.12 + 0.22 * finding.size) * base)
@@ -314,13 +314,13 @@ def _hernia(finding: Finding, layers: Layers, rng: np.random.Generator) -> Map:
     chest, canvas = layers.chest, layers.canvas
     radius = 0.05 + 0.045 * finding.size
     x, y = chest.centre + 0.02 + 0.03 * finding.u, min(chest.base) - 0.01 - 0.3 * radius
-    outline = ellipse(x, y, radius * 1.15, radius)
+    outline = blob(rng, x, y, radius * 1.2, radius, rough=0.08)
     body = canvas.fill(outline)
     layers.add_opacity(0.8 * canvas.blur(body, 0.003) * layers.lung())
     level = np.clip((y - 0.1 * radius - canvas.y) / 0.004 + 0.5, 0, 1)  # air above fluid
     gas = canvas.fill(ellipse(x, y, radius, radius * 0.86)) * level
-    layers.tissue -= 0.20 * gas
-    layers.extra += 0.05 * canvas.stroke([outline], 0.005, closed=True)
+    layers.tissue -= 0.16 * canvas.blur(gas, 0.002)
+    layers.extra += 0.03 * canvas.stroke([outline], 0.005, closed=True)
     return body
 
 
@@ -349,7 +349,7 @@ def _fracture(finding: Finding, layers: Layers, rng: np.random.Generator) -> Map
         at = back[int(rng.integers(9, 14))]
         gap = canvas.fill(ellipse(at[0], at[1], 0.004, 0.016, tilt=0.5))
         callus = canvas.blur(canvas.fill(ellipse(at[0], at[1], 0.016, 0.018)), 0.004)
-        layers.tissue += 0.10 * (0.5 + finding.size) * callus - 0.13 * gap
+        layers.tissue += 0.15 * (0.4 + finding.size) * callus - 0.16 * gap
         seen = np.maximum(seen, canvas.fill(ellipse(at[0], at[1], 0.025, 0.025)))
     return seen
 

@@ -163,7 +163,7 @@ def _air(chest: Chest, canvas: Canvas, lungs: list[Map]) -> Map:
     heart = canvas.depth(canvas.fill(chest.heart), 0.05)
     centre = np.maximum.reduce([canvas.depth(canvas.fill(outline), 0.03) for outline in chest.great_vessels[:3]])
     aorta = 0.45 * canvas.fill(chest.great_vessels[3])
-    hidden = np.maximum(np.maximum(0.93 * heart, 0.94 * centre), aorta)
+    hidden = np.maximum(np.maximum(0.86 * heart, 0.94 * centre), aorta)
     return air * (1 - canvas.blur(hidden, 0.003))
 
 
