@@ -1,0 +1,203 @@
+"""index.parquet as plain arrays: read into memory, or built once into memory-mapped files beside it.
+
+Ten million rows of Parquet take many seconds to decode; the same columns as raw arrays open in milliseconds and are
+shared by all processes of a machine. The arrays live in a folder of .npy files that appears by one rename. Its name
+holds the size and time of the Parquet file, so a changed index gets a new folder.
+
+Strings with many values (keys, patients) become a table: all bytes one after another, and N+1 offsets. Strings with
+few values (split, shard, view, sex) become small integer codes, -1 for null, and a tuple of names.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from shards.atomic import temporary_name
+from shards.errors import InputError
+from shards.labels import NULL
+from shards.locks import locked
+
+LAYOUT = 1  # raise when the arrays' meaning changes: older folders are then ignored
+PREFIX = "label_"
+_CODES = {"split": np.int8, "shard": np.int32, "view": np.int8, "sex": np.int8}
+_NUMBERS = {
+    "offset": (np.int64, None),
+    "size": (np.int32, None),
+    "height": (np.int32, -1),
+    "width": (np.int32, -1),
+    "age": (np.float32, np.nan),
+}
+_NEEDED = ("key", "split", "patient_id", "shard", "offset", "size")
+_BUILD_WAIT_SECONDS = 600.0
+
+Part = tuple[str, np.ndarray]
+
+
+def row_count(parquet: Path) -> int:
+    """Number of rows of an index, from the Parquet footer."""
+    with _opened(parquet) as file:
+        return file.metadata.num_rows
+
+
+def read(parquet: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    """Names and arrays of an index, in memory."""
+    meta: dict = {}
+    return meta, dict(_columns(parquet, meta))
+
+
+def mapped(parquet: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    """Names and memory-mapped arrays of an index, building the files at first use.
+
+    Raises:
+        InputError: when no folder for them can be written.
+    """
+    stat = parquet.stat()
+    name = f".index-{LAYOUT}-{stat.st_size:x}-{stat.st_mtime_ns:x}"
+    where = hashlib.sha256(str(parquet.resolve()).encode()).hexdigest()[:12]
+    candidates = [parquet.parent / name, cache_root() / f"index-{where}" / name]
+    for folder in candidates:
+        if (folder / "meta.json").exists():
+            return _load(folder)
+    problems = []
+    for folder in candidates:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with locked(folder.with_name(f"{name}.lock"), _BUILD_WAIT_SECONDS):
+                if not folder.exists():
+                    _build(parquet, folder)
+            folder.with_name(f"{name}.lock").unlink(missing_ok=True)
+            return _load(folder)
+        except OSError as error:
+            problems.append(f"{folder.parent}: {error.strerror or error}")
+    raise InputError(f"cannot write the memory-mapped copy of {parquet}: {'; '.join(problems)}; set CXRDIST_CACHE")
+
+
+def cache_root() -> Path:
+    """Folder for what can be made again: $CXRDIST_CACHE, or $XDG_CACHE_HOME/cxrdist, or ~/.cache/cxrdist."""
+    if own := os.environ.get("CXRDIST_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cxrdist"
+
+
+def _load(folder: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    return meta, {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in meta["arrays"]}
+
+
+def _build(parquet: Path, folder: Path) -> None:
+    """Write the arrays one column at a time, so that memory holds one column only."""
+    meta: dict = {"arrays": []}
+    temporary = temporary_name(folder.parent, folder.name)
+    temporary.mkdir()
+    try:
+        for name, array in _columns(parquet, meta):
+            np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+            _sync(temporary / f"{name}.npy")
+            meta["arrays"].append(name)
+        (temporary / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        _sync(temporary / "meta.json")
+        _sync(temporary)
+        try:
+            os.rename(temporary, folder)
+        except OSError:
+            if not (folder / "meta.json").exists():  # another process was quicker: its files are as good
+                raise
+        for other in folder.parent.glob(".index-*"):
+            if other.is_dir() and other.name != folder.name and not other.name.endswith(".tmp"):
+                shutil.rmtree(other, ignore_errors=True)  # of an index that was since replaced
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _columns(parquet: Path, meta: dict) -> Iterator[Part]:
+    """Yield the arrays of an index one by one and note the names in `meta`."""
+    with _opened(parquet) as file:
+        present = file.schema_arrow.names
+        if missing := [name for name in _NEEDED if name not in present]:
+            raise InputError(f"{parquet} lacks the column(s) {', '.join(missing)}: convert the dataset again")
+        labels = [name for name in present if name.startswith(PREFIX)]
+        meta["n"] = file.metadata.num_rows
+        meta["labels"] = [name.removeprefix(PREFIX) for name in labels]
+
+        def column(name: str) -> pa.ChunkedArray:
+            try:
+                return file.read(columns=[name], use_threads=False).column(0)
+            except (pa.ArrowException, OSError) as error:
+                raise InputError(f"{parquet}: column {name} cannot be read: {error}") from error
+
+        for name, dtype in _CODES.items():
+            if name in present:
+                codes, names = _codes(column(name))
+                meta[f"{name}_names"] = names.to_pylist()
+                yield name, codes.astype(dtype)
+        for name, (dtype, null) in _NUMBERS.items():
+            if name in present:
+                yield name, _numbers(column(name), dtype, null, f"{parquet}: column {name}")
+        yield from _strings("key", column("key"))
+        patients = column("patient_id")
+        if patients.null_count:  # a sample of nobody known is a patient of its own
+            patients = pc.call_function("coalesce", [_as_strings(patients), _as_strings(column("key"))])
+        codes, names = _codes(patients)
+        del patients
+        yield "patient", codes
+        yield from _strings("patient_name", pa.chunked_array([names]))
+        matrix = np.empty((len(labels), meta["n"]), dtype=np.int8)
+        for row, name in zip(matrix, labels, strict=True):
+            row[:] = _numbers(column(name), np.int8, NULL, f"{parquet}: column {name}")
+        yield "labels", matrix
+
+
+def _opened(parquet: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(parquet, memory_map=True)
+    except FileNotFoundError:
+        raise InputError(f"{parquet} does not exist: is this a shard set (made by `cxrdist shard`)?") from None
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{parquet} is not a readable Parquet file: {error}") from error
+
+
+def _as_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column.cast(pa.large_string())
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+    """Code of each value, int32 (N,), -1 for null, and the values by code, in order of first appearance."""
+    encoded = _as_strings(column).dictionary_encode().combine_chunks()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.unify_dictionaries().chunk(0) if encoded.num_chunks else None
+    if encoded is None:
+        return np.empty(0, np.int32), pa.array([], pa.large_string())
+    return encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32), encoded.dictionary
+
+
+def _numbers(column: pa.ChunkedArray, dtype, null, where: str) -> np.ndarray:
+    if column.null_count:
+        if null is None:
+            raise InputError(f"{where} has {column.null_count} empty value(s): convert the dataset again")
+        column = column.fill_null(null if dtype is np.float32 else int(null))
+    return column.to_numpy().astype(dtype, copy=False)
+
+
+def _strings(name: str, column: pa.ChunkedArray) -> Iterator[Part]:
+    array = pa.concat_arrays(_as_strings(column).chunks or [pa.array([], pa.large_string())])
+    _, offsets, data = array.buffers()
+    starts = np.frombuffer(offsets, dtype=np.int64) if offsets else np.zeros(1, np.int64)
+    starts = starts[array.offset : array.offset + len(array) + 1]
+    yield f"{name}_offsets", starts if len(starts) else np.zeros(1, np.int64)
+    yield f"{name}_bytes", np.frombuffer(data, dtype=np.uint8) if data else np.zeros(0, np.uint8)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
