@@ -1,0 +1,27 @@
+"""`cxrdist shard NAME`: a published data set -> a shard set."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from shards.config import ChexpertConfig, CsvConfig, KermanyConfig, MedmnistConfig, NihConfig
+
+HELP = "turn a published dataset into tar shards with an index"
+CONFIGS: dict[str, type] = {
+    "nih": NihConfig,
+    "chexpert": ChexpertConfig,
+    "kermany": KermanyConfig,
+    "medmnist": MedmnistConfig,
+    "csv": CsvConfig,
+}
+
+
+def run(config: Any) -> int:
+    """Convert as the configuration says; 0 when the set (or the part) is complete."""
+    from shards.converters import plan
+    from shards.writer import convert
+
+    config.check()
+    convert(plan(config), config, say=lambda line: print(line, file=sys.stderr, flush=True))
+    return 0

@@ -1,0 +1,35 @@
+"""Chest X-ray data sets as tar shards with a Parquet index: writing them, reading them, labels, splits, sample order.
+
+The names below are loaded when they are first used, so that `import shards` costs nothing and needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shards.card import read_card
+    from shards.errors import FailedError, InputError
+    from shards.order import Order
+    from shards.reader import ShardSet
+
+_HOME = {
+    "ShardSet": "shards.reader",
+    "Order": "shards.order",
+    "InputError": "shards.errors",
+    "FailedError": "shards.errors",
+    "read_card": "shards.card",
+}
+
+__all__ = ["FailedError", "InputError", "Order", "ShardSet", "read_card"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'shards' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

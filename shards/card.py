@@ -1,0 +1,125 @@
+"""dataset.json, the card of a shard set: written last, so a folder without it is not a shard set."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from shards.errors import InputError
+
+FORMAT_VERSION = 1
+CARD = "dataset.json"
+INDEX = "index.parquet"
+REJECTS = "rejects.parquet"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a shard set holds; every field is in dataset.json under the same name."""
+
+    format_version: int
+    """Version of this layout."""
+    name: str
+    """Data set, e.g. "nih"."""
+    labels: tuple[str, ...]
+    """Label names in the order of the index columns `label_NAME`."""
+    counts: Mapping[str, Any]
+    """Per split: n, patients, and per label the numbers of positive, negative, uncertain and null."""
+    image_size: int
+    """Shortest side of the stored images, pixels."""
+    image_format: str
+    """"jpg" or "png": the ending of the image members."""
+    mean: float
+    """Mean grey value of the train images as stored, in [0, 1], over all pixels (all images where no train split)."""
+    std: float
+    """Standard deviation of the same, in [0, 1]."""
+    split_scheme: str
+    """Name of the way samples were put into splits; it travels into every result."""
+    split_detail: Mapping[str, Any]
+    """What else determines the splits (fraction, seed)."""
+    shards: tuple[Mapping[str, Any], ...]
+    """Per tar: name, split, n (samples), bytes, sha256; in the order of the index."""
+    files: Mapping[str, str]
+    """sha256 of the other files (rejects.parquet, boxes.parquet)."""
+    index_sha256: str
+    """sha256 of index.parquet."""
+    n_samples: int
+    """Rows of the index."""
+    n_rejects: int
+    """Rows of rejects.parquet; n_samples + n_rejects is the number of source rows and files."""
+    shared_patients: Mapping[str, int]
+    """Patients found in two splits, e.g. {"train/test": 170}; empty when none."""
+    patients_known: bool
+    """False where the source has no patient ids: patient_id is the sample's key then."""
+    config: Mapping[str, Any]
+    """The conversion settings that determine the bytes."""
+    conversion: str
+    """Hash of settings and source rows: the same conversion has the same one."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash (64 hex digits) that identifies the whole set: it covers every tar, the index and the rejects."""
+        return hashlib.sha256(card_bytes(self)).hexdigest()
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits, alphabetical."""
+        return tuple(sorted(self.counts))
+
+
+def card_bytes(card: Card) -> bytes:
+    """Return dataset.json of a card: sorted keys, and a check sum of all the rest as its last line but one."""
+    fields = dataclasses.asdict(card)
+    body = json.dumps(fields, sort_keys=True, indent=1, ensure_ascii=True)
+    check = hashlib.sha256(body.encode()).hexdigest()
+    return (body[: -len("\n}")] + f',\n "~sha256": "{check}"\n}}\n').encode()
+
+
+def read_card(path: str | Path) -> Card:
+    """Read and check the card of the shard set in a local folder.
+
+    Args:
+        path: the folder that holds dataset.json.
+
+    Raises:
+        InputError: no card there, made by a newer version, damaged or edited.
+    """
+    file = Path(path) / CARD
+    try:
+        data = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{path} is not a shard set: {_why_not(Path(path))}") from error
+    return parse_card(data, str(file))
+
+
+def parse_card(data: bytes, where: str) -> Card:
+    """Return the card held in the bytes of a dataset.json; `where` names it in errors."""
+    try:
+        fields = json.loads(data)
+        version = fields["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{where} is damaged (not a card): convert the data set again") from error
+    if version != FORMAT_VERSION:
+        raise InputError(f"{where} has format_version {version}, this program reads {FORMAT_VERSION}; convert again")
+    fields.pop("~sha256", None)
+    names = {field.name for field in dataclasses.fields(Card)}
+    if set(fields) != names:
+        raise InputError(f"{where} is damaged (keys {sorted(set(fields) ^ names)}): convert the data set again")
+    card = Card(**{**fields, "labels": tuple(fields["labels"]), "shards": tuple(fields["shards"])})
+    if card_bytes(card) != data:
+        raise InputError(f"{where} was edited or damaged: its check sum does not fit; convert the data set again")
+    return card
+
+
+def _why_not(folder: Path) -> str:
+    if not folder.exists():
+        return "no such folder"
+    if not folder.is_dir():
+        return "it is a file; give the folder that holds dataset.json"
+    if (folder / ".work").is_dir():
+        return "its conversion is not finished; run the same `cxrdist shard` command again"
+    return f"it holds no {CARD}; `cxrdist shard` makes one"

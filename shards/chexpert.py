@@ -1,0 +1,146 @@
+"""CheXpert (Irvin et al., AAAI 2019): full size or -small, with or without the test set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from shards import labels as names
+from shards.config import ChexpertConfig
+from shards.errors import InputError
+from shards.nih import parse_age
+from shards.plan import FileOpener, Plan, Sample, build
+from shards.sources import find_files, folder, read_table, reconcile
+from shards.splits import draw_groups
+
+LABELS = (*names.CHEXPERT, "no_finding")
+TABLES = {"train": ("train.csv",), "valid": ("valid.csv",), "test": ("test.csv", "test_labels.csv")}
+_PATH = re.compile(r"(train|valid|test)/(patient\d+)/(study\d+)/(view\d+_(frontal|lateral)\.\w+)$")
+_VALUES = {"": None, "1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1}
+
+
+def plan_chexpert(config: ChexpertConfig) -> Plan:
+    """Return the plan of a CheXpert conversion.
+
+    Raises:
+        InputError: train.csv or a column is missing, a value is unknown, or rows and files do not match.
+    """
+    root = find_root(folder(config.src))
+    rows: dict[str, Sample] = {}
+    refused: list[tuple[str, str]] = []
+    tables: list[str] = []
+    for split, candidates in TABLES.items():
+        table = next((root / name for name in candidates if (root / name).is_file()), None)
+        if table is None:
+            continue
+        tables.append(table.name)
+        for sample in read_rows(table, split):
+            if sample.source in rows:
+                refused.append((sample.source, f"duplicate row in {table.name}"))
+            else:
+                rows[sample.source] = sample
+    with_table = {TABLE for TABLE, candidates in TABLES.items() if any(name in tables for name in candidates)}
+    files = [
+        path
+        for path in find_files(root, (".jpg", ".jpeg", ".png"), lambda name: name.split("/")[0] in with_table)
+        if "/" in path
+    ]
+    excluded = reconcile(rows, files, table=" + ".join(tables), allow_missing=config.allow_missing)
+    present = set(files)
+    kept = []
+    for source, sample in rows.items():
+        if source not in present:
+            continue
+        if config.views == "frontal" and sample.view == "LATERAL":
+            excluded.append((source, "lateral view (views=frontal)"))
+        else:
+            kept.append(sample)
+    return build(
+        _with_splits(kept, config),
+        name="chexpert",
+        labels=LABELS,
+        split_scheme="official",
+        split_detail=_detail(config),
+        opener=FileOpener(str(root)),
+        excluded=excluded,
+        refused=refused,
+    )
+
+
+def find_root(src: Path) -> Path:
+    """Return the folder of train.csv: `src`, or the one folder in it that has it (CheXpert-v1.0-small)."""
+    if (src / "train.csv").is_file():
+        return src
+    inside = sorted(path.parent for path in src.glob("*/train.csv"))
+    if len(inside) != 1:
+        found = f"{len(inside)} folders in it have one" if inside else "none there"
+        raise InputError(f"{src}: no train.csv ({found}); --src must be the folder of train.csv, train/ and valid/")
+    return inside[0]
+
+
+def read_rows(table: Path, split: str) -> Iterator[Sample]:
+    """Yield the rows of train.csv, valid.csv or the test table, whatever folder their paths begin with.
+
+    The test table has no Sex, Age and view columns in some releases; the view then comes from the file name.
+    """
+    for line, row in read_table(table, ("Path",)):
+        match = _PATH.search(row["Path"].strip().replace("\\", "/"))
+        where = f"{table}, line {line}"
+        if match is None:
+            raise InputError(f"{where}: path {row['Path']!r} is not .../train/patientN/studyN/viewN_frontal.jpg")
+        _, patient, study, file, side = match.groups()
+        view = row.get("AP/PA", "").strip().upper()
+        sex = row.get("Sex", "").strip()
+        yield Sample(
+            source=match.group(0),
+            key=f"{patient}_{study}_{file.partition('.')[0]}",
+            split=match.group(1) if match.group(1) == split else split,
+            patient_id=patient,
+            labels=_labels(row, where),
+            view="LATERAL" if side == "lateral" else view if view in ("AP", "PA") else None,
+            sex={"Male": "M", "Female": "F", "M": "M", "F": "F"}.get(sex),
+            age=parse_age(row.get("Age", "")),
+        )
+
+
+def _labels(row: dict[str, str], where: str) -> dict[str, int | None]:
+    values: dict[str, int | None] = {}
+    for column, cell in row.items():
+        name = names.known(column)
+        if name not in LABELS:
+            continue
+        if cell.strip() not in _VALUES:
+            raise InputError(f"{where}: {column} is {cell!r}; allowed are 1.0, 0.0, -1.0 and blank")
+        values[name] = _VALUES[cell.strip()]
+    if not values:
+        raise InputError(f"{where}: none of CheXpert's label columns is there")
+    return values
+
+
+def _with_splits(rows: list[Sample], config: ChexpertConfig) -> Iterator[Sample]:
+    names_of = {"train": "train", "valid": config.valid_as, "test": "test"}
+    if config.valid_as == "test" and any(sample.split == "test" for sample in rows):
+        raise InputError("valid_as=test, but the test set is there: leave valid_as out")
+    val: set[str] = set()
+    if config.valid_as == "test":
+        train = [str(sample.patient_id) for sample in rows if sample.split == "train"]
+        val = draw_groups(train, config.val_fraction, config.seed)
+    for sample in rows:
+        split = "val" if sample.split == "train" and sample.patient_id in val else names_of[sample.split]
+        yield Sample(
+            source=sample.source,
+            key=sample.key,
+            split=split,
+            patient_id=sample.patient_id,
+            labels=sample.labels,
+            view=sample.view,
+            sex=sample.sex,
+            age=sample.age,
+        )
+
+
+def _detail(config: ChexpertConfig) -> dict[str, object]:
+    if config.valid_as == "val":
+        return {"valid_as": "val"}
+    return {"valid_as": "test", "val_fraction": config.val_fraction, "seed": config.seed}

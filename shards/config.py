@@ -1,0 +1,197 @@
+"""Settings of every conversion (`cxrdist shard NAME`), torch-free."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+from shards.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """What all conversions have in common."""
+
+    src: str
+    """Folder (or file) of the published data set."""
+    out: str
+    """Folder of the shard set to make; the same command run again goes on where a killed one stopped."""
+    size: int | None = 256
+    """Shortest side of the stored images, pixels; smaller sources are enlarged; None: as they are."""
+    quality: int = 95
+    """JPEG quality, 1 to 100."""
+    image_format: Literal["jpg", "png"] = "jpg"
+    """jpg, or png (lossless) for small images."""
+    shard_size: int = 1000
+    """Most samples in one tar."""
+    workers: int | None = None
+    """Processes; None: one per core this process may use. Does not change the bytes."""
+    part: str | None = None
+    """"I/N" (I from 0 to N-1): convert only this part of the tars, e.g. in a job array; the command with --merge true
+    then joins them. None: all parts and the merge in one go."""
+    merge: bool = False
+    """Only join parts that are all complete into a shard set."""
+    allow_missing: bool = False
+    """Go on where rows have no image file or image files have no row; they are listed in rejects.parquet."""
+    max_rejects: float = 0.01
+    """Most unusable files, as a fraction of the rows, before the conversion stops."""
+    max_pixels: int = 1 << 26
+    """Larger images are rejects (a guard against decompression bombs)."""
+
+    NOT_IN_BYTES = ("src", "out", "workers", "part", "merge", "allow_missing", "max_rejects")
+
+    def check(self) -> None:
+        """Refuse values out of range.
+
+        Raises:
+            InputError: naming the option.
+        """
+        if self.size is not None and not 16 <= self.size <= 4096:
+            raise InputError(f"--size {self.size}: allowed are 16 to 4096 pixels, or null for the source's own size")
+        if not 1 <= self.quality <= 100:
+            raise InputError(f"--quality {self.quality}: allowed are 1 to 100")
+        if self.shard_size < 1:
+            raise InputError(f"--shard_size {self.shard_size}: at least 1 sample is needed")
+        if self.workers is not None and self.workers < 1:
+            raise InputError(f"--workers {self.workers}: at least 1 is needed")
+        if not 0 <= self.max_rejects <= 1:
+            raise InputError(f"--max_rejects {self.max_rejects}: a fraction from 0 to 1 is needed")
+        if self.max_pixels < 256:
+            raise InputError(f"--max_pixels {self.max_pixels}: too small for any image")
+        if self.part is not None and self.merge:
+            raise InputError("--part and --merge exclude each other: first all parts, then the merge")
+        for name in ("val_fraction", "test_fraction"):
+            value = getattr(self, name, 0.0)
+            if not 0 <= value < 1:
+                raise InputError(f"--{name} {value}: a fraction from 0 to below 1 is needed")
+        self.part_numbers()
+
+    def part_numbers(self) -> tuple[int, int]:
+        """Return (I, N) of `part`; (0, 1) where it is None."""
+        if self.part is None:
+            return 0, 1
+        first, slash, last = self.part.partition("/")
+        if not (slash and first.isdigit() and last.isdigit() and 0 <= int(first) < int(last)):
+            raise InputError(f"--part {self.part!r}: write I/N with I from 0 to N-1, e.g. 0/8 to 7/8")
+        return int(first), int(last)
+
+    def recorded(self) -> dict[str, Any]:
+        """Return what determines the bytes, for the card: no paths of this machine, no worker counts."""
+        kept: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in self.NOT_IN_BYTES:
+                continue
+            if field.metadata.get("path") and value is not None:
+                value = Path(value).name
+            kept[field.name] = value
+        return kept
+
+
+def path_field() -> Any:
+    """Return a dataclass field for an optional path: the card records its last component only."""
+    return dataclasses.field(default=None, metadata={"path": True})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NihConfig(ConvertConfig):
+    """NIH ChestX-ray14, the whole of it or Kaggle's sample."""
+
+    splits: Literal["official", "list", "random"] = "official"
+    """official: train_val_list.txt and test_list.txt, val cut from train by patient; list: your own files;
+    random: by patient, where there are no lists (Kaggle's sample)."""
+    table: str | None = path_field()
+    """The CSV of findings; None: the Data_Entry_2017*.csv or sample_labels.csv found in src."""
+    train_list: str | None = path_field()
+    """Image names of the train split, one per line (splits=list)."""
+    val_list: str | None = path_field()
+    """Image names of the val split (splits=list)."""
+    test_list: str | None = path_field()
+    """Image names of the test split (splits=list)."""
+    val_fraction: float = 0.1
+    """Fraction of train images cut off as val, by patient (official), or of all images (random)."""
+    test_fraction: float = 0.2
+    """Fraction of all images that random puts into test, by patient."""
+    seed: int = 0
+    """Seed of the cut."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChexpertConfig(ConvertConfig):
+    """CheXpert, full size or -small."""
+
+    views: Literal["frontal", "all"] = "frontal"
+    """frontal, or all (with the laterals)."""
+    valid_as: Literal["val", "test"] = "val"
+    """What the 234 images of valid.csv are: val; or test where the test set is absent, with val cut from train."""
+    val_fraction: float = 0.05
+    """Fraction of train images cut off as val, by patient; used only with valid_as=test."""
+    seed: int = 0
+    """Seed of the cut."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KermanyConfig(ConvertConfig):
+    """Paediatric chest X-rays of Kermany et al. in Kaggle's folders."""
+
+    splits: Literal["merged", "patient"] = "merged"
+    """merged: Kaggle's val put into train, then val drawn from it, stratified by class, image by image, test as
+    published; patient: everything pooled and split by person id, stratified by class."""
+    val_fraction: float = 0.2
+    """Fraction of train (merged: of train with Kaggle's val; patient: of all that is not test) that becomes val."""
+    test_fraction: float = 0.1
+    """Fraction of all images in test (patient)."""
+    seed: int = 0
+    """Seed of the draw."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MedmnistConfig(ConvertConfig):
+    """PneumoniaMNIST or ChestMNIST as published: one npz file."""
+
+    size: int | None = None
+    """Shortest side, pixels; None: as in the file (28, 64, 128 or 224)."""
+    image_format: Literal["jpg", "png"] = "png"
+    """png (lossless), or jpg."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CsvConfig(ConvertConfig):
+    """Your own table of JPEG, PNG, TIFF or DICOM files."""
+
+    table: str
+    """The CSV file, a header line first; a relative path is looked up here and then in src."""
+    name: str = "csv"
+    """Name of the data set in the card and in every result."""
+    path_column: str = "path"
+    """Column of the image path, relative to src."""
+    patient_column: str | None = None
+    """Column of the patient id; None: every image is its own patient."""
+    split_column: str | None = None
+    """Column that says train, val (valid, validation) or test; None: drawn by patient."""
+    view_column: str | None = None
+    """Column of the view (PA, AP, LATERAL); None: unknown."""
+    sex_column: str | None = None
+    """Column of the sex (M, F, Male, Female); None: unknown."""
+    age_column: str | None = None
+    """Column of the age in years (058Y, 060M and 003D are understood); None: unknown."""
+    labels: dict[str, str] | None = None
+    """Label columns and the label each holds, e.g. {"Effusion": "pleural_effusion"}; a name outside the common table
+    must be spelled in lower case with underscores. None: every column whose heading is a known label."""
+    findings_column: str | None = None
+    """Column of findings joined by `separator`, instead of one column per label; a finding not named is negative."""
+    separator: str = "|"
+    """Between two findings of `findings_column`."""
+    val_fraction: float = 0.1
+    """Fraction of the images drawn as val where there is no split column."""
+    test_fraction: float = 0.2
+    """Fraction of the images drawn as test where there is no split column."""
+    seed: int = 0
+    """Seed of the draw."""
+    bits: int | None = None
+    """Significant bits of 16-bit images; None: 12 where no pixel of an image exceeds 4095, else 16."""
+    dicom_window: Literal["file", "full", "minmax"] = "file"
+    """file: the file's own window, and full where it has none; full: all stored bits; minmax: darkest to brightest."""
+    check_unlisted: bool = True
+    """Count image files under src that have no row as missing rows."""

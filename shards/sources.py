@@ -1,0 +1,116 @@
+"""Finding image files and reading tables, with errors that say which file and which line."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from shards.errors import InputError
+
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
+
+
+def folder(path: str) -> Path:
+    """Return an existing folder.
+
+    Raises:
+        InputError: it does not exist or is a file.
+    """
+    found = Path(path)
+    if not found.is_dir():
+        raise InputError(f"--src {path}: {'it is a file, not a folder' if found.exists() else 'no such folder'}")
+    return found
+
+
+def find_files(root: Path, endings: Sequence[str], wanted: Callable[[str], bool] | None = None) -> list[str]:
+    """Return paths (relative, with "/") of the files below `root` with one of the endings, sorted.
+
+    Hidden files and folders, `__MACOSX` and links to folders are passed over. `wanted` may refuse a relative folder.
+    """
+    found: list[str] = []
+    waiting = [""]
+    while waiting:
+        inside = waiting.pop()
+        with os.scandir(root / inside) as entries:
+            for entry in entries:
+                name = f"{inside}{entry.name}"
+                if entry.name.startswith(".") or entry.name == "__MACOSX":
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    if wanted is None or wanted(name):
+                        waiting.append(name + "/")
+                elif entry.name.lower().endswith(tuple(endings)):
+                    found.append(name)
+    return sorted(found)
+
+
+def read_table(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield (line number, row) of a CSV file; byte-order mark, CRLF and a trailing comma are taken as they come.
+
+    Raises:
+        InputError: unreadable, not UTF-8, a required column missing, or a row of another width.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file)
+            header = [cell.strip() for cell in next(lines, [])]
+            missing = [name for name in required if name not in header]
+            if missing:
+                absent, there = ", ".join(map(repr, missing)), ", ".join(header) or "(none)"
+                raise InputError(f"{path}: no column {absent}; its columns are {there}")
+            for cells in lines:
+                if not any(cells):
+                    continue
+                if len(cells) < len(header) and any(name for name in header[len(cells) :]):
+                    raise InputError(f"{path}, line {lines.line_num}: {len(cells)} cells, the header has {len(header)}")
+                yield lines.line_num, dict(zip(header, cells, strict=False))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is not a UTF-8 CSV file ({error})") from error
+
+
+def read_names(path: Path) -> list[str]:
+    """Return the lines of a list file, stripped, empty ones left out."""
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not a UTF-8 text file ({error})") from error
+
+
+def reconcile(
+    rows: Mapping[str, str] | Iterable[str],
+    files: Iterable[str],
+    *,
+    table: str,
+    allow_missing: bool,
+) -> list[tuple[str, str]]:
+    """Compare the rows of a table with the files of the source.
+
+    Args:
+        rows: source names that have a row.
+        files: source names that have a file.
+        table: file name of the table, for messages.
+        allow_missing: go on where they differ.
+
+    Returns:
+        (source, reason) of every name on one side only.
+
+    Raises:
+        InputError: they differ and `allow_missing` is False; the message counts both kinds.
+    """
+    have_row, have_file = set(rows), set(files)
+    no_file, no_row = sorted(have_row - have_file), sorted(have_file - have_row)
+    if (no_file or no_row) and not allow_missing:
+        examples = "; ".join(f"first: {names[0]}" for names in (no_file, no_row) if names)
+        raise InputError(
+            f"{len(no_file)} of {len(have_row)} rows of {table} have no image file and {len(no_row)} image files have "
+            f"no row ({examples}); complete the download, or go on without them: --allow_missing true"
+        )
+    return [(name, "row without an image file") for name in no_file] + [
+        (name, f"image file without a row in {table}") for name in no_row
+    ]
