@@ -6,6 +6,7 @@ Process tree on a node:  launcher (this file)  ->  torchrun's agent (behind slur
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import socket
@@ -25,6 +26,16 @@ REPEAT_S = 1.0
 """A stop signal is repeated this often (seconds) until the workers ended: they may not have listened yet."""
 FORCE_AFTER = 3
 """Asked to stop this many times by hand (Ctrl-C), the launcher ends the workers without waiting for a checkpoint."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How the workers ended."""
+
+    code: int
+    """0, or the first failing process's exit code (128 + N for a death by signal N)."""
+    stopped: bool
+    """Whether a stop was asked for while they ran."""
 
 
 def local(
@@ -76,7 +87,7 @@ def local(
         # Ranks of one machine talk over loopback; looking up the host's name can cost 10 s without a name server.
         added.setdefault("GLOO_SOCKET_IFNAME", "lo")
     threads = max(1, available_cores() // (nproc * nnodes))
-    return run_shielded(commands, env=added, threads=threads)
+    return run_shielded(commands, env=added, threads=threads).code
 
 
 def torchrun(
@@ -118,16 +129,18 @@ def run_shielded(
     *,
     env: Mapping[str, str],
     threads: int,
-    stop: Callable[[], bool] | None = None,
+    patience_s: float | None = None,
+    relay: int = signal.SIGUSR2,
     abort: Callable[[], str | None] | None = None,
-) -> int:
-    """Start `python -m slurm.agent WORDS` for each command, relay stop signals, wait for all, return one exit code.
+) -> Outcome:
+    """Start `python -m slurm.agent WORDS` for each command, relay stop signals, wait for all.
 
     Args:
         commands: Words of each process; a torchrun agent, or a worker module by itself.
         env: Variables added to this process's environment.
         threads: OMP_NUM_THREADS of a rank, unless the environment or `env` already says it.
-        stop: Asked about twice a second: True has the same effect as a stop signal.
+        patience_s: Seconds after a stop signal at which workers that still run are ended by force; None waits on.
+        relay: What asks a worker to stop: USR2 for those that listen, INT for programs that may be broken off.
         abort: Asked about twice a second: a reason (text) ends the workers at once, without a checkpoint.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **env}
@@ -137,7 +150,8 @@ def run_shielded(
     with asked.listening():
         started = [(_start(words, environment), words[0] == TORCHRUN) for words in commands]
         try:
-            return _wait(started, asked, stop or (lambda: False), abort or (lambda: None))
+            code = _wait(started, asked, patience_s, relay, abort or (lambda: None))
+            return Outcome(code, asked.times > 0)
         finally:
             for process, _ in started:
                 end_tree(process, patience=10.0)
@@ -183,11 +197,12 @@ def _start(words: Sequence[str], environment: Mapping[str, str]) -> subprocess.P
 def _wait(
     started: Sequence[tuple[subprocess.Popen[bytes], bool]],
     asked: _Asked,
-    stop: Callable[[], bool],
+    patience_s: float | None,
+    relay: int,
     abort: Callable[[], str | None],
 ) -> int:
     next_look = next_relay = 0.0
-    stopping = False
+    first_asked = None
     while True:
         codes = [process.poll() for process, _ in started]
         failed = [code for code in codes if code]
@@ -196,21 +211,28 @@ def _wait(
         now = time.monotonic()
         if now >= next_look:
             next_look = now + 0.5
-            stopping = stopping or stop()
             reason = abort()
             if reason:
-                print(f"cxrdist: ending the workers at once: {reason}", file=sys.stderr, flush=True)
-                for process, _ in started:
-                    end_tree(process, patience=0.0)
+                _force(started, reason)
                 return 1
-        stopping = stopping or asked.times > 0
-        if asked.times >= FORCE_AFTER and sys.stderr.isatty():
-            return 130
-        if stopping and now >= next_relay:
-            next_relay = now + REPEAT_S
-            for process, is_agent in started:
-                send(children(process.pid) if is_agent else [process.pid], signal.SIGUSR2)
+        if asked.times:
+            first_asked = first_asked or now
+            if patience_s is not None and now > first_asked + patience_s:
+                _force(started, f"still running {patience_s:.0f} s after they were asked to stop")
+                return 1
+            if asked.times >= FORCE_AFTER and sys.stderr.isatty():
+                return 130
+            if now >= next_relay:
+                next_relay = now + REPEAT_S
+                for process, is_agent in started:
+                    send(children(process.pid) if is_agent else [process.pid], relay)
         time.sleep(0.05)
+
+
+def _force(started: Sequence[tuple[subprocess.Popen[bytes], bool]], reason: str) -> None:
+    print(f"cxrdist: ending the workers at once: {reason}", file=sys.stderr, flush=True)
+    for process, _ in started:
+        end_tree(process, patience=0.0)
 
 
 def _exit_code(code: int) -> int:

@@ -1,0 +1,82 @@
+"""Who the nodes of this job are, and how they are reached."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import re
+import socket
+import subprocess
+
+from slurm.errors import FailedError
+
+RESOLVE_S = 30.0
+"""A name that no name server answered for in so many seconds is taken as unresolvable."""
+
+
+def expand(nodelist: str) -> list[str]:
+    """Return the node names of SLURM's notation: "gpu[01-03,7],login" -> gpu01 gpu02 gpu03 gpu7 login.
+
+    Raises:
+        FailedError: scontrol cannot make sense of it.
+    """
+    if not re.search(r"[\[,]", nodelist):
+        return [nodelist]
+    done = subprocess.run(["scontrol", "show", "hostnames", nodelist], capture_output=True, text=True, timeout=60)
+    if done.returncode or not done.stdout.split():
+        raise FailedError(f"scontrol show hostnames {nodelist}: {done.stderr.strip()}")
+    return done.stdout.split()
+
+
+def address(node: str, peer: str | None = None) -> str:
+    """Return a node's IPv4 address: by its name, else by the address SLURM itself uses.
+
+    Args:
+        node: Node name.
+        peer: Another node of the job, given when `node` is this one: Debian maps a host's own name to 127.0.1.1,
+            which no other node can reach, and then the address that leads to the peer is taken.
+
+    Raises:
+        FailedError: neither can be found; the message names the node and the mend.
+    """
+    found = _resolve(node)
+    if found is None or found == "127.0.1.1":
+        shown = subprocess.run(["scontrol", "show", "node", node], capture_output=True, text=True, timeout=60).stdout
+        match = re.search(r"NodeAddr=(\S+)", shown)
+        found = (_resolve(match[1]) if match else None) or found
+    if found == "127.0.1.1" and peer is not None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((address(peer), 9))  # sends nothing: it only chooses the route
+            found = str(probe.getsockname()[0])
+    if found is None:
+        raise FailedError(
+            f"the node {node} cannot be resolved from {socket.gethostname()}: neither its name nor SLURM's NodeAddr "
+            f"for it has an address; ask the administrators (test: srun -w {node} getent hosts {node})"
+        )
+    return found
+
+
+def _resolve(name: str) -> str | None:
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    try:
+        answers = pool.submit(socket.getaddrinfo, name, None, socket.AF_INET, socket.SOCK_STREAM).result(RESOLVE_S)
+    except (OSError, concurrent.futures.TimeoutError, UnicodeError):
+        return None
+    finally:
+        pool.shutdown(wait=False)
+    addresses = [str(answer[4][0]) for answer in answers]
+    return next((found for found in addresses if found != "127.0.1.1"), addresses[0] if addresses else None)
+
+
+def head_and_own(nodelist: str, node: int) -> tuple[str, str]:
+    """Return the addresses of the job's first node and of this one (number `node` of the list)."""
+    names = expand(nodelist)
+    peer = names[1 if node == 0 else 0] if len(names) > 1 else None
+    own = address(names[node], peer)
+    return (own if node == 0 else address(names[0])), own
+
+
+def job_port(offset: int = 0) -> int:
+    """Return a port for this stretch of this job, below the range from which systems draw their own (32768 on)."""
+    job, restart = int(os.environ.get("SLURM_JOB_ID", "0")), int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    return 12000 + (job * 37 + restart * 11 + offset) % 20000

@@ -1,0 +1,128 @@
+"""What runs on each node of a job: submitit starts one task per node, and the task starts the ranks.
+
+A task holds names and numbers only. Whether to begin, to go on or to do nothing is read from the run's folder each
+time, because a requeued job runs the very same task again, possibly on other or fewer nodes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Literal
+
+from slurm import hosts, record, requeue
+from slurm.errors import FailedError, InputError
+from slurm.fence import Fence
+from slurm.launch import Outcome, run_shielded, torchrun
+from slurm.requeue import STOPPED
+
+Kind = Literal["ranks", "command", "ray"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """One node's share of a job. Calling it runs it and ends with the job's exit code."""
+
+    kind: Kind
+    """ranks: torchrun over all nodes; command: one program on one node; ray: a program on a Ray cluster over all."""
+    words: tuple[str, ...]
+    """Module and its arguments, as after `python -m`; {part} becomes the number within a job array."""
+    folder: str
+    """Submission folder: logs, the claim, the record of the environment."""
+    done: str | None = None
+    """File that exists exactly when the work is complete; None takes exit code 0 for that."""
+    ranks_per_node: int = 1
+    """Processes on each node (kind ranks)."""
+    cpus_per_rank: int = 1
+    """Cores per rank."""
+    gpus_per_node: int = 0
+    """GPUs on each node."""
+    max_restarts: int = 0
+    """torchrun's own restarts within one stretch."""
+    patience_s: float = 120.0
+    """Seconds that workers have for their checkpoint after a stop signal before they are ended by force."""
+    listens: bool = True
+    """Whether the module stops by itself on USR2; otherwise it is broken off with INT (its work must allow that)."""
+    env: tuple[tuple[str, str], ...] = ()
+    """Variables to export."""
+
+    def __call__(self) -> None:
+        """Run on this node; never returns an error by exception, so that nothing but the exit code counts."""
+        try:
+            code = node_main(self)
+        except (FailedError, InputError) as error:
+            print(f"cxrdist: {error}", file=sys.stderr, flush=True)
+            code = error.exit_code
+        if code:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)  # not SystemExit: a hanging thread must not keep the node
+
+
+def node_main(task: Task) -> int:
+    """Run a task on this node and return 0 (complete), 75 (stopped, to be requeued) or the failing exit code."""
+    job, restart = os.environ.get("SLURM_JOB_ID", "0"), os.environ.get("SLURM_RESTART_COUNT", "0")
+    node, nodes = int(os.environ.get("SLURM_NODEID", "0")), int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
+    if is_done(task):
+        print(f"cxrdist: {task.done} exists: nothing left to do", flush=True)
+        return 0
+    fence = Fence(Path(task.folder), f"job {job}.{restart}")
+    if node == 0:
+        fence.claim()
+        record.write(Path(task.folder) / f"environment-{job}.json", dict(task.env))
+    print(
+        f"cxrdist: job {job}, stretch {int(restart) + 1}, node {node + 1} of {nodes} ({socket.gethostname()})",
+        flush=True,
+    )
+    outcome = _run(task, fence, node, nodes)
+    if fence.lost() or is_done(task) or (task.done is None and outcome.code == 0):
+        return outcome.code
+    if outcome.stopped:
+        # The first node's code requeues the job. It ends last: srun ends all others on the first code but 0.
+        time.sleep(1.0 if nodes > 1 else 0.0)
+        return STOPPED if outcome.code or node == 0 else 0
+    if outcome.code:
+        (Path(task.folder) / requeue.failure_mark(job, restart)).touch()
+        return outcome.code
+    if node > 0:
+        return 0
+    if task.kind == "ranks":
+        return STOPPED  # the ranks were asked to stop without us (a signal sent to them alone)
+    print(f"cxrdist: the program ended with 0 but did not write {task.done}", file=sys.stderr, flush=True)
+    return 1
+
+
+def is_done(task: Task) -> bool:
+    """Whether the work is known to be complete."""
+    return task.done is not None and Path(task.done).is_file()
+
+
+def _run(task: Task, fence: Fence, node: int, nodes: int) -> Outcome:
+    env = dict(task.env)
+    part = os.environ.get("SLURM_ARRAY_TASK_ID", "0")
+    task = dataclasses.replace(task, words=tuple(word.replace("{part}", part) for word in task.words))
+    if task.kind == "ray":
+        from slurm import ray_cluster
+
+        return ray_cluster.run(task, fence, node, nodes)
+    relay = signal.SIGUSR2 if task.listens else signal.SIGINT
+    if task.kind == "command" or (nodes == 1 and task.ranks_per_node == 1 and task.max_restarts == 0):
+        if node > 0:
+            return Outcome(0, False)
+        commands, threads = [list(task.words)], task.cpus_per_rank * task.ranks_per_node
+    else:
+        head, own = hosts.head_and_own(os.environ["SLURM_JOB_NODELIST"], node)
+        module, *args = task.words
+        words = torchrun(
+            module, args, nproc=task.ranks_per_node, nnodes=nodes, endpoint=f"{head}:{hosts.job_port()}",
+            run_id=fence.owner.replace(" ", "-"), is_host=node == 0, local_addr=own, max_restarts=task.max_restarts,
+        )  # fmt: skip
+        commands, threads = [words], task.cpus_per_rank
+    return run_shielded(
+        commands, env=env, threads=threads, patience_s=task.patience_s, relay=relay, abort=fence.lost
+    )  # fmt: skip

@@ -1,0 +1,212 @@
+"""What a cluster is like, in a TOML file: partition, GPUs, cores, memory, time, set-up lines, extra sbatch options."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import re
+import tomllib
+import types
+import typing
+from pathlib import Path
+
+from slurm.errors import InputError
+
+PACKAGED = Path(__file__).parent / "profiles"
+
+OWN_OPTIONS = {
+    "job-name", "nodes", "ntasks", "ntasks-per-node", "cpus-per-task", "gpus-per-node", "partition", "account", "mem",
+    "time", "signal", "output", "error", "open-mode", "requeue", "no-requeue", "array", "dependency",
+}  # fmt: skip
+"""sbatch options that a profile's other fields or the command line decide; [sbatch] may not fight them."""
+
+_SECRET = re.compile(r"(?i)\b(\w*(?:token|secret|passw(?:or)?d|api_?key|access_?key|credential)\w*)\s*=")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Profile:
+    """One cluster (or one part of it) as jobs see it."""
+
+    name: str
+    """The file's name without .toml."""
+    partition: str | None = None
+    """Partition to queue in; None takes the cluster's default."""
+    account: str | None = None
+    """Account to charge; None takes the user's default."""
+    gpus_per_node: int = 0
+    """GPUs taken on each node; 0 for CPU nodes."""
+    ranks_per_node: int | None = None
+    """Training processes on each node; None means one per GPU, or one where there is none."""
+    cpus_per_rank: int = 1
+    """Cores for each rank."""
+    mem: str | None = None
+    """Memory per node as SLURM writes it (8G, 500M, 0 for all of a node); None takes the cluster's default."""
+    time: str = "01:00:00"
+    """Time limit of one stretch: MINUTES, HH:MM:SS, D-HH or D-HH:MM:SS. The run itself may take many stretches."""
+    signal_delay_s: int = 120
+    """Seconds before the time limit at which the ranks are asked to save and stop; cut to half of a short limit."""
+    max_requeues: int = 100
+    """How often the job may be requeued before it ends with an error."""
+    max_restarts: int = 3
+    """How often torchrun restarts the ranks of a stretch after one of them died."""
+    setup: tuple[str, ...] = ()
+    """Shell lines run before the job on its first node (module load ...); no secrets."""
+    env: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Variables exported on every node; no secrets."""
+    sbatch: dict[str, str | int | bool] = dataclasses.field(default_factory=dict)
+    """Other sbatch options by their long names, without the dashes."""
+
+    @property
+    def ranks(self) -> int:
+        """Ranks on each node."""
+        return self.ranks_per_node or self.gpus_per_node or 1
+
+    @property
+    def minutes(self) -> int:
+        """Time limit in whole minutes, rounded up."""
+        return -(-time_seconds(self.time) // 60)
+
+
+def names() -> list[str]:
+    """Return the names that `load` knows, the user's own first."""
+    return sorted({path.stem for folder in _folders() for path in folder.glob("*.toml")})
+
+
+def _folders() -> list[Path]:
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return [config / "cxrdist" / "profiles", PACKAGED]
+
+
+def load(name: str) -> Profile:
+    """Return a profile by name, or from a .toml file.
+
+    Raises:
+        InputError: no such profile, not TOML, a wrong key, type or value; the message names file and key.
+    """
+    path = Path(name)
+    if path.suffix == ".toml" or "/" in name:
+        if not path.is_file():
+            raise InputError(f"--profile {name}: no such file")
+    else:
+        found = [folder / f"{name}.toml" for folder in _folders() if (folder / f"{name}.toml").is_file()]
+        if not found:
+            raise InputError(f"--profile {name}: not one of {', '.join(names())}, and not a .toml file")
+        path = found[0]
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not TOML: {error}") from error
+    return check(Profile(name=path.stem, **_typed(values, path)), str(path))
+
+
+def _typed(values: dict[str, object], path: Path) -> dict[str, typing.Any]:
+    fields = {field.name: field for field in dataclasses.fields(Profile) if field.name != "name"}
+    hints = typing.get_type_hints(Profile)
+    built: dict[str, typing.Any] = {}
+    for key, value in values.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise InputError(f"{path}: unknown key {key!r}{hint} Known keys: {', '.join(fields)}")
+        kind = hints[key]
+        wanted = (
+            [kind]
+            if not isinstance(kind, types.UnionType)
+            else [t for t in typing.get_args(kind) if t is not type(None)]
+        )
+        if key == "setup":
+            good = isinstance(value, list) and all(isinstance(line, str) for line in value)
+            value = tuple(value) if isinstance(value, list) else value
+            wanted_text = "a list of strings"
+        elif key in ("env", "sbatch"):
+            good = isinstance(value, dict) and all(isinstance(item, (str, int)) for item in value.values())
+            wanted_text = "a table of strings, numbers and true/false"
+        else:
+            good = type(value) in wanted
+            wanted_text = " or ".join({"str": "a string", "int": "a whole number"}[t.__name__] for t in wanted)
+        if not good:
+            raise InputError(f"{path}: {key} must be {wanted_text}, not {value!r}")
+        built[key] = value
+    return built
+
+
+def check(profile: Profile, where: str) -> Profile:
+    """Return the profile when its values can work together.
+
+    Raises:
+        InputError: a value out of range, ranks that do not divide the GPUs, a secret in `setup` or `env`.
+    """
+    low = {"gpus_per_node": 0, "cpus_per_rank": 1, "signal_delay_s": 1, "max_requeues": 0, "max_restarts": 0}
+    for key, least in low.items():
+        if getattr(profile, key) < least:
+            raise InputError(f"{where}: {key} = {getattr(profile, key)} must be at least {least}")
+    if profile.ranks_per_node is not None and profile.ranks_per_node < 1:
+        raise InputError(f"{where}: ranks_per_node = {profile.ranks_per_node} must be at least 1")
+    if profile.gpus_per_node and profile.ranks != profile.gpus_per_node:
+        raise InputError(
+            f"{where}: ranks_per_node = {profile.ranks} with gpus_per_node = {profile.gpus_per_node}: each rank drives "
+            "one GPU, so make them equal or leave ranks_per_node out"
+        )
+    if profile.mem is not None and not re.fullmatch(r"\d+[KMGTkmgt]?[Bb]?", profile.mem):
+        raise InputError(f"{where}: mem = {profile.mem!r} is not a size like 200G, 8000M or 0")
+    try:
+        time_seconds(profile.time)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    for option in profile.sbatch:
+        if option.replace("_", "-") in OWN_OPTIONS:
+            raise InputError(f"{where}: [sbatch] {option} is decided by the profile's own keys or the command line")
+    for text in [*profile.setup, *(f"{key}=" for key in profile.env)]:
+        secret = _SECRET.search(text)
+        if secret:
+            raise InputError(
+                f"{where}: {secret[1]} looks like a secret, and it would be written to the run folder; put it in a "
+                "file that only you can read and `source` that in setup"
+            )
+    return profile
+
+
+def time_seconds(text: str) -> int:
+    """Return SLURM's time notation in seconds: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S.
+
+    Raises:
+        InputError: another notation, or zero.
+    """
+    if not re.fullmatch(r"\d+(:\d{1,2}){0,2}|\d+-\d+(:\d{1,2}){0,2}", text):
+        raise InputError(f"time {text!r} is not MINUTES, HH:MM:SS, D-HH or D-HH:MM:SS")
+    days, dash, rest = text.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if dash:
+        hours, minutes, seconds = (*parts, 0, 0)[:3]
+    elif len(parts) == 3:
+        hours, minutes, seconds = parts
+    else:
+        hours, minutes, seconds = 0, *(*parts, 0)[:2]
+    total = ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+    if total == 0:
+        raise InputError(f"time {text!r} leaves no time at all")
+    return total
+
+
+def nodes_for(profile: Profile, *, nodes: int | None, gpus: int | None) -> int:
+    """Return the number of nodes for a request of nodes or of GPUs.
+
+    Raises:
+        InputError: both given, below 1, GPUs from a profile without any, or GPUs that do not fill whole nodes.
+    """
+    if nodes is not None and gpus is not None:
+        raise InputError("give --nodes or --gpus, not both")
+    if gpus is None:
+        if nodes is not None and nodes < 1:
+            raise InputError(f"--nodes {nodes} must be at least 1")
+        return nodes or 1
+    if profile.gpus_per_node == 0:
+        raise InputError(f"--gpus {gpus}: profile {profile.name} has gpus_per_node = 0; give --nodes")
+    if gpus < 1 or gpus % profile.gpus_per_node:
+        per = profile.gpus_per_node
+        raise InputError(
+            f"--gpus {gpus} does not fill whole nodes of profile {profile.name} ({per} per node); "
+            f"give {max(per, gpus // per * per)} or {(gpus // per + 1) * per}"
+        )
+    return gpus // profile.gpus_per_node

@@ -1,0 +1,186 @@
+"""Asking SLURM: every call has a bound, and what can go wrong is told in one line with its mend."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+
+from slurm.errors import FailedError, InputError
+
+CALL_S = 60.0
+"""Bound on one call of a SLURM command."""
+
+ACTIVE = {"PENDING", "RUNNING", "SUSPENDED", "CONFIGURING", "COMPLETING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED",
+          "RESIZING", "SIGNALING", "STAGE_OUT", "SPECIAL_EXIT", "STOPPED"}  # fmt: skip
+"""States of a job that may still write to its run."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JobInfo:
+    """One job as SLURM knows it."""
+
+    job_id: str
+    """Number, or number_part of a job array."""
+    state: str
+    """PENDING, RUNNING, COMPLETED, FAILED, ...; UNKNOWN when SLURM has forgotten it."""
+    reason: str = ""
+    """Why it waits or ended, in SLURM's word; empty when there is nothing to say."""
+    restarts: int = 0
+    """How often it was requeued."""
+    nodes: str = ""
+    """Nodes it runs on, in SLURM's notation."""
+    run_time: str = ""
+    """Time of the present stretch."""
+    start: str = ""
+    """Start of the present stretch, or the expected start of a waiting job."""
+
+    @property
+    def active(self) -> bool:
+        """Whether it waits, runs or ends just now."""
+        return self.state in ACTIVE
+
+
+def call(*words: str, seconds: float = CALL_S) -> str:
+    """Run a SLURM command and return what it prints.
+
+    Raises:
+        FailedError: the command is absent, SLURM does not answer, or it refuses; one line with the mend.
+    """
+    if shutil.which(words[0]) is None:
+        raise FailedError(f"no {words[0]} here: run this on the cluster's login node, or load its SLURM module")
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired as error:
+        raise FailedError(
+            f"{words[0]} gave no answer in {seconds:.0f} s: the controller is overloaded or down; try again, see "
+            "`scontrol ping`"
+        ) from error
+    if done.returncode:
+        raise explain(words[0], done.stderr or done.stdout)
+    return done.stdout
+
+
+def explain(command: str, text: str) -> FailedError:
+    """Return the error for what a SLURM command wrote to stderr."""
+    lines = [re.sub(r"^\w+: (error|fatal): ", "", line).strip() for line in text.splitlines() if line.strip()]
+    message = lines[-1] if lines else "no message"
+    lower = text.lower()
+    if "munge" in lower or "authentication" in lower or "credential" in lower:
+        return FailedError(
+            f"{command}: munge, SLURM's authentication, does not answer here ({message}); tell the admins"
+        )
+    if "unable to contact slurm controller" in lower or "connection refused" in lower or "connect failure" in lower:
+        return FailedError(f"{command}: SLURM's controller does not answer ({message}); see `scontrol ping`, try later")
+    if "config" in lower and ("source" in lower or "clustername" in lower):
+        return FailedError(f"{command}: SLURM is installed but not configured here ({message}); set SLURM_CONF")
+    return FailedError(f"{command}: {message}")
+
+
+def job(job_id: str) -> JobInfo:
+    """Return what SLURM knows of a job: from the controller, else from the accounting.
+
+    Raises:
+        FailedError: SLURM absent or not answering.
+    """
+    try:
+        text = call("scontrol", "-o", "show", "job", job_id)
+    except FailedError as error:
+        if "Invalid job id" not in str(error):
+            raise
+        return _from_accounting(job_id)
+    records = [_record(line) for line in text.splitlines() if line.startswith("JobId=")]
+    if not records:
+        return _from_accounting(job_id)
+    # A job array has a record per part: one that is still active speaks for all, else one that did not succeed.
+    for wanted in (lambda info: info.active, lambda info: info.state != "COMPLETED", lambda info: True):
+        for info in records:
+            if wanted(info):
+                return dataclasses.replace(info, job_id=job_id)
+    return records[0]
+
+
+def _record(line: str) -> JobInfo:
+    facts = dict(re.findall(r"(\w+)=(\S*)", line))
+    return JobInfo(
+        job_id=facts["JobId"],
+        state=facts.get("JobState", "UNKNOWN"),
+        reason="" if facts.get("Reason") in (None, "None") else facts["Reason"],
+        restarts=int(facts.get("Restarts", "0")),
+        nodes="" if facts.get("NodeList") in (None, "(null)") else facts["NodeList"],
+        run_time=facts.get("RunTime", ""),
+        start="" if facts.get("StartTime") in (None, "Unknown") else facts["StartTime"],
+    )
+
+
+def _from_accounting(job_id: str) -> JobInfo:
+    if shutil.which("sacct") is None:
+        return JobInfo(job_id=job_id, state="UNKNOWN")
+    try:
+        text = call("sacct", "-n", "-X", "-P", "-D", "-o", "State,NodeList,Elapsed,Start", "-j", job_id)
+    except FailedError:  # accounting is optional
+        return JobInfo(job_id=job_id, state="UNKNOWN")
+    rows = [line.split("|") for line in text.splitlines() if line.strip()]
+    if not rows:
+        return JobInfo(job_id=job_id, state="UNKNOWN")
+    state, nodes, elapsed, start = rows[-1]
+    return JobInfo(
+        job_id=job_id, state=state.split()[0], restarts=len(rows) - 1, nodes=nodes, run_time=elapsed, start=start
+    )  # fmt: skip
+
+
+def active(job_ids: Iterable[str]) -> list[JobInfo]:
+    """Return those of the jobs that wait or run."""
+    return [info for info in map(job, job_ids) if info.active]
+
+
+def cancel(job_ids: Iterable[str]) -> list[str]:
+    """Cancel those of the jobs that are active and return their numbers."""
+    numbers = [info.job_id for info in active(job_ids)]
+    if numbers:
+        call("scancel", *numbers)
+    return numbers
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Partition:
+    """A partition, over all kinds of its nodes."""
+
+    name: str
+    default: bool
+    up: bool
+    minutes: float
+    """Its time limit; infinity when it has none."""
+    nodes: int
+    gpus_per_node: int
+    """The most GPUs that one of its nodes has."""
+
+
+def partitions() -> dict[str, Partition]:
+    """Return the cluster's partitions by name."""
+    found: dict[str, Partition] = {}
+    for line in call("sinfo", "-h", "-a", "-o", "%P|%a|%l|%D|%G").splitlines():
+        name, up, limit, nodes, gres = line.strip().split("|")
+        default, name = name.endswith("*"), name.rstrip("*")
+        gpus = max([int(count) for count in re.findall(r"gpu(?::[^:,(]+)?:(\d+)", gres)], default=0)
+        before = found.get(name)
+        found[name] = Partition(
+            name=name,
+            default=default,
+            up=up == "up",
+            minutes=_limit(limit),
+            nodes=int(nodes) + (before.nodes if before else 0),
+            gpus_per_node=max(gpus, before.gpus_per_node if before else 0),
+        )
+    return found
+
+
+def _limit(text: str) -> float:
+    from slurm.profiles import time_seconds
+
+    try:
+        return time_seconds(text) / 60
+    except InputError:  # infinite, n/a
+        return float("inf")

@@ -1,0 +1,149 @@
+"""A Ray cluster over the nodes of one job: the head and the program on the first node, a worker on each other one.
+
+Every job has its own port, client port and temporary folder, so that two jobs may share a node. The nodes find each
+other by one TCP connection from each worker to the first node; when that closes, the worker's Ray ends too.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slurm import hosts
+from slurm.errors import FailedError
+from slurm.fence import Fence
+from slurm.launch import Outcome, run_shielded
+from slurm.processes import end_tree
+
+if TYPE_CHECKING:
+    from slurm.node import Task
+
+START_S = 180.0
+"""Bound on the start of Ray on all nodes."""
+RAY = "ray.scripts.scripts"
+STARTED = "Ray runtime started"
+
+
+def run(task: Task, fence: Fence, node: int, nodes: int) -> Outcome:
+    """Run one node's part and return how the program ended (workers: once the first node has finished)."""
+    head, own = hosts.head_and_own(os.environ.get("SLURM_JOB_NODELIST", "localhost"), node)
+    port = hosts.job_port()
+    temporary = Path(f"/tmp/cxrdist-ray-{os.getuid()}/{fence.owner.removeprefix('job ')}")
+    temporary.parent.mkdir(mode=0o700, exist_ok=True)
+    resources = [
+        f"--num-cpus={task.cpus_per_rank * task.ranks_per_node}",
+        f"--num-gpus={task.gpus_per_node}",
+        f"--node-ip-address={own}",
+        "--disable-usage-stats",
+        f"--dashboard-agent-listen-port={port + 20 + node}",
+    ]
+    try:
+        if node == 0:
+            return _first(task, fence, nodes, head, port, [*resources, f"--temp-dir={temporary}"])
+        return _other(task, head, port, resources)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _first(task: Task, fence: Fence, nodes: int, head: str, port: int, options: list[str]) -> Outcome:
+    with socket.create_server(("", port + 1), backlog=max(8, nodes)) as meeting:
+        client = f"--ray-client-server-port={port + 2}"
+        ray, up = _start(
+            ["start", "--head", "--block", f"--port={port}", client, "--include-dashboard=false", *options]
+        )
+        workers: list[socket.socket] = []
+        try:
+            _await(up, ray, "the Ray head")
+            meeting.settimeout(START_S)
+            for _ in range(nodes - 1):
+                try:
+                    workers.append(meeting.accept()[0])
+                except TimeoutError:
+                    # Ray works with the nodes it has; the program may still finish.
+                    print(f"cxrdist: {len(workers) + 1} of {nodes} nodes joined Ray in {START_S:.0f} s", flush=True)
+                    break
+            print(f"cxrdist: Ray runs on {len(workers) + 1} of {nodes} nodes at {head}:{port}", flush=True)
+            env = {**dict(task.env), "RAY_ADDRESS": f"{head}:{port}", "RAY_USAGE_STATS_ENABLED": "0"}
+            return run_shielded(
+                [list(task.words)], env=env, threads=task.cpus_per_rank, patience_s=min(task.patience_s, 30.0),
+                relay=signal.SIGINT, abort=lambda: fence.lost() or _gone(ray, "the Ray head"),
+            )  # fmt: skip
+        finally:
+            for worker in workers:
+                worker.close()
+            end_tree(ray, patience=10.0)
+
+
+def _other(task: Task, head: str, port: int, options: list[str]) -> Outcome:
+    _await(lambda: _listens(head, port), None, f"the Ray head at {head}:{port}")
+    ray, up = _start(["start", "--block", f"--address={head}:{port}", *options])
+    stopped = threading.Event()
+    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())  # the first node decides; this one only remembers
+    try:
+        _await(up, ray, "the Ray worker")
+        with socket.create_connection((head, port + 1), timeout=START_S) as line:
+            line.settimeout(1.0)
+            while ray.poll() is None:
+                try:
+                    if not line.recv(1):
+                        return Outcome(0, False)
+                except TimeoutError:
+                    continue
+                except OSError:
+                    break  # the first node is gone
+    finally:
+        end_tree(ray, patience=10.0)
+    return Outcome(1, stopped.is_set())
+
+
+def _start(words: list[str]) -> tuple[subprocess.Popen[bytes], Callable[[], bool]]:
+    """Start `ray WORDS` behind the shield; the second value tells whether Ray has said that it runs."""
+    env = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "slurm.agent", RAY, *words],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, process_group=0,
+    )  # fmt: skip
+    up = threading.Event()
+
+    def follow() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            text = line.decode(errors="replace").rstrip()
+            if STARTED in text:
+                up.set()
+            elif "rror" in text:
+                print(f"ray: {text}", flush=True)
+
+    threading.Thread(target=follow, daemon=True).start()
+    return process, up.is_set
+
+
+def _await(ready: Callable[[], bool], process: subprocess.Popen[bytes] | None, what: str) -> None:
+    deadline = time.monotonic() + START_S
+    while not ready():
+        reason = _gone(process, what) if process else None
+        if reason or time.monotonic() > deadline:
+            raise FailedError(reason or f"{what} did not start in {START_S:.0f} s")
+        time.sleep(0.1)
+
+
+def _gone(process: subprocess.Popen[bytes], what: str) -> str | None:
+    return None if process.poll() is None else f"{what} ended with code {process.returncode}"
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=2.0).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,232 @@
+"""From a task to a queued job: checks against the cluster, sbatch text, submission through submitit.
+
+What is sent is exactly the text of FOLDER/job.sbatch, and `sbatch FOLDER/job.sbatch` sends it again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmissionError
+from submitit.slurm.slurm import SlurmExecutor
+
+from slurm import queue
+from slurm.errors import FailedError, InputError
+from slurm.node import Task
+from slurm.profiles import Profile
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """A job to be queued."""
+
+    name: str
+    """What squeue shows; letters, digits and -_. only."""
+    task: Task
+    """What each node runs."""
+    profile: Profile
+    """Where and with what."""
+    nodes: int = 1
+    """Nodes asked for."""
+    min_nodes: int | None = None
+    """Start with as few as these when the others are not free; None means exactly `nodes`."""
+    after: tuple[str, ...] = ()
+    """Numbers of the jobs that must have succeeded first."""
+    array: int | None = None
+    """Number of parts of a job array; None for an ordinary job."""
+    partition: str | None = None
+    """Instead of the profile's partition."""
+
+    @property
+    def folder(self) -> Path:
+        """Submission folder."""
+        return Path(self.task.folder)
+
+    @property
+    def where(self) -> str | None:
+        """Partition that is asked for; None is the cluster's default."""
+        return self.partition or self.profile.partition
+
+
+class _Executor(SlurmExecutor):
+    """submitit's executor; it also makes the text where SLURM is absent, and bounds the wait for sbatch."""
+
+    @classmethod
+    def affinity(cls) -> int:
+        return 2
+
+    def _make_submission_command(self, submission_file_path: Path) -> list[str]:
+        return ["timeout", "120", "sbatch", str(submission_file_path)]
+
+    def text(self) -> str:
+        """Return the batch script that `submit` would send."""
+        return self._make_submission_file_text(self._submitit_command_str, "")
+
+
+def task_for(profile: Profile, **values: Any) -> Task:
+    """Return a Task with the profile's ranks, cores, GPUs, restarts and variables filled in."""
+    defaults = {
+        "ranks_per_node": profile.ranks,
+        "cpus_per_rank": profile.cpus_per_rank,
+        "gpus_per_node": profile.gpus_per_node,
+        "max_restarts": profile.max_restarts,
+        "patience_s": signal_delay(profile) * 0.8,
+        "env": tuple(sorted((key, str(value)) for key, value in profile.env.items())),
+    }
+    return Task(**{**defaults, **values})
+
+
+def signal_delay(profile: Profile) -> int:
+    """Seconds before the time limit at which the stop signal comes: at most half of the limit."""
+    return min(profile.signal_delay_s, profile.minutes * 30)
+
+
+def _executor(request: Request) -> _Executor:
+    profile, task, folder = request.profile, request.task, request.folder
+    cores = task.ranks_per_node * task.cpus_per_rank
+    extra: dict[str, Any] = {"requeue": True}
+    if request.min_nodes is not None and request.min_nodes != request.nodes:
+        extra["nodes"] = f"{request.min_nodes}-{request.nodes}"
+    if request.array is not None:
+        extra["array"] = f"0-{request.array - 1}"
+    extra |= {key.replace("_", "-"): value for key, value in profile.sbatch.items() if value is not False}
+    pickle = f'ln -sf task.pkl {shlex.quote(str(folder))}/"${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}'
+    pickle += '${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}_submitted.pkl"'
+    executor = _Executor(folder, python=shlex.quote(sys.executable))
+    executor.update_parameters(
+        job_name=request.name,
+        partition=request.where,
+        account=profile.account,
+        nodes=request.nodes,
+        ntasks_per_node=1,
+        cpus_per_task=cores,
+        gpus_per_node=profile.gpus_per_node or None,
+        mem=profile.mem,
+        time=profile.minutes,
+        signal_delay_s=signal_delay(profile),
+        dependency=f"afterok:{':'.join(request.after)}" if request.after else None,
+        stderr_to_stdout=True,
+        wckey=None,
+        additional_parameters=extra,
+        # One dead launcher must not leave the others waiting for it.
+        srun_args=["--kill-on-bad-exit=1", f"--cpus-per-task={cores}"],
+        setup=[
+            "umask 077",
+            *(f"export {key}={shlex.quote(str(value))}" for key, value in profile.env.items()),
+            *profile.setup,
+            "# submitit looks for a job's task under the job's number; so plain sbatch can send this file again",
+            pickle,
+        ],
+        teardown=[
+            "# decides by the exit status whether the job is complete, failed, or goes back to the queue",
+            f"exec {shlex.quote(sys.executable)} -m slurm.requeue {shlex.quote(str(folder))} $? {profile.max_requeues}",
+        ],
+    )
+    return executor
+
+
+def text(request: Request) -> str:
+    """Return the exact sbatch text of a request; asks nothing of SLURM and writes nothing."""
+    return _executor(request).text()
+
+
+def check(request: Request) -> None:
+    """Compare a request with the cluster before anything is written.
+
+    Raises:
+        InputError: partition unknown or closed, more nodes, GPUs or time than it has.
+        FailedError: SLURM absent or not answering.
+    """
+    profile = request.profile
+    if request.min_nodes is not None and not 1 <= request.min_nodes <= request.nodes:
+        raise InputError(f"--min_nodes {request.min_nodes} must be between 1 and --nodes {request.nodes}")
+    known = queue.partitions()
+    partition = known.get(request.where) if request.where else next((p for p in known.values() if p.default), None)
+    if partition is None:
+        asked = f"partition {request.where!r} is unknown" if request.where else "the cluster has no default partition"
+        raise InputError(f"profile {profile.name}: {asked}; this cluster has {', '.join(sorted(known))}")
+    where = f"profile {profile.name}: partition {partition.name}"
+    if not partition.up:
+        raise InputError(f"{where} is closed (sinfo -p {partition.name}); choose another of {', '.join(sorted(known))}")
+    if request.nodes > partition.nodes:
+        raise InputError(f"{where} has {partition.nodes} nodes, fewer than the {request.nodes} asked for")
+    if profile.gpus_per_node > partition.gpus_per_node:
+        raise InputError(
+            f"{where} has {partition.gpus_per_node} GPUs on a node, fewer than gpus_per_node = {profile.gpus_per_node}"
+        )
+    if profile.minutes > partition.minutes:
+        raise InputError(
+            f"{where} allows {partition.minutes:.0f} minutes, less than time = {profile.time}; a run may take many "
+            "stretches, so a shorter time is no loss"
+        )
+
+
+def submit(request: Request) -> str:
+    """Queue a job and return its number.
+
+    Raises:
+        InputError: the run is in the queue already.
+        FailedError: SLURM absent, not answering, or it refused the job.
+    """
+    folder = request.folder
+    queue.call("scontrol", "ping", seconds=30)
+    busy = queue.active(job_ids(folder))
+    if busy:
+        raise InputError(
+            f"{folder.parent} is in the queue already: job {busy[0].job_id} is {busy[0].state}; wait for it, or "
+            f"`cxrdist cancel {folder.parent}`"
+        )
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
+    executor = _executor(request)
+    DelayedSubmission(request.task).dump(folder / "task.pkl")
+    _write(folder / "job.sbatch", executor.text())
+    try:
+        job_id = executor.submit(request.task).job_id
+    except FailedJobError as error:
+        raise queue.explain("sbatch", str(error).rpartition("stderr:")[2] or str(error)) from error
+    except (FailedSubmissionError, OSError) as error:
+        raise FailedError(f"sbatch: {error}") from error
+    facts = {
+        "job_id": job_id,
+        "submitted_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "name": request.name,
+        "nodes": request.nodes,
+        "partition": request.where,
+        "profile": dataclasses.asdict(request.profile),
+        "task": dataclasses.asdict(request.task),
+        "after": list(request.after),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+    _write(folder / "jobs.json", json.dumps([*jobs(folder), facts], indent=2) + "\n")
+    return job_id
+
+
+def jobs(folder: Path) -> list[dict[str, Any]]:
+    """Return the notes of all jobs that were submitted for a run, oldest first."""
+    path = folder / "jobs.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); move it away and submit again") from error
+
+
+def job_ids(folder: Path) -> list[str]:
+    """Return the numbers of all jobs that were submitted for a run, oldest first."""
+    return [str(facts["job_id"]) for facts in jobs(folder)]
+
+
+def _write(path: Path, content: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(content)
+    temporary.chmod(0o600)
+    os.replace(temporary, path)
