@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,16 +129,7 @@ def _with_splits(rows: list[Sample], config: ChexpertConfig) -> Iterator[Sample]
         val = draw_groups(train, config.val_fraction, config.seed)
     for sample in rows:
         split = "val" if sample.split == "train" and sample.patient_id in val else names_of[sample.split]
-        yield Sample(
-            source=sample.source,
-            key=sample.key,
-            split=split,
-            patient_id=sample.patient_id,
-            labels=sample.labels,
-            view=sample.view,
-            sex=sample.sex,
-            age=sample.age,
-        )
+        yield dataclasses.replace(sample, split=split)
 
 
 def _detail(config: ChexpertConfig) -> dict[str, object]:

@@ -122,7 +122,8 @@ _FAST_PNG: Any = _UNKNOWN
 def _decode_jpeg(data: bytes, max_pixels: int) -> Grey:
     import simplejpeg
 
-    height, width, colour, _ = simplejpeg.decode_jpeg_header(data)
+    high, wide, colour, _ = simplejpeg.decode_jpeg_header(data)
+    height, width = int(high), int(wide)
     check_shape(height, width, max_pixels=max_pixels)
     if colour in ("CMYK", "YCCK"):
         return _decode_pillow(data, max_pixels, None)
@@ -134,8 +135,9 @@ def _decode_pillow(data: bytes, max_pixels: int, bits: int | None) -> Grey:
 
     with _own_bomb_guard(), Image.open(io.BytesIO(data)) as image:
         check_shape(image.height, image.width, max_pixels=max_pixels)
-        if getattr(image, "n_frames", 1) > 1:
-            raise Unusable(f"holds {image.n_frames} pictures; one is expected")
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1:
+            raise Unusable(f"holds {frames} pictures; one is expected")
         mode = image.mode
         if mode.startswith("I;16") or mode == "I":
             return _sixteen_bit(image, bits)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from shards.atomic import write_bytes, write_with
@@ -23,6 +23,8 @@ from shards.plan import LABEL, Plan, reject_table
 
 if TYPE_CHECKING:
     from shards.writer import Shard
+
+pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers
 
 ROW_GROUP = 1 << 17
 """Rows per row group of the index."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -52,7 +53,11 @@ def plan_nih(config: NihConfig) -> Plan:
     present = {name: rows[name] for name in rows if name in files}
     split_of, unlisted = _splits(config, root, present)
     excluded += [(files[name], "in none of the split lists") for name in unlisted]
-    samples = [_placed(sample, files[name], split_of[name]) for name, sample in present.items() if name in split_of]
+    samples = [
+        dataclasses.replace(sample, source=files[name], split=split_of[name])
+        for name, sample in present.items()
+        if name in split_of
+    ]
     boxes = read_boxes(root, files)
     return build(
         samples,
@@ -129,19 +134,6 @@ def parse_age(text: str) -> float | None:
     return years if years <= OLDEST else None
 
 
-def _placed(sample: Sample, path: str, split: str) -> Sample:
-    return Sample(
-        source=path,
-        key=sample.key,
-        split=split,
-        patient_id=sample.patient_id,
-        labels=sample.labels,
-        view=sample.view,
-        sex=sample.sex,
-        age=sample.age,
-    )
-
-
 def _splits(config: NihConfig, root: Path, rows: dict[str, Sample]) -> tuple[dict[str, str], list[str]]:
     """Return image name -> split, and the names that no list holds."""
     if config.splits == "random":
@@ -177,7 +169,7 @@ def _splits(config: NihConfig, root: Path, rows: dict[str, Sample]) -> tuple[dic
 
 
 def read_boxes(root: Path, files: dict[str, str]) -> list[tuple[str, str, float, float, float, float]] | None:
-    """Return (source, label, x, y, width, height) in pixels of the 1024 x 1024 image; None without BBox_List_2017.csv."""
+    """Return (source, label, x, y, width, height), pixels of the 1024 x 1024 image; None without BBox_List_2017.csv."""
     path = root / "BBox_List_2017.csv"
     if not path.is_file():
         return None

@@ -222,11 +222,9 @@ def _sorted(columns: dict[str, list[Any]], label_columns: dict[str, list[int | N
 
 def shared_patients(table: pa.Table) -> dict[str, int]:
     """Return how many patients each pair of splits shares, pairs without any left out."""
-    splits, patients = table["split"], table["patient_id"]
-    members = {
-        name: set(patients.filter(pa.compute.equal(splits, name)).to_pylist())
-        for name in sorted(set(splits.to_pylist()))
-    }
+    members: dict[str, set[str]] = {}
+    for split, patient in zip(table["split"].to_pylist(), table["patient_id"].to_pylist(), strict=True):
+        members.setdefault(split, set()).add(patient)
     names = [name for name in ("train", "val", "test") if name in members]
     pairs = {
         f"{a}/{b}": len(members[a] & members[b]) for position, a in enumerate(names) for b in names[position + 1 :]

@@ -27,18 +27,24 @@ def folder(path: str) -> Path:
 def find_files(root: Path, endings: Sequence[str], wanted: Callable[[str], bool] | None = None) -> list[str]:
     """Return paths (relative, with "/") of the files below `root` with one of the endings, sorted.
 
-    Hidden files and folders, `__MACOSX` and links to folders are passed over. `wanted` may refuse a relative folder.
+    Hidden files and folders and `__MACOSX` are passed over; links to folders are followed, each folder once. `wanted`
+    may refuse a relative folder.
     """
     found: list[str] = []
     waiting = [""]
+    seen: set[tuple[int, int]] = set()
     while waiting:
         inside = waiting.pop()
+        facts = os.stat(root / inside)
+        if (facts.st_dev, facts.st_ino) in seen:  # a link back to a folder above would go round for ever
+            continue
+        seen.add((facts.st_dev, facts.st_ino))
         with os.scandir(root / inside) as entries:
             for entry in entries:
                 name = f"{inside}{entry.name}"
                 if entry.name.startswith(".") or entry.name == "__MACOSX":
                     continue
-                if entry.is_dir(follow_symlinks=False):
+                if entry.is_dir():
                     if wanted is None or wanted(name):
                         waiting.append(name + "/")
                 elif entry.name.lower().endswith(tuple(endings)):
