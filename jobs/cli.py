@@ -156,7 +156,7 @@ def _parse_config(prog: str, config: type, positionals: Sequence[str], about: st
     _check_config_file(prog, words)
     parser = _parser(prog, config, positionals, about)
     try:
-        values = parser.parse_args(words)
+        values = parser.parse_args(_flags(words, _switches(config)))
         built = parser.instantiate(values).as_dict()
     except ArgumentError as error:
         raise UsageError(_mend(prog, str(error), parser)) from error
@@ -188,6 +188,26 @@ def _field_types(config: type) -> dict[str, Any]:
     from typing import get_type_hints
 
     return get_type_hints(config)
+
+
+def _switches(config: type, prefix: str = "--") -> set[str]:
+    """Return the options of a configuration that are true or false, `--dry_run` or `--watch.knn`."""
+    found: set[str] = set()
+    for name, kind in _field_types(config).items():
+        if kind is bool:
+            found.add(prefix + name)
+        elif dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            found |= _switches(kind, f"{prefix}{name}.")
+    return found
+
+
+def _flags(words: list[str], switches: set[str]) -> list[str]:
+    """Let `--dry_run` alone mean `--dry_run true`."""
+    following = [*words[1:], ""]
+    return [
+        f"{word}=true" if word in switches and after.lower() not in ("true", "false", "yes", "no") else word
+        for word, after in zip(words, following, strict=True)
+    ]
 
 
 def _check_config_file(prog: str, words: list[str]) -> None:

@@ -159,7 +159,7 @@ def _generated(config: Config, out: Path, shard_sets: dict[str, Path]) -> Iterat
         yield (
             f"Draw chest X-rays in the published layout of {_display(style)}",
             ["shard", "phantom", "--style", style, "--patients", str(config.scale.patients)]
-            + ["--seed", str(config.seed + position), "--layout_only", "true", "--out", str(source)],
+            + ["--seed", str(config.seed + position), "--layout_only", "--out", str(source)],
         )
         root = source / "CheXpert-v1.0-small" if style == "chexpert" else source
         yield (

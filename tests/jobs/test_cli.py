@@ -32,6 +32,8 @@ class Outer:
     """Share of labels."""
     shards: str | None = None
     """Shard set; None = none."""
+    dry_run: bool = False
+    """Only say what would be done."""
     optim: Inner = dataclasses.field(default_factory=Inner)
     """Optimiser."""
 
@@ -48,6 +50,19 @@ def job(monkeypatch):
 def test_options_positionals_and_dotted_overrides_become_one_frozen_config(job):
     assert cli.main(["demo", "here", "--optim.lr", "3", "--label_fraction=0.5"]) == 0
     assert job == [Outer(run="here", label_fraction=0.5, optim=Inner(lr=3.0))]
+
+
+@pytest.mark.parametrize(
+    "words", [["--dry_run"], ["--dry_run", "true"], ["--dry_run=true"], ["--dry_run", "--shards", "x"]]
+)
+def test_a_switch_needs_no_value(job, words):
+    assert cli.main(["demo", "here", *words]) == 0
+    assert job[0].dry_run is True
+
+
+def test_a_switch_can_be_turned_off(job):
+    assert cli.main(["demo", "here", "--dry_run", "false"]) == 0
+    assert job[0].dry_run is False
 
 
 def test_a_spec_file_is_read_and_later_options_win(job, tmp_path):
@@ -97,7 +112,7 @@ def test_an_unforeseen_error_is_one_line_unless_debug_asks_for_the_traceback(job
 
 
 def test_to_dict_leaves_out_none_and_is_ready_for_toml():
-    assert cli.to_dict(Outer(run="x")) == {"run": "x", "label_fraction": 1.0, "optim": {"lr": 0.1}}
+    assert cli.to_dict(Outer(run="x")) == {"run": "x", "label_fraction": 1.0, "dry_run": False, "optim": {"lr": 0.1}}
 
 
 def test_help_and_every_subcommand_module_import_nothing_heavy():
