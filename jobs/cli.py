@@ -203,7 +203,7 @@ def _switches(config: type, prefix: str = "--") -> set[str]:
 
 def _flags(words: list[str], switches: set[str]) -> list[str]:
     """Let `--dry_run` alone mean `--dry_run true`."""
-    following = [*words[1:], ""]
+    following = [*words[1:], ""][: len(words)]
     return [
         f"{word}=true" if word in switches and after.lower() not in ("true", "false", "yes", "no") else word
         for word, after in zip(words, following, strict=True)
