@@ -107,7 +107,7 @@ def merge(plan: Plan, config: ConvertConfig, shards: Sequence[Shard], out: Path,
         n_rejects=rejects.num_rows,
         shared_patients=dict(plan.shared_patients),
         patients_known=plan.patients_known,
-        config=config.recorded(),
+        config={**config.recorded(), **plan.origin},
         conversion=identity,
     )
     write_bytes(out / CARD, [card_bytes(card)], temporary_in=work)

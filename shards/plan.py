@@ -7,6 +7,7 @@ duplicates, and fixes the order. Nothing after it depends on the number of worke
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -106,6 +107,8 @@ class Plan:
     """More files for the set, e.g. boxes.parquet."""
     notes: tuple[str, ...] = ()
     """What the user should hear."""
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """More facts for the card's config, e.g. how the pictures were drawn."""
 
     @property
     def fingerprint(self) -> str:
@@ -116,7 +119,8 @@ class Plan:
             with pa.ipc.new_stream(sink, table.schema) as stream:
                 stream.write_table(table.combine_chunks())
             digest.update(sink.getvalue())
-        digest.update(repr((self.name, self.labels, self.split_scheme, sorted(self.split_detail.items()))).encode())
+        facts = (self.name, self.labels, self.split_scheme, dict(self.split_detail), dict(self.origin))
+        digest.update(json.dumps(facts, sort_keys=True).encode())
         return digest.hexdigest()
 
 

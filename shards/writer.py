@@ -91,7 +91,7 @@ def convert(plan: Plan, config: ConvertConfig, *, say: Callable[[str], None] = p
         card = read_card(out)
         if card.conversion != identity:
             raise InputError(f"{out} holds another shard set ({card.name}); choose another --out")
-        shutil.rmtree(out / WORK, ignore_errors=True)
+        drop_work(out)
         say(f"{out} is complete already: {card.n_samples} samples")
         return card
     work = _claim(out, identity)
@@ -104,7 +104,7 @@ def convert(plan: Plan, config: ConvertConfig, *, say: Callable[[str], None] = p
             say(f"part {config.part} is complete: {len(shards[number::parts])} of {len(shards)} tars")
             return None
         card = merge(plan, config, shards, out, work, identity)
-    shutil.rmtree(work, ignore_errors=True)
+    drop_work(out)
     say(summary(card, out))
     return card
 
@@ -116,17 +116,31 @@ def summary(card: Card, out: Path) -> str:
     return f"{out}: {card.n_samples} samples ({splits}), {left_out}, {len(card.shards)} tars"
 
 
-def _claim(out: Path, identity: str) -> Path:
-    """Make OUT/.work for this conversion, or find it there; anything else in OUT stays untouched."""
+def drop_work(out: Path) -> None:
+    """Remove what a conversion leaves behind in OUT/.work."""
+    shutil.rmtree(out / WORK, ignore_errors=True)
+
+
+def open_work(out: Path) -> Path:
+    """Make OUT/.work, or find it there.
+
+    Raises:
+        InputError: `out` is a file or holds something else, which stays untouched.
+    """
     work = out / WORK
-    note = work / "plan.json"
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; give a new or an empty folder")
-    foreign = out.exists() and any(entry.name != WORK for entry in out.iterdir())  # looked at before the note, so that
-    if not note.exists():  # a part started at the same moment by a job array is not taken for something else
-        if foreign:
-            raise InputError(f"--out {out} exists and is no unfinished conversion; choose a new or an empty folder")
-        work.mkdir(parents=True, exist_ok=True)
+    if not work.exists() and out.exists() and any(entry.name != WORK for entry in out.iterdir()):
+        raise InputError(f"--out {out} exists and is no unfinished conversion; choose a new or an empty folder")
+    work.mkdir(parents=True, exist_ok=True)
+    return work
+
+
+def _claim(out: Path, identity: str) -> Path:
+    """Open OUT/.work for this conversion only."""
+    work = open_work(out)
+    note = work / "plan.json"
+    if not note.exists():
         write_bytes(note, [json.dumps({"conversion": identity}).encode()])
     try:
         found = json.loads(note.read_bytes())["conversion"]
