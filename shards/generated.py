@@ -11,7 +11,7 @@ from shards.card import CARD, Card, read_card
 from shards.config import ChexpertConfig, ConvertConfig, NihConfig
 from shards.converters import plan
 from shards.errors import InputError
-from shards.phantom import PhantomConfig, write_chexpert, write_nih
+from shards.phantom import PhantomConfig, truth_boxes, write_chexpert, write_nih
 from shards.writer import WORK, convert, drop_work, open_work
 
 PICTURES_PER_PATIENT = 2.5
@@ -49,7 +49,11 @@ def convert_phantom(config: PhantomConfig, *, say: Callable[[str], None] = print
     layout = out / WORK / "published"
     _draw(config, layout)
     settings = _settings(config, layout)
-    drawn = dataclasses.replace(plan(settings), name=f"phantom-{config.style}", origin=origin)
+    published = plan(settings)
+    boxes = truth_boxes(layout, published)
+    drawn = dataclasses.replace(
+        published, name=f"phantom-{config.style}", origin=origin, extras={"boxes.parquet": boxes}
+    )
     return convert(drawn, settings, say=say)
 
 

@@ -60,22 +60,26 @@ class Canvas:
         self._stroke_on(mask, lines, width, closed)
         return mask.astype(np.float32) * np.float32(1 / 255)
 
-    def strokes(self, groups: Sequence[tuple[Sequence[Points], float, float]]) -> Map:
-        """Several groups (lines, width, strength in [0, 1]) over each other; later ones win where they cross."""
+    def strokes(self, groups: Sequence[tuple[Points, float, float]]) -> Map:
+        """Groups (lines (M, N, 2), width, strength in [0, 1]) over each other; later ones win where they cross."""
         mask = np.zeros((self.height, self.width), np.uint8)
         for lines, width, strength in groups:
             self._stroke_on(mask, lines, width, False, strength)
         return mask.astype(np.float32) * np.float32(1 / 255)
 
     def _stroke_on(
-        self, mask: NDArray[np.uint8], lines: Sequence[Points], width: float, closed: bool, strength: float = 1.0
+        self,
+        mask: NDArray[np.uint8],
+        lines: Sequence[Points] | Points,
+        width: float,
+        closed: bool,
+        strength: float = 1.0,
     ) -> None:
         pixels = width / self.pixel
         value = int(round(255 * strength * min(1.0, pixels)))
-        if lines:
-            cv2.polylines(
-                mask, [self._fixed(p) for p in lines], closed, value, max(1, round(pixels)), cv2.LINE_AA, _SHIFT
-            )
+        if len(lines):
+            fixed = list(self._fixed(lines)) if isinstance(lines, np.ndarray) else [self._fixed(p) for p in lines]
+            cv2.polylines(mask, fixed, closed, value, max(1, round(pixels)), cv2.LINE_AA, _SHIFT)
 
     def blur(self, image: Map, sigma: float) -> Map:
         """Gaussian blur with a unit-coordinate sigma; large ones are done at a lower resolution."""

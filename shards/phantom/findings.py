@@ -125,8 +125,11 @@ def _pneumothorax(finding: Finding, layers: Layers, rng: np.random.Generator) ->
     shrink = shrink * (1 + 0.10 * np.interp(down, np.linspace(0, 1, 6), rng.normal(size=6)) * (1 - 0.7 * size))
     line = spline(hilum + (edge - hilum) * (1 - shrink[:, None]), per_segment=2)
     below = chest.angle[side] + 0.1
-    lung = canvas.fill(np.concatenate([line, [(line[-1, 0], below), (chest.centre - s * 0.05, below),
-                                              (chest.centre - s * 0.05, line[0, 1])]]))
+    lung = canvas.fill(
+        np.concatenate(
+            [line, [(line[-1, 0], below), (chest.centre - s * 0.05, below), (chest.centre - s * 0.05, line[0, 1])]]
+        )
+    )
     space = layers.lungs[side] * (1 - lung)
     inside = layers.lungs[side] * lung
     layers.vessels *= 1 - space

@@ -157,7 +157,9 @@ def _air(chest: Chest, canvas: Canvas, lungs: list[Map]) -> Map:
     """Air in the line of sight: full in the lungs, none in the heart and the great vessels."""
     # The lung thins towards the ribs but not towards the dome of the diaphragm, which is seen edge-on: there the
     # rounded profile is that of the chest cavity, cut off by the lung's outline.
-    air = np.maximum(*(canvas.depth(canvas.fill(*cavity), 0.115) for cavity in zip(chest.lungs, chest.cavities, strict=True)))
+    air = np.maximum(
+        *(canvas.depth(canvas.fill(*cavity), 0.115) for cavity in zip(chest.lungs, chest.cavities, strict=True))
+    )
     air = np.minimum(air, np.maximum(*lungs))
     air *= 1 + 0.25 * chest.shape.inflate
     heart = canvas.depth(canvas.fill(chest.heart), 0.05)
@@ -184,8 +186,8 @@ def _vessels(chest: Chest, canvas: Canvas) -> Map:
             wide = _WIDTHS[generation] * chest.anatomy.vessels * (1 - 0.35 * chest.shape.inflate)
             upper = 0.72 + 0.75 * chest.shape.cephalise
             strength = _STRENGTHS[generation] * (1 - 0.4 * chest.shape.inflate)
-            groups.append((list(placed[~upward]), wide, strength))
-            groups.append((list(placed[upward]), wide * upper, strength))
+            groups.append((placed[~upward], wide, strength))
+            groups.append((placed[upward], wide * upper, strength))
     groups.sort(key=lambda group: group[1])
     hila = canvas.blank()
     for side, s in enumerate(SIDES):

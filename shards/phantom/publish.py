@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import InputError
 from .case import CHEXPERT, NIH, Case, Style, patient_cases
 from .labels import BOX_NAMES, BOXED, CHEXPERT_NAMES, chexpert_labels, nih_label
-from .render import Box, render
+from .render import Box, Picture, render
 
 MARKER = "phantom.json"
 """Says which pictures a folder holds; `complete` turns true when the last file is there."""
@@ -29,7 +29,7 @@ _NIH_HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
 )
-_TRUTH_HEADER = "Image,Finding,Size,Side,Bbox x,Bbox y,Bbox w,Bbox h"
+_TRUTH_HEADER = "Image,Width,Height,Finding,Size,Side,Bbox x,Bbox y,Bbox w,Bbox h"
 Row = dict[str, Any]
 
 
@@ -171,13 +171,14 @@ def _draw_patient(job: tuple[Path, Style, int, int, int]) -> list[Row]:
     return [write(root, style, case, size, test, detector) for case in patient_cases(style, seed, patient)]
 
 
-def _row(name: str, table: list[Any], case: Case, boxes: tuple[Box, ...], test: bool) -> Row:
-    placed = {box[0]: box[1:] for box in boxes}
+def _row(name: str, table: list[Any], case: Case, picture: Picture, test: bool) -> Row:
+    placed = {box[0]: box[1:] for box in picture.boxes}
+    height, width = picture.image.shape
     truth = [
-        [name, f.name, round(f.size, 4), "RL"[f.side], *(round(v, 6) for v in placed.get(f.name, ()))]
+        [name, width, height, f.name, round(f.size, 4), "RL"[f.side], *(round(v, 6) for v in placed.get(f.name, ()))]
         for f in case.findings
     ]
-    return {"name": name, "table": table, "boxes": boxes, "test": test, "truth": truth}
+    return {"name": name, "table": table, "boxes": picture.boxes, "test": test, "truth": truth}
 
 
 def _save(path: Path, image: np.ndarray, options: list[int]) -> None:
@@ -199,7 +200,7 @@ def _nih_picture(root: Path, style: Style, case: Case, size: int, test: bool, de
     label = nih_label(case, style)
     wide, high, spacing = detector
     table = [name, label, case.number, case.patient, case.age, case.anatomy.sex, case.pose.view]
-    return _row(name, [*table, wide, high, spacing, spacing], case, picture.boxes, test)
+    return _row(name, [*table, wide, high, spacing, spacing], case, picture, test)
 
 
 def _chexpert_picture(
@@ -216,4 +217,4 @@ def _chexpert_picture(
     sex = "Male" if case.anatomy.sex == "M" else "Female"
     values = ["" if labels[key] is None else labels[key] for key in CHEXPERT_NAMES]
     table = [name, sex, case.age, "Frontal", case.pose.view, *values]
-    return _row(name, table, case, picture.boxes, test)
+    return _row(name, table, case, picture, test)
