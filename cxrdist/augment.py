@@ -71,10 +71,13 @@ _OFF: dict[str, Any] = {
 }
 _SWITCH = {"blur": "blur_p", "noise": "noise_p", "erase": "erase_p"}
 # One column of random numbers per decision, never shared: switching one part off leaves the others as they were.
-_COLUMNS: list[str] = (
-    "area aspect x y rotate shift_x shift_y flip brightness_p brightness contrast_p contrast gamma_p gamma "
-    "blur_p blur noise_p noise noise_at noise_sign erase_p erase_area erase_aspect erase_x erase_y"
-).split()
+# fmt: off
+_COLUMNS = (
+    "area", "aspect", "x", "y", "rotate", "shift_x", "shift_y", "flip",
+    "brightness_p", "brightness", "contrast_p", "contrast", "gamma_p", "gamma", "blur_p", "blur",
+    "noise_p", "noise", "noise_at", "noise_sign", "erase_p", "erase_area", "erase_aspect", "erase_x", "erase_y",
+)
+# fmt: on
 _BANK = 1 << 20  # length of the table of normal numbers that noise is cut from
 _CHUNK = 16  # rows worked on together on a CPU, so that they stay in its cache
 

@@ -105,8 +105,9 @@ class PoolConfig:
     A sample under several rules follows the largest share. Empty: keep all."""
     other: float = 0.0
     """Share to keep of the samples under no rule (when there are rules)."""
-    holdout: float = 0.1
-    """Share of patients set aside for the validation loss where the shard set has no val split; 0: no validation."""
+    holdout: float | None = None
+    """Share of the pool set aside, by patient, for the validation loss; 0: no validation. None: the shard set's
+    val split where there is one, else a tenth of the pool."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +247,7 @@ def validate(config: PretrainConfig) -> None:
     need(config.log_every >= 1, f"log_every is {config.log_every}; it must be at least 1")
     need(config.workers is None or config.workers >= 0, f"workers is {config.workers}; it must be 0 or more")
     need(config.checkpoint.keep >= 1, f"checkpoint.keep is {config.checkpoint.keep}; it must be at least 1")
-    need(0 <= config.pool.holdout < 1, f"pool.holdout is {config.pool.holdout}; it must be in [0, 1)")
+    need(0 <= (config.pool.holdout or 0) < 1, f"pool.holdout is {config.pool.holdout}; it must be in [0, 1)")
     for label, share in {**config.pool.keep, "other": config.pool.other}.items():
         need(0 <= share <= 1, f"pool share of {label} is {share}; it must be in [0, 1]")
     unknown = sorted(set(config.augment.off) - set(AUGMENT_PARTS))

@@ -1,0 +1,115 @@
+"""What is trained: a backbone, a projection head, and one step of the loss's gradient through both.
+
+Shapes: B local batch, V = 2B views, D features, E embedding width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from cxrdist.config import HeadConfig
+from cxrdist.device import autocast
+from cxrdist.distributed import GradientMean
+from cxrdist.loss import nt_xent
+
+
+def build_projection(config: HeadConfig, features: int) -> nn.Module:
+    """The head (V, D) -> (V, E) of Chen et al. 2020 with 2 or 3 layers, or with dropout."""
+    hidden = config.hidden or features
+
+    def layer(width: int) -> list[nn.Module]:
+        norm = [nn.BatchNorm1d(hidden)] if config.norm else []
+        return [nn.Linear(width, hidden, bias=not config.norm), *norm, nn.ReLU(inplace=True)]
+
+    if config.kind == "simclr3":
+        return nn.Sequential(*layer(features), *layer(hidden), nn.Linear(hidden, config.dim))
+    dropout = [nn.Dropout(config.dropout)] if config.kind == "dropout" else []
+    return nn.Sequential(*layer(features), *dropout, nn.Linear(hidden, config.dim))
+
+
+class SimCLR(nn.Module):
+    """Backbone and projection head."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+        """Join the two; parameters are named backbone.* and head.*."""
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+    def forward(self, views: torch.Tensor) -> torch.Tensor:
+        """Views (V, 1, s, s) -> embeddings (V, E)."""
+        return self.head(self.backbone(views))
+
+
+class Step:
+    """Loss and gradient of one global batch.
+
+    Args:
+        model: images (V, 1, s, s) -> embeddings (V, E); may be compiled.
+        device, precision: see `cxrdist.device.autocast`.
+        temperature: of the loss.
+        mean: averages the gradients over ranks.
+        micro_batch: views per forward pass; None: all at once.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        device: torch.device,
+        precision: str,
+        temperature: float,
+        mean: GradientMean,
+        micro_batch: int | None = None,
+    ) -> None:
+        self.model, self.device, self.precision = model, device, precision
+        self.temperature, self.mean, self.micro_batch = temperature, mean, micro_batch
+
+    def __call__(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """Leave the global batch's gradient in the parameters.
+
+        Args:
+            first: one view of each of this rank's images, (B, 1, s, s).
+            second: the other views, in the same order.
+
+        Returns:
+            The loss over the global batch, a float32 scalar, detached; the same on every rank.
+        """
+        views = torch.cat([first, second])
+        if self.micro_batch is not None and self.micro_batch < len(views):
+            loss = self._in_parts(views, self.micro_batch)
+        else:
+            loss = self._loss(self._embed(views))
+            loss.backward()
+        self.mean.finish()
+        return loss.detach()
+
+    def _embed(self, views: torch.Tensor) -> torch.Tensor:
+        with autocast(self.device, self.precision):
+            return self.model(views)
+
+    def _loss(self, z: torch.Tensor) -> torch.Tensor:
+        half = len(z) // 2
+        return nt_xent(z[:half], z[half:], self.temperature)
+
+    def _in_parts(self, views: torch.Tensor, size: int) -> torch.Tensor:
+        """The whole batch's gradient with the memory of a part (Gao et al., "Scaling deep contrastive learning batch
+        size under memory limited setup", 2021): embed all without a graph, take the loss's gradient by the
+        embeddings, then embed part by part again and push that gradient through.
+        """  # noqa: D205
+        parts = views.split(size)
+        dice = [torch.get_rng_state()]  # the second pass must drop out what the first dropped out
+        on_gpu = self.device.type == "cuda"
+        gpu_dice = [torch.cuda.get_rng_state(self.device)] if on_gpu else []
+        with torch.no_grad():
+            z = torch.cat([self._embed(part) for part in parts])
+        z = z.detach().requires_grad_()
+        loss = self._loss(z)
+        loss.backward()
+        assert z.grad is not None
+        torch.set_rng_state(dice[0])
+        if on_gpu:
+            torch.cuda.set_rng_state(gpu_dice[0], self.device)
+        for index, (part, grad) in enumerate(zip(parts, z.grad.split(size), strict=True)):
+            self.mean.enabled = index == len(parts) - 1
+            self._embed(part).backward(grad)
+        return loss
