@@ -19,6 +19,7 @@ from jobs.cli import UsageError
 HELP = "Run the whole chain on one machine: X-rays, shards, SimCLR, a Ray Tune sweep, a paper table and its figure."
 
 FORMAT_VERSION = 1
+PIXELS = 96  # stored; models see fewer, and augmentation has something to crop from
 SEEDS = (0, 1)
 FRACTIONS = (0.01, 0.1, 1.0)
 
@@ -159,12 +160,13 @@ def _generated(config: Config, out: Path, shard_sets: dict[str, Path]) -> Iterat
         yield (
             f"Draw chest X-rays in the published layout of {_display(style)}",
             ["shard", "phantom", "--style", style, "--patients", str(config.scale.patients)]
-            + ["--seed", str(config.seed + position), "--layout_only", "--out", str(source)],
+            + ["--size", str(PIXELS), "--seed", str(config.seed + position), "--layout_only", "--out", str(source)],
         )
-        root = source / "CheXpert-v1.0-small" if style == "chexpert" else source
+        # CheXpert's test set is not always at hand: its valid.csv is then the test set, and val is cut from train.
+        more = ["--valid_as", "test", "--val_fraction", "0.1"] if style == "chexpert" else []
         yield (
             f"Convert {_display(style)} to a shard set",
-            ["shard", style, "--src", str(root), "--out", str(shards), "--size", "96"],
+            ["shard", style, "--src", str(source), "--out", str(shards), "--size", str(PIXELS), *more],
         )
         shard_sets[style] = shards
 
