@@ -110,11 +110,11 @@ def _soft_tissue(chest: Chest, canvas: Canvas) -> Map:
     if a.breast:
         for side, s in enumerate(SIDES):
             cx = chest.middle + s * (0.19 + 0.02 * a.habitus)
-            cy = chest.base[side] - 0.04 + 0.03 * (a.age - 50) / 40
+            cy = chest.base[side] - 0.085 + 0.03 * (a.age - 50) / 40
             rx, ry = a.breast * (1 + 0.25 * a.habitus), a.breast * (0.95 + 0.2 * a.habitus)
             r2 = ((canvas.x - cx) / rx) ** 2 + ((canvas.y - cy) / ry) ** 2
             lower = 0.35 + 0.65 * _smoothstep((canvas.y - (cy - 0.6 * ry)) / (1.2 * ry))
-            tissue += (0.10 + 0.07 * a.habitus) * np.sqrt(np.clip(1 - r2, 0, 1)) * lower * (body > 0)
+            tissue += (0.115 + 0.06 * a.habitus) * np.clip(1 - r2, 0, 1) ** 0.4 * lower * (body > 0)
     return tissue
 
 
@@ -124,7 +124,7 @@ def _bones(chest: Chest, canvas: Canvas) -> Map:
     back, front, edges = [], [], []
     for _, number, rear, fore in chest.ribs:
         half = a.rib_width * (1 if number > 1 else 0.8)
-        taper = np.interp(np.linspace(0, 1, len(rear)), [0, 0.3, 1], [0.8, 1.0, 0.45])
+        taper = np.interp(np.linspace(0, 1, len(rear)), [0, 0.3, 1], [0.8, 1.0, 0.3])
         outline = ribbon(rear, half * taper)
         back.append(outline)
         edges.append(outline)
@@ -147,7 +147,7 @@ def _bones(chest: Chest, canvas: Canvas) -> Map:
     spine += 0.05 * canvas.blur(canvas.fill(ribbon(column, 0.042)), 0.006)
     y = np.linspace(chest.apex + 0.06, 0.95, 20)
     flank = [np.stack([chest.wall(side, y) + s * 0.011, y], axis=1) for side, s in enumerate(SIDES)]
-    bone += 0.05 * canvas.blur(canvas.stroke(flank, 0.015), 0.003)
+    bone += 0.04 * canvas.blur(canvas.stroke(flank, 0.015), 0.004)
     # Scatter from the thick abdomen washes the lower ribs out.
     bone *= 1 - 0.55 * _smoothstep((canvas.y - np.float32(min(chest.base))) / 0.15)
     return canvas.blur((bone + spine) * np.float32(a.bone), 0.0016)

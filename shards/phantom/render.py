@@ -76,12 +76,26 @@ def expose(
     black = 0.85 / (1 + np.exp(slope * middle))  # most of what room air would show as is windowed away
     grey = (1 / (1 + np.exp(-slope * (film - middle))) - black) / (1 - black)
     # Few photons pass through dense parts: the log signal is noisier there. The detector blurs the grain a little.
+    _collimate(grey, rng)
     grain = rng.standard_normal((height, width), dtype=np.float32)
     if side >= 192:
         grain = cv2.GaussianBlur(grain, (0, 0), 0.55) * np.float32(1.45)
+    if style.equalise:
+        noise *= 0.6  # equalising will stretch it again
     grey += np.float32(noise) * (0.5 + attenuation) * grain
     image = np.clip(grey * 255 + 0.5, 0, 255).astype(np.uint8)
     if style.equalise:
         flat = cv2.equalizeHist(image)
         image = np.asarray(cv2.addWeighted(flat, style.equalise, image, 1 - style.equalise, 0), dtype=np.uint8)
     return image
+
+
+def _collimate(grey: Map, rng: np.random.Generator) -> None:
+    """Give some pictures an unexposed (white) or masked (black) border."""
+    drawn, edge, share, white = rng.random(4)
+    if drawn > 0.18:
+        return
+    height, width = grey.shape
+    strip = max(1, int((0.01 + 0.035 * share) * min(height, width)))
+    where = (np.s_[:strip], np.s_[-strip:], np.s_[:, :strip], np.s_[:, -strip:])[int(edge * 4)]
+    grey[where] = 0.95 if white < 0.4 else 0.0
