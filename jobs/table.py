@@ -1,0 +1,88 @@
+"""`cxrdist table`: a paper table from collected results."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+HELP = "Make a paper table from collected results."
+POSITIONALS = ("name", "inputs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Which table, of which results, in which form."""
+
+    name: Literal["label-efficiency", "transfer", "per-class", "ablation", "models", "peak-accuracy", "search", "cost"]
+    """The table."""
+    inputs: list[str]
+    """A file from `cxrdist collect`; or runs, or folders of runs, which are collected on the fly."""
+    format: Literal["markdown", "latex", "csv", "html"] = "markdown"
+    """How to write it; csv has one line per cell with all digits."""
+    out: str | None = None
+    """File to write; None = stdout."""
+    metric: str | None = None
+    """Metric, e.g. auroc, auprc, balanced_accuracy, recall; None = the table's own (mostly auroc)."""
+    label: str | None = None
+    """One label, or macro; None = the table's own (mostly macro)."""
+    rows: str | None = None
+    """Columns of the results that go down, e.g. label_fraction,mode; None = the table's own."""
+    columns: str | None = None
+    """Columns of the results that go across, e.g. init; None = the table's own."""
+    where: str | None = None
+    """Filters with blanks between, e.g. "mode=full label_fraction=0.1,1"; a result must meet all. None = no filter."""
+    allow: str | None = None
+    """What is refused unless asked for: splits,policies (mixed ones),seeds (two runs of one seed in a cell)."""
+    digits: int = 3
+    """Digits after the point."""
+    test: bool = True
+    """Whether to test for differences and print what is best in bold; needs the runs' predictions."""
+    n_boot: int = 2000
+    """Resamples of the paired bootstrap."""
+    reference: str | None = None
+    """Ablation: what to compare with; None = the full recipe."""
+    limit: int = 20
+    """Search: how many trials to show."""
+
+
+def run(config: Config) -> None:
+    """Build the table and write it."""
+    from results.light import without_pandas
+
+    without_pandas()
+    from results.atomic import write_text
+    from results.collect import open_results
+    from results.errors import InputError
+    from results.options import Options, filters, words
+    from results.render import render
+    from results.tables import build
+
+    if not 0 <= config.digits <= 10 or config.n_boot < 1 or config.limit < 1:
+        raise InputError("--digits goes from 0 to 10, --n_boot and --limit from 1 up")
+    results, warnings = open_results(config.inputs)
+    for warning in warnings[:3]:
+        print(f"note: {warning}", file=sys.stderr)
+    if len(warnings) > 3:
+        print(f"note: and {len(warnings) - 3} more of these (see `cxrdist collect`)", file=sys.stderr)
+    options = Options(
+        metric=config.metric,
+        label=config.label,
+        rows=words(config.rows),
+        columns=words(config.columns),
+        where=filters(config.where),
+        allow=words(config.allow),
+        digits=config.digits,
+        test=config.test,
+        n_boot=config.n_boot,
+        reference=config.reference,
+        limit=config.limit,
+    )
+    text = render(build(config.name, results, options), config.format)
+    if config.out is None:
+        sys.stdout.write(text)
+    else:
+        from pathlib import Path
+
+        write_text(Path(config.out), text)
+        print(config.out)

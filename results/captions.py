@@ -1,0 +1,120 @@
+"""What a caption and the notes below a table say, from the rows themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from results.cells import Cell
+from results.compare import ALPHA, Verdict
+from results.names import METRIC_TITLES, count, listing, show
+from results.render import SINGLE_SEED_MARK
+from results.schema import MACRO
+from results.select import Row, constant
+
+
+def caption_of(title: str, rows: Sequence[Row], shown: Sequence[str], cells: Sequence[Cell]) -> str:
+    """Title, what was held fixed, data and policies, and what the intervals are."""
+    metrics = sorted({row["metric"] for row in rows})
+    metric: str = METRIC_TITLES.get(str(metrics[0]), str(metrics[0])) if len(metrics) == 1 else "Metrics"
+    if {row["label"] for row in rows} == {MACRO}:
+        metric = f"Macro {metric}" if metric.isupper() or metric[1:2].isdigit() else f"Macro {metric.lower()}"
+    sentences = [title.format(metric=metric) + "."]
+    fixed = constant(rows, shown)
+    words = [
+        f"{show(axis, fixed[axis])}{suffix}"
+        for axis, suffix in (
+            ("arch", ""),
+            ("init", " initialisation"),
+            ("mode", " fine-tuning"),
+            ("label_fraction", " of the labels"),
+        )
+        if fixed.get(axis) is not None
+    ]
+    if "label" in fixed and fixed["label"] != MACRO:
+        words.insert(0, show("label", fixed["label"]))
+    if fixed.get("train_dataset") is not None:
+        words.append(f"trained on {fixed['train_dataset']}")
+    if words:
+        sentences.append("All cells: " + ", ".join(words) + ".")
+    sentences += [data_sentence(rows), interval_sentence(cells)]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def data_sentence(rows: Sequence[Row]) -> str:
+    """Test sets with their split schemes and label policies."""
+    found = sorted(
+        {(str(r["test_dataset"]), str(r["split_scheme"]), str(r["label_policy"])) for r in rows if r["test_dataset"]}
+    )
+    words = [
+        f"{dataset} ({'split ' + split if split != 'None' else 'split not recorded'}, "
+        f"{'label policy ' + policy if policy != 'None' else 'label policy not recorded'})"
+        for dataset, split, policy in found
+    ]
+    if not words:
+        return ""
+    return f"Test set{'' if len(words) == 1 else 's'}: {listing(words)}."
+
+
+def interval_sentence(cells: Sequence[Cell]) -> str:
+    """What stands in the brackets, and over how many seeds."""
+    cells = [cell for cell in cells if cell.value is not None and cell.text is None]
+    kinds = {cell.interval for cell in cells if cell.interval}
+    counts = sorted({cell.n for cell in cells})
+    seeds = (f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}") if counts else ""
+    if kinds == {"seeds"}:
+        return f"Mean over seeds ({seeds}) with its 95 % t interval."
+    if kinds == {"patients"}:
+        return "One seed; 95 % interval by bootstrap over test patients, which does not include the spread over seeds."
+    if kinds:
+        return (
+            f"Mean over seeds ({seeds}) with its 95 % t interval; {SINGLE_SEED_MARK} one seed, 95 % interval by"
+            " bootstrap over test patients."
+        )
+    return f"Mean over seeds ({seeds}), no interval." if counts and counts[-1] > 1 else "One seed, no interval."
+
+
+def notes_of(
+    rows: Sequence[Row], grid: Sequence[Sequence[Cell | None]], verdict: Verdict | None, compare: str
+) -> tuple[str, ...]:
+    """How bold was decided, gaps, labels left out of means, unequal labelled subsets."""
+    notes = [verdict_note(verdict, compare)] if verdict is not None else ["No tests were asked for; nothing is bold."]
+    cells = [cell for line in grid for cell in line]
+    if missing := sum(cell is None for cell in cells):
+        notes.append(f"\u2013: no finished run ({count(missing, 'cell')}).")
+    held = [cell for cell in cells if cell is not None]
+    if any(cell.value is None for cell in held):
+        notes.append("undefined: the test set lacks a class, or nothing was called positive.")
+    if partial := sum(0 < cell.n < len(cell.rows) for cell in held):
+        notes.append(f"{count(partial, 'cell')} average only the seeds for which the value is defined.")
+    notes += macro_notes(rows)
+    hashes: dict[tuple[object, ...], set[object]] = {}
+    for row in rows:
+        if row["fraction_hash"] is not None:
+            key = (row["train_dataset"], row["label_fraction"], row["seed"])
+            hashes.setdefault(key, set()).add(row["fraction_hash"])
+    if any(len(values) > 1 for values in hashes.values()):
+        notes.append("Caution: runs of one seed and label fraction did not see the same labelled images.")
+    return tuple(notes)
+
+
+def macro_notes(rows: Sequence[Row]) -> list[str]:
+    """Over how many labels a macro mean goes."""
+    macro = [row for row in rows if row["label"] == MACRO and row["n_labels"] is not None]
+    if not macro:
+        return []
+    sizes = sorted({row["n_labels"] for row in macro})
+    left = max(row["n_labels_undefined"] or 0 for row in macro)
+    text = f"Macro: mean over {count(sizes[0], 'label') if len(sizes) == 1 else f'{sizes[0]} to {sizes[-1]} labels'}"
+    return [text + (f"; up to {left} without both classes or undefined are left out." if left else ".")]
+
+
+def verdict_note(verdict: Verdict, compare: str) -> str:
+    """How bold was decided."""
+    reasons = f" Not tested: {listing(list(verdict.untested))}." if verdict.untested else ""
+    if not verdict.tested:
+        return (reasons.strip() or "Nothing to compare.") + " Nothing is bold."
+    how = f"{listing(list(verdict.methods))}, Holm-corrected over {count(verdict.tested, 'comparison')}, p < {ALPHA:g}"
+    where = "row" if compare == "row" else "column on one test set"
+    if verdict.best:
+        return f"Bold: better than every other cell of its {where} ({how}).{reasons}"
+    return f"Nothing is bold: no best value is told from all others of its {where} ({how}).{reasons}"

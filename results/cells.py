@@ -1,0 +1,114 @@
+"""Cells of a table: the runs that differ in their seed only, as a mean with an interval."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from results.errors import InputError
+from results.metrics import METRICS
+from results.run import Run
+from results.select import Row
+from results.stats import seed_interval
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One cell, as numbers."""
+
+    value: float | None = None
+    """Mean over seeds; None when undefined."""
+    low: float | None = None
+    """Lower end of the 95 % interval."""
+    high: float | None = None
+    """Upper end."""
+    n: int = 0
+    """Runs (seeds) in the mean."""
+    interval: str | None = None
+    """`seeds` (Student's t over seeds), `patients` (bootstrap, one run), or None without one."""
+    best: bool = False
+    """Whether the paired tests call it better than all it was compared with."""
+    text: str | None = None
+    """What to print instead of the numbers."""
+    rows: tuple[Row, ...] = dataclasses.field(default=(), repr=False)
+    """The result rows it is made of, by seed."""
+
+
+def gather(
+    rows: Sequence[Row], down: Sequence[str], across: Sequence[str], allow_duplicates: bool = False
+) -> dict[tuple[tuple[Any, ...], tuple[Any, ...]], Cell]:
+    """Cells by (row key, column key).
+
+    Raises:
+        InputError: two runs of one seed in a cell, unless allowed.
+    """
+    groups: dict[tuple[tuple[Any, ...], tuple[Any, ...]], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[tuple(row[axis] for axis in down), tuple(row[axis] for axis in across)].append(row)
+    return {key: summarise(group, allow_duplicates) for key, group in groups.items()}
+
+
+def summarise(group: Sequence[Row], allow_duplicates: bool = False) -> Cell:
+    """One cell of runs that differ in their seed."""
+    group = sorted(group, key=lambda row: (row["seed"] is None, row["seed"] or 0, str(row["run"])))
+    if not allow_duplicates:
+        _refuse_duplicates(group)
+    defined = [row for row in group if row["value"] is not None]
+    values = [row["value"] for row in defined]
+    if not values:
+        return Cell(n=0, rows=tuple(group))
+    low, high, interval = None, None, None
+    if len(values) > 1:
+        (low, high), interval = seed_interval(values), "seeds"
+        if defined[0]["metric"] in METRICS:  # all of them lie in [0, 1]; Student's t does not know
+            low, high = max(low, 0.0), min(high, 1.0)
+    elif defined[0]["ci_low"] is not None:
+        low, high, interval = defined[0]["ci_low"], defined[0]["ci_high"], "patients"
+    return Cell(
+        value=sum(values) / len(values), low=low, high=high, n=len(values), interval=interval, rows=tuple(group)
+    )
+
+
+def _refuse_duplicates(group: Sequence[Row]) -> None:
+    seen: dict[Any, Row] = {}
+    for row in group:
+        first = seen.setdefault(row["seed"], row)
+        if first is not row:
+            raise InputError(
+                f"two runs share seed {row['seed']} in one cell: {first['run']} and {row['run']}"
+                f" ({_differences(first, row)}); choose with --where, or ask for both with --allow seeds"
+            )
+
+
+def _differences(first: Row, second: Row) -> str:
+    """What tells two runs apart that a table cannot."""
+    for axis in ("n_labelled", "fraction_hash", "git_commit"):
+        if first[axis] != second[axis]:
+            return f"they differ in {axis}: {first[axis]} and {second[axis]}"
+    configs = [config_of(row) for row in (first, second)]
+    names = sorted(set(configs[0]) | set(configs[1]))
+    differ = [name for name in names if configs[0].get(name) != configs[1].get(name)]
+    if differ:
+        return "their config.toml differ in " + ", ".join(
+            f"{name} ({configs[0].get(name)} and {configs[1].get(name)})" for name in differ[:3]
+        )
+    return f"signatures {first['signature']} and {second['signature']}"
+
+
+def config_of(row: Row) -> dict[str, Any]:
+    """The run's configuration by dotted name; empty when its folder is gone."""
+    try:
+        return flat(Run(Path(str(row["source"])).parent.parent).read_config())
+    except InputError:
+        return {}
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as dotted names."""
+    out: dict[str, Any] = {}
+    for key, value in config.items():
+        out |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return out

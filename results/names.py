@@ -1,0 +1,84 @@
+"""How columns, metrics and values are spelled for a reader, and in which order they stand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+METRIC_TITLES = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "precision": "Precision",
+    "recall": "Sensitivity",
+    "specificity": "Specificity",
+    "f1": "F1",
+    "brier": "Brier score",
+    "ece": "ECE",
+    "tp": "True positives",
+    "fp": "False positives",
+    "tn": "True negatives",
+    "fn": "False negatives",
+}
+LOWER_IS_BETTER = {"brier", "ece", "fp", "fn"}
+
+AXIS_TITLES = {
+    "test_dataset": "Test set",
+    "train_dataset": "Training set",
+    "split_scheme": "Split",
+    "label_policy": "Label policy",
+    "arch": "Architecture",
+    "init": "Initialisation",
+    "mode": "Mode",
+    "variant": "Variant",
+    "pretrain_dataset": "Pretraining set",
+    "label_fraction": "Labels",
+    "label": "Pathology",
+    "metric": "Metric",
+    "seed": "Seed",
+}
+AXES = tuple(name for name in AXIS_TITLES if name != "seed")
+"""Columns that tell cells apart; only the seed varies inside one."""
+
+_INIT_ORDER = ("scratch", "imagenet")
+FULL_RECIPE = "full recipe"
+
+
+def show(axis: str, value: Any) -> str:
+    """A value as a table prints it."""
+    if axis == "variant":
+        return FULL_RECIPE if value is None else str(value)
+    if value is None:
+        return "none" if axis == "pretrain_dataset" else "not recorded"
+    if axis == "label_fraction":
+        return f"{100 * value:.6g} %"
+    if axis == "label":
+        return "Macro mean" if value == "macro" else str(value).replace("_", " ").capitalize()
+    if axis == "metric":
+        return METRIC_TITLES.get(value, str(value))
+    if axis == "init":
+        return {"imagenet": "ImageNet", "scratch": "Scratch"}.get(value, str(value))
+    return str(value)
+
+
+def sort_key(axis: str, value: Any) -> tuple[Any, ...]:
+    """Order of an axis: numbers by size, scratch and ImageNet first, the macro mean last, the full recipe first."""
+    if value is None:
+        return (0, 0, "")
+    if isinstance(value, (int, float)):
+        return (1, value, "")
+    if axis == "init" and value in _INIT_ORDER:
+        return (1, _INIT_ORDER.index(value), "")
+    if axis == "metric" and value in METRIC_TITLES:
+        return (1, list(METRIC_TITLES).index(value), "")
+    return (3 if axis == "label" and value == "macro" else 2, 0, str(value))
+
+
+def count(number: int, word: str) -> str:
+    """`1 seed`, `3 seeds`."""
+    return f"{number} {word}" + ("" if number == 1 else "s")
+
+
+def listing(words: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + f" and {words[-1]}"

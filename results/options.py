@@ -1,0 +1,53 @@
+"""What a user may choose about a table or figure."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+
+from results.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Choices; None or empty leaves each to the table's own default."""
+
+    metric: str | None = None
+    """Metric, e.g. auroc, auprc, balanced_accuracy."""
+    label: str | None = None
+    """Label, or macro."""
+    rows: tuple[str, ...] = ()
+    """Axes going down (names.AXES)."""
+    columns: tuple[str, ...] = ()
+    """Axes going across."""
+    where: tuple[str, ...] = ()
+    """Filters column=value[,value]."""
+    allow: tuple[str, ...] = ()
+    """Mixtures to accept: splits, policies, seeds."""
+    digits: int = 3
+    """Digits after the point."""
+    test: bool = True
+    """Whether to test and print the best in bold."""
+    n_boot: int = 2000
+    """Resamples of a paired bootstrap test."""
+    reference: str | None = None
+    """What an ablation compares with; None = the full recipe (no variant), or the named value of its axis."""
+    limit: int = 20
+    """Rows of a search table."""
+
+
+def words(text: str | None) -> tuple[str, ...]:
+    """`a,b` as ("a", "b")."""
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
+
+
+def filters(text: str | None) -> tuple[str, ...]:
+    """`mode=full seed=0,1` as ("mode=full", "seed=0,1"); quotes keep blanks together, as in a shell.
+
+    Raises:
+        InputError: a quote is not closed.
+    """
+    try:
+        return tuple(shlex.split(text or ""))
+    except ValueError as error:
+        raise InputError(f"--where {text}: {error}") from error

@@ -1,0 +1,245 @@
+"""The tables that are more than one metric laid out along two axes: ablation, peak accuracy, and the models' extras."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from results import stats
+from results.captions import caption_of, macro_notes, notes_of
+from results.cells import Cell, gather
+from results.compare import Comparer, judge
+from results.delong import Difference
+from results.errors import InputError
+from results.names import AXIS_TITLES, FULL_RECIPE, LOWER_IS_BETTER, METRIC_TITLES, listing, show, sort_key
+from results.options import Options
+from results.overview import validation_value
+from results.render import MISSING, Table
+from results.schema import MACRO
+from results.select import Choice, Row, choose, layout, varying
+
+
+def ablation(results: pa.Table, options: Options) -> Table:
+    """Each variant against the full recipe: its value, the difference with interval, and the corrected p."""
+    axis = options.rows[0] if options.rows else "variant"
+    metric, label = options.metric or "auroc", options.label or MACRO
+    rows = choose(results, Choice(metrics=(metric,), labels=(label,), where=options.where, allow=options.allow))
+    if len({row[axis] for row in rows}) < 2:
+        raise InputError(
+            f"nothing to compare: all results have {axis} = {show(axis, rows[0][axis])}; name another axis with --rows"
+        )
+    added = layout(rows, (axis,), (), chosen=False)[1]
+    cells = {key[0]: cell for key, cell in gather(rows, (*added, axis), (), "seeds" in options.allow).items()}
+    reference = _reference(rows, axis, options)
+    order = sorted(
+        cells,
+        key=lambda key: (
+            [sort_key(name, value) for name, value in zip(added, key, strict=False)],
+            key[-1] != reference,
+            sort_key(axis, key[-1]),
+        ),
+    )
+    comparer, differences = Comparer(n_boot=options.n_boot), {}
+    for key in order:
+        base = cells.get((*key[:-1], reference))
+        if key[-1] != reference and base is not None and options.test:
+            differences[key] = comparer.compare(cells[key], base)
+    tested = [key for key, outcome in differences.items() if isinstance(outcome, Difference)]
+    corrected = dict(zip(tested, stats.holm([differences[key].p for key in tested]), strict=True))
+    lines = []
+    for key in order:
+        outcome = differences.get(key)
+        base = cells.get((*key[:-1], reference))
+        lines.append((cells[key], *_effect(cells[key], base, outcome, corrected.get(key), key[-1] == reference)))
+    methods = sorted({differences[key].method for key in tested})
+    reasons = sorted({outcome for outcome in differences.values() if isinstance(outcome, str)})
+    note = f"Difference: variant minus {show(axis, reference)}, on the same test images"
+    note += f"; intervals and p by {listing(methods)}" if methods else ""
+    note += f", p Holm-corrected over {len(tested)}." if tested else "."
+    notes = [note, *([f"Not tested: {listing(reasons)}."] if reasons else []), *macro_notes(rows)]
+    return Table(
+        name="ablation",
+        caption=caption_of(
+            "{metric} of the full recipe and of variants of it", rows, (*added, axis), list(cells.values())
+        ),
+        notes=tuple(notes),
+        row_titles=tuple(AXIS_TITLES[name] for name in (*added, axis)),
+        row_names=tuple(
+            tuple(show(name, value) for name, value in zip((*added, axis), key, strict=True)) for key in order
+        ),
+        column_names=(METRIC_TITLES.get(metric, metric), "Difference", "p"),
+        cells=tuple(lines),
+        digits=options.digits,
+    )
+
+
+def _reference(rows: Sequence[Row], axis: str, options: Options) -> Any:
+    held = {row[axis] for row in rows}
+    if options.reference is None or options.reference == FULL_RECIPE:
+        if None in held:
+            return None
+        names = ", ".join(sorted(map(str, held)))
+        raise InputError(
+            f"no run is the full recipe ({axis} is always set: {names}); name one with --reference, or another axis"
+            " with --rows"
+        )
+    for value in held:
+        if options.reference in (str(value), show(axis, value)):
+            return value
+    raise InputError(f"--reference {options.reference}: {axis} has only {', '.join(sorted(map(str, held)))}")
+
+
+def _effect(
+    cell: Cell, base: Cell | None, outcome: Difference | str | None, p: float | None, is_reference: bool
+) -> tuple[Cell | None, Cell | None]:
+    """The cells `Difference` and `p` of an ablation row."""
+    if is_reference:
+        return Cell(text="reference"), Cell(text="")
+    if base is None or base.value is None or cell.value is None:
+        return None, None
+    if isinstance(outcome, Difference):
+        difference = Cell(
+            value=cell.value - base.value, low=outcome.low, high=outcome.high, n=cell.n, best=p is not None and p < 0.05
+        )
+        assert p is not None
+        return difference, Cell(text="< 0.001" if p < 0.001 else f"{p:.3f}")
+    return Cell(value=cell.value - base.value, n=cell.n), Cell(text="not tested")
+
+
+def peak_accuracy(results: pa.Table, options: Options) -> Table:
+    """The best setting of each initialisation for each pathology, chosen on validation, reported on test."""
+    metric = options.metric or "accuracy"
+    labels = (options.label,) if options.label else None
+    rows = choose(results, Choice(metrics=(metric,), labels=labels, where=options.where, allow=options.allow))
+    if labels is None:
+        rows = [row for row in rows if row["label"] != MACRO]
+    down, across = tuple(options.rows or ("init",)), ("label",)
+    if not options.rows and len({row["test_dataset"] for row in rows}) > 1:
+        down = ("test_dataset", *down)
+    free = [axis for axis in varying(rows, (*down, *across))]
+    candidates = gather(rows, down, (*across, *free), "seeds" in options.allow)
+    cells: dict[tuple[Any, Any], tuple[float, bool, Cell]] = {}
+    for (row_key, column_key), cell in candidates.items():
+        if cell.value is None:
+            continue
+        score = _on_validation(cell, metric)
+        merit = (-1 if metric in LOWER_IS_BETTER else 1) * cell.value if score is None else score
+        place = (row_key, column_key[: len(across)])
+        held = cells.get(place)
+        # A setting with validation scores is preferred to one that could only be chosen on test.
+        if held is None or (score is not None, merit) > (held[1], held[0]):
+            cells[place] = (merit, score is not None, cell)
+    row_keys = sorted(
+        {key for key, _ in cells}, key=lambda key: [sort_key(a, v) for a, v in zip(down, key, strict=True)]
+    )
+    columns = sorted({key for _, key in cells}, key=lambda key: sort_key("label", key[0]))
+    grid = [[cells[row, column][2] if (row, column) in cells else None for column in columns] for row in row_keys]
+    verdict = None
+    if options.test:
+        width = len(columns)
+        groups: dict[Any, list[tuple[int, Cell]]] = {}
+        for r, line in enumerate(grid):
+            for c, cell in enumerate(line):
+                if cell is not None:
+                    groups.setdefault((c, cell.rows[0]["test_dataset"]), []).append((r * width + c, cell))
+        verdict = judge(list(groups.values()), Comparer(n_boot=options.n_boot))
+        grid = [
+            [
+                dataclasses.replace(cell, best=True) if cell and r * width + c in verdict.best else cell
+                for c, cell in enumerate(line)
+            ]
+            for r, line in enumerate(grid)
+        ]
+    return Table(
+        name="peak-accuracy",
+        caption=caption_of(
+            "{metric} at each initialisation's best setting",
+            rows,
+            (*down, *across, *free),
+            [c[2] for c in cells.values()],
+        ),
+        notes=(_peak_note(free, cells), *notes_of(rows, grid, verdict, "column")),
+        row_titles=tuple(AXIS_TITLES[axis] for axis in down),
+        row_names=tuple(tuple(show(a, v) for a, v in zip(down, key, strict=True)) for key in row_keys),
+        column_title=AXIS_TITLES["label"],
+        column_names=tuple(show("label", key[0]) for key in columns),
+        cells=tuple(tuple(line) for line in grid),
+        digits=options.digits,
+    )
+
+
+def _peak_note(free: Sequence[str], cells: dict[tuple[Any, Any], tuple[float, bool, Cell]]) -> str:
+    if not free:
+        return "There is one setting per initialisation, so nothing was chosen."
+    among = listing([AXIS_TITLES[axis].lower() for axis in free])
+    on_test = sum(not chosen_on_val for _, chosen_on_val, _ in cells.values())
+    if not on_test:
+        return f"The setting ({among}) of each cell was chosen on validation images."
+    return (
+        f"Caution: the setting ({among}) of {on_test} of {len(cells)} cells was chosen on the test images, because the"
+        " predictions on validation were not found; those values are too good."
+    )
+
+
+def _on_validation(cell: Cell, metric: str) -> float | None:
+    """Mean over the cell's runs, lower-is-better metrics negated; None when one is not known."""
+    values = [validation_value(row, metric) for row in cell.rows]
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return None
+    return (-1 if metric in LOWER_IS_BETTER else 1) * sum(known) / len(known)
+
+
+def with_misses_and_size(
+    table: Table,
+    results: pa.Table,
+    rows: Sequence[Row],
+    down: Sequence[str],
+    row_keys: Sequence[tuple[Any, ...]],
+    options: Options,
+) -> Table:
+    """The models table with false negatives n/N (all labels together, or the chosen one) and parameters."""
+    where = (*options.where, f"label={options.label}") if options.label and options.label != MACRO else options.where
+    misses = choose(results, Choice(metrics=("fn",), where=where, allow=options.allow))
+    missed: dict[tuple[Any, ...], dict[str, list[int]]] = {}
+    for row in misses:
+        if row["value"] is not None:
+            runs = missed.setdefault(tuple(row[axis] for axis in down), {})
+            held = runs.setdefault(str(row["signature"]), [0, 0])
+            held[0] += int(row["value"])
+            held[1] += int(row["n_pos"])
+    sizes: dict[tuple[Any, ...], set[int]] = {}
+    for row in rows:
+        if row["n_parameters"] is not None:
+            sizes.setdefault(tuple(row[axis] for axis in down), set()).add(row["n_parameters"])
+    extra = [(_missed(missed.get(key)), _size(sizes.get(key))) for key in row_keys]
+    labels = {row["label"] for row in misses}
+    note = "False negatives: missed positives of all positives"
+    note += f", over {len(labels)} labels together" if len(labels) > 1 else ""
+    note += "; mean over seeds" if any(len(runs) > 1 for runs in missed.values()) else ""
+    return dataclasses.replace(
+        table,
+        column_title="",
+        column_names=(*table.column_names, "False negatives", "Parameters"),
+        cells=tuple((*line, *more) for line, more in zip(table.cells, extra, strict=True)),
+        notes=(*table.notes, f"{note}, at the threshold chosen on validation."),
+    )
+
+
+def _missed(runs: dict[str, list[int]] | None) -> Cell | None:
+    if not runs:
+        return None
+    positives = sorted({total for _, total in runs.values()})
+    mean = sum(count for count, _ in runs.values()) / len(runs)
+    number = f"{mean:.0f}" if mean == int(mean) else f"{mean:.1f}"
+    return Cell(value=mean, n=len(runs), text=f"{number}/{positives[0] if len(positives) == 1 else MISSING}")
+
+
+def _size(sizes: set[int] | None) -> Cell | None:
+    if not sizes or len(sizes) > 1:
+        return None
+    size = next(iter(sizes))
+    return Cell(value=float(size), n=1, text=f"{size / 1e6:.2f} M" if size >= 1e5 else str(size))

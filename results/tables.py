@@ -1,0 +1,166 @@
+"""The paper tables, each by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from results import overview, special
+from results.captions import caption_of, notes_of
+from results.cells import Cell, gather
+from results.compare import Comparer, Verdict, judge
+from results.errors import InputError
+from results.names import AXIS_TITLES, show, sort_key
+from results.options import Options
+from results.render import Table
+from results.schema import MACRO
+from results.select import Choice, Row, choose, layout
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A table that lays results out along axes."""
+
+    title: str
+    """Start of the caption; {metric} is filled in."""
+    rows: tuple[str, ...]
+    """Axes going down."""
+    columns: tuple[str, ...]
+    """Axes going across."""
+    metrics: tuple[str, ...] = ("auroc",)
+    """Metrics, when the user names none."""
+    labels: tuple[str, ...] | None = (MACRO,)
+    """Labels, when the user names none; None takes all."""
+    compare: str = "row"
+    """Whether the best cell is looked for along a row or down a column."""
+
+
+PRESETS = {
+    "label-efficiency": Preset(
+        title="{metric} by share of labels used and initialisation", rows=("label_fraction",), columns=("init",)
+    ),
+    "transfer": Preset(
+        title="{metric} when trained on one data set and tested on another",
+        rows=("pretrain_dataset", "init", "train_dataset"),
+        columns=("test_dataset",),
+        compare="column",
+    ),
+    "per-class": Preset(
+        title="{metric} per pathology and initialisation", rows=("label",), columns=("init",), labels=None
+    ),
+    "models": Preset(
+        title="Models compared",
+        rows=("arch", "init", "mode"),
+        columns=("metric",),
+        metrics=("balanced_accuracy", "recall", "specificity"),
+        compare="column",
+    ),
+}
+
+BUILDERS: dict[str, Callable[[pa.Table, Options], Table]] = {
+    "ablation": special.ablation,
+    "peak-accuracy": special.peak_accuracy,
+    "search": overview.search,
+    "cost": overview.cost,
+}
+
+NAMES = ("label-efficiency", "transfer", "per-class", "ablation", "models", "peak-accuracy", "search", "cost")
+"""Every table, as `cxrdist table NAME` takes it."""
+
+
+def build(name: str, results: pa.Table, options: Options | None = None) -> Table:
+    """Make a table from collected results.
+
+    Args:
+        name: one of `NAMES`.
+        results: a table of `collect.COLLECTED`.
+        options: what the user asked for; None takes the table's own choices.
+
+    Raises:
+        InputError: an unknown name, no fitting results, results that may not be mixed, cells that are not one thing.
+    """
+    options = options or Options()
+    if name in BUILDERS:
+        return BUILDERS[name](results, options)
+    if name not in PRESETS:
+        raise InputError(f"unknown table {name!r}; there are {', '.join(NAMES)}")
+    return _pivot(name, PRESETS[name], results, options)
+
+
+def _pivot(name: str, preset: Preset, results: pa.Table, options: Options) -> Table:
+    metrics = (options.metric,) if options.metric else preset.metrics
+    labels = (options.label,) if options.label else preset.labels
+    rows = choose(results, Choice(metrics=metrics, labels=labels, where=options.where, allow=options.allow))
+    across = tuple(options.columns or preset.columns)
+    down, added = layout(rows, tuple(options.rows or preset.rows), across, chosen=bool(options.rows))
+    cells = gather(rows, down, across, "seeds" in options.allow)
+    row_keys = _sorted({key for key, _ in cells}, down)
+    column_keys = _sorted({key for _, key in cells}, across)
+    grid = [[cells.get((row, column)) for column in column_keys] for row in row_keys]
+    verdict = None
+    if options.test:
+        grid, verdict = _marked(grid, preset.compare, added, options)
+    table = Table(
+        name=name,
+        caption=caption_of(preset.title, rows, (*down, *across), [cell for line in grid for cell in line if cell]),
+        notes=notes_of(rows, grid, verdict, preset.compare),
+        row_titles=tuple(AXIS_TITLES[axis] for axis in down),
+        row_names=tuple(tuple(show(axis, value) for axis, value in zip(down, key, strict=True)) for key in row_keys),
+        column_title=" / ".join(AXIS_TITLES[axis] for axis in across),
+        column_names=tuple(
+            ", ".join(show(axis, value) for axis, value in zip(across, key, strict=True)) for key in column_keys
+        ),
+        cells=tuple(tuple(line) for line in grid),
+        digits=options.digits,
+    )
+    if name == "models" and not options.metric and not options.columns:
+        return special.with_misses_and_size(table, results, rows, down, row_keys, options)
+    return _with_counts(table, down, row_keys)
+
+
+def _sorted(keys: set[tuple[Any, ...]], axes: Sequence[str]) -> list[tuple[Any, ...]]:
+    return sorted(keys, key=lambda key: [sort_key(axis, value) for axis, value in zip(axes, key, strict=True)])
+
+
+def _marked(
+    grid: list[list[Cell | None]], compare: str, added: tuple[str, ...], options: Options
+) -> tuple[list[list[Cell | None]], Verdict]:
+    """The cells with the winners marked. Only cells on one test set, label, metric and added axis meet."""
+    groups: dict[tuple[Any, ...], list[tuple[int, Cell]]] = {}
+    width = len(grid[0])
+    for r, line in enumerate(grid):
+        for c, cell in enumerate(line):
+            if cell is not None:
+                row: Row = cell.rows[0]
+                same = tuple(row[axis] for axis in ("test_dataset", "label", "metric", *added))
+                groups.setdefault((r if compare == "row" else c, *same), []).append((r * width + c, cell))
+    verdict = judge(list(groups.values()), Comparer(n_boot=options.n_boot))
+    marked = [
+        [
+            dataclasses.replace(cell, best=True) if cell is not None and r * width + c in verdict.best else cell
+            for c, cell in enumerate(line)
+        ]
+        for r, line in enumerate(grid)
+    ]
+    return marked, verdict
+
+
+def _with_counts(table: Table, down: Sequence[str], keys: Sequence[tuple[Any, ...]]) -> Table:
+    """Say how many labelled images a fraction is, and how many positives a pathology has."""
+    for axis, column, title in (("label_fraction", "n_labelled", "Images"), ("label", "n_pos", "Positives")):
+        if axis not in down or down[-1] != axis:
+            continue
+        words = []
+        for line in table.cells:
+            held = {row[column] for cell in line if cell for row in cell.rows if row[column] is not None}
+            words.append("" if not held else f"{min(held)}" if len(held) == 1 else f"{min(held)}\u2013{max(held)}")
+        if any(words):
+            return dataclasses.replace(
+                table,
+                row_titles=(*table.row_titles, title),
+                row_names=tuple((*names, word) for names, word in zip(table.row_names, words, strict=True)),
+            )
+    return table
