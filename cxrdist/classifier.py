@@ -1,0 +1,213 @@
+"""Backbone and head as one model: made from an initialisation, frozen in parts, saved and loaded.
+
+Shapes: B images, S side in pixels, D features, L labels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from cxrdist import model
+from cxrdist.errors import FailedError, InputError
+from cxrdist.finetune_config import ClassifierHeadConfig, FinetuneConfig
+from cxrdist.heads import build_head
+from cxrdist.small_cnn import SmallCNN
+
+SMALL_CNN = "small_cnn"
+IMAGENET_GREY = (0.449, 0.226)
+"""Mean and standard deviation of ImageNet pixels, averaged over the colours, which imagenet weights expect."""
+
+
+class Classifier(nn.Module):
+    """Images (B, 1, S, S), normalised -> logits (B, L).
+
+    Attributes:
+        backbone: gives features (B, D).
+        head: features -> logits.
+        facts: arch, image_size, mean, std, stem, labels and head, as the model file carries them.
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, facts: dict[str, Any]):
+        super().__init__()
+        self.backbone, self.head, self.facts = backbone, head, facts
+        self._frozen: list[nn.Module] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits (B, L)."""
+        return self.head(self.backbone(images))
+
+    def train(self, on: bool = True) -> Classifier:
+        """As nn.Module; frozen parts stay in evaluation mode, so that their BatchNorm statistics do not move."""
+        super().train(on)
+        for part in self._frozen:
+            part.eval()
+        return self
+
+    def unfreeze(self, last: int | None) -> list[nn.Parameter]:
+        """Let gradients into the head and the last stages of the backbone.
+
+        Args:
+            last: stages counted from the output; 0 = the head alone, None = everything.
+
+        Returns:
+            The backbone's parameters that are trained now.
+
+        Raises:
+            InputError: the backbone has fewer stages.
+        """
+        groups = stages(self.backbone)
+        count = len(groups) if last is None else last
+        if count > len(groups):
+            arch = self.facts["arch"]
+            raise InputError(f"last_n {count}: {arch} has {len(groups)} stages; take fewer, or mode full")
+        trained = {name for group in groups[len(groups) - count :] for name in group}
+        for name, parameter in self.backbone.named_parameters():
+            parameter.requires_grad_(name in trained)
+        self._frozen = [self.backbone] if not trained else _still(self.backbone)
+        self.train(self.training)
+        return [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
+
+
+def _still(backbone: nn.Module) -> list[nn.Module]:
+    """Modules that own parameters, none of them trained."""
+    own = ((module, list(module.parameters(recurse=False))) for module in backbone.modules())
+    return [module for module, found in own if found and not any(p.requires_grad for p in found)]
+
+
+def stages(backbone: nn.Module) -> list[list[str]]:
+    """Names of the backbone's parameters by depth, from the input: for a resnet stem, layer1 .. layer4.
+
+    These are timm's coarse groups, as its layer-wise learning rates use them.
+    """
+    if isinstance(backbone, SmallCNN):
+        return backbone.stages()
+    from timm.models import group_parameters
+
+    groups = group_parameters(backbone, backbone.group_matcher(coarse=True))  # pyright: ignore[reportCallIssue]
+    return [names for _, names in sorted(groups.items())]
+
+
+def build(config: FinetuneConfig, labels: tuple[str, ...], pixel: tuple[float, float]) -> Classifier:
+    """The model of a resolved configuration at its first step.
+
+    In mode linear, scratch is one fixed random network (weights of seed 0), so that seeds vary what they vary for the
+    other encoders: the labels drawn and the head.
+
+    Args:
+        config: resolved, so that arch and image_size are set.
+        labels: the L labels.
+        pixel: mean and standard deviation of the training pixels in [0, 1], used unless the encoder brings its own.
+    """
+    assert config.arch is not None and config.image_size is not None
+    torch.manual_seed(0 if config.mode == "linear" else config.seed)
+    if config.arch == SMALL_CNN:
+        backbone, known = _small_cnn(config)
+    else:
+        backbone, known = model.load_init(config.init, config.arch, config.image_size, stem=config.stem)
+    mean, std = IMAGENET_GREY if config.init == "imagenet" else pixel
+    facts = {
+        "format": "cxrdist classifier 1",
+        "arch": config.arch,
+        "in_chans": 1,
+        "image_size": config.image_size,
+        "stem": known.get("stem", "standard"),
+        "stem_size": known.get("image_size", config.image_size),
+        "mean": float(known.get("mean", mean)),
+        "std": float(known.get("std", std)),
+        "labels": list(labels),
+        "head": dataclasses.asdict(config.head),
+    }
+    torch.manual_seed(config.seed)
+    head = build_head(config.head, int(backbone.num_features), len(labels))  # pyright: ignore[reportArgumentType]
+    return Classifier(backbone, head, facts)
+
+
+def _small_cnn(config: FinetuneConfig) -> tuple[nn.Module, dict[str, str]]:
+    if config.init != "scratch":
+        raise InputError(f"small_cnn starts from scratch only, not from init {config.init}")
+    return SmallCNN(), {}
+
+
+def save(path: Path, classifier: Classifier, **more: Any) -> None:
+    """Write backbone, head and facts as safetensors, complete or not at all."""
+    facts = classifier.facts | more
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    tensors = {name: value.detach().cpu().contiguous() for name, value in classifier.state_dict().items()}
+    try:
+        safetensors.torch.save_file(
+            tensors, temporary, {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()}
+        )
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise FailedError(f"{path} could not be written: {error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str]) -> Classifier:
+    """A fine-tuned model, in evaluation mode.
+
+    Args:
+        path: model.safetensors, or the run that holds it.
+
+    Raises:
+        InputError: no such file, or it is damaged or of something else.
+    """
+    file = Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
+    if not file.is_file():
+        raise InputError(f"{file} does not exist; give a finished fine-tuning run")
+    try:
+        with safetensors.safe_open(file, framework="pt") as opened:
+            raw = dict(opened.metadata() or {})
+        tensors = safetensors.torch.load_file(file)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"{file} is damaged or no safetensors file: {error}") from None
+    if not raw.get("format", "").startswith("cxrdist classifier"):
+        raise InputError(f"{file} is no fine-tuned model of cxrdist")
+    facts = {key: _value(text) for key, text in raw.items()}
+    if facts["arch"] == SMALL_CNN:
+        backbone: nn.Module = SmallCNN()
+    else:
+        size = facts["stem_size"] if facts["stem"] == "small" else facts["image_size"]
+        backbone = model.build_backbone(facts["arch"], int(size), stem=facts["stem"])
+    features = int(backbone.num_features)  # pyright: ignore[reportArgumentType]
+    head = build_head(ClassifierHeadConfig(**facts["head"]), features, len(facts["labels"]))
+    classifier = Classifier(backbone, head, facts)
+    try:
+        classifier.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(f"{file} does not fit its own description: {str(error).splitlines()[0]}") from None
+    return classifier.eval()
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def parameters(module: nn.Module) -> int:
+    """Number of trainable and frozen parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def split_decay(named: Iterator[tuple[str, nn.Parameter]]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Trained parameters with weight decay (matrices, filters) and without (biases, normalisation)."""
+    decayed, plain = [], []
+    for _, parameter in named:
+        if parameter.requires_grad:
+            (decayed if parameter.ndim > 1 else plain).append(parameter)
+    return decayed, plain

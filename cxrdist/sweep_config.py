@@ -1,0 +1,73 @@
+"""Configuration of a sweep: axes, what all cells share, which cells to keep, how to run them. Free of torch and ray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """A search over settings instead of a full grid; the choice is made on val only."""
+
+    method: Literal["none", "grid", "random", "asha"] = "none"
+    """none: every cell of the axes. grid: every combination of `space` within every cell. random: `samples` draws.
+    asha: as random, and trials that are behind on val stop early (Li et al. 2020, as Ray Tune implements it)."""
+    space: dict[str, Any] = field(default_factory=dict)
+    """Dotted key -> list of values, or for random and asha a table {low, high, log = true|false, integer = ...}."""
+    samples: int = 16
+    """Draws of random and asha for each cell of the axes."""
+    seed: int = 0
+    """Of the draws."""
+    grace: int = 2
+    """asha: looks at val before a trial may be stopped."""
+    reduction: int = 3
+    """asha: of this many trials one goes on, at each rung."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig:
+    """A grid of fine-tunings. Every combination of the axes is one cell, run once, whatever happens meanwhile."""
+
+    out: str
+    """Folder of the sweep; the same command again runs what is missing."""
+    axes: dict[str, Any] = field(default_factory=dict)
+    """Dotted key of the fine-tune configuration -> list of values. A value may be a table of several keys that belong
+    together, with an optional `name`; the axis may then have any name. `augment_without` lists augmentation parts to
+    switch off one at a time (nothing = the full recipe)."""
+    finetune: dict[str, Any] = field(default_factory=dict)
+    """What all cells share, as `cxrdist finetune` takes it."""
+    include: list[dict[str, Any]] | dict[str, Any] = field(default_factory=list)
+    """One or more tables of axis -> value(s); only cells that agree with at least one of them are kept."""
+    exclude: list[dict[str, Any]] | dict[str, Any] = field(default_factory=list)
+    """One or more tables of axis -> value(s); cells that agree with all of a table's entries are left out."""
+    search: SearchConfig = field(default_factory=SearchConfig)
+    """Hyper-parameter search within each cell."""
+    shards: list[str] | str | None = None
+    """Axis `shards`, in place of the spec's; one string may hold several with commas."""
+    init: list[str] | str | None = None
+    """Axis `init`, in place of the spec's."""
+    label_fraction: list[float] | float | str | None = None
+    """Axis `label_fraction`, in place of the spec's."""
+    mode: list[str] | str | None = None
+    """Axis `mode`, in place of the spec's."""
+    seed: list[int] | int | str | None = None
+    """Axis `seed`, in place of the spec's."""
+    cross_evaluate: bool = False
+    """True: every cell is also tested on the other shard sets of the axis, over the shared labels."""
+    trials: int | None = None
+    """Trials at a time on a machine; None = by its cores (CPU) or by its GPUs and `gpus_per_trial`."""
+    cpus_per_trial: int = 1
+    """Cores, and threads, of one trial."""
+    gpus_per_trial: float | None = None
+    """Share of a GPU that a trial takes; 0.25 puts four on one. None = one where there is a GPU, otherwise 0."""
+    device: str = "auto"
+    """auto, cpu or cuda, for all trials."""
+    retries: int = 2
+    """Attempts more, of a cell that fails."""
+    retry_failed: bool = False
+    """True: cells that failed for good in an earlier run of this sweep are tried again from the start."""
+    start_seconds: float = 120.0
+    """Time that Ray gets to start or to answer, after which the sweep stops with an error."""
+    dry_run: bool = False
+    """True: list the cells and the estimated cost, run nothing."""

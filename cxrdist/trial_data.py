@@ -1,0 +1,200 @@
+"""The samples and labels of one trial: which train samples its label fraction gives, what is masked, what is known.
+
+Shapes: n samples of a split, L labels.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxrdist.errors import InputError
+from cxrdist.finetune_config import FinetuneConfig, words
+from shards import ShardSet
+from shards.fractions import Manifest, fraction_manifest
+from shards.labels import NEGATIVE, NULL, POSITIVE, UNCERTAIN, choose, resolve
+
+log = logging.getLogger("cxrdist.finetune")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled samples of one split."""
+
+    shards: ShardSet
+    """The whole split."""
+    positions: np.ndarray
+    """Which of its samples are used, int64 (n,), ascending."""
+    y: np.ndarray
+    """float32 (n, L), 0 or 1."""
+    mask: np.ndarray
+    """bool (n, L), True where the label is known under the policy."""
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def name(self) -> str:
+        """train, val or test."""
+        return str(self.shards.split)
+
+    @property
+    def keys(self) -> np.ndarray:
+        """Keys of the samples, str (n,)."""
+        return self.shards.index.keys(self.shards.rows_at(self.positions))
+
+    @property
+    def patients(self) -> np.ndarray:
+        """Patient ids of the samples, str (n,)."""
+        return self.shards.index.patient_id(self.shards.rows_at(self.positions))
+
+
+@dataclass(frozen=True)
+class TrialData:
+    """Everything a trial learns from and is tested on."""
+
+    card: Any
+    """Card of the training shard set."""
+    labels: tuple[str, ...]
+    """The L labels."""
+    trainable: np.ndarray
+    """bool (L,): labels that have positives and negatives in the label fraction."""
+    manifest: Manifest
+    """The label fraction."""
+    train: Split
+    val: Split | None
+    test: Split
+
+
+ANY_FINDING = "any_finding"
+"""Derived label: some finding is positive, or no_finding is 0. Shard sets without a label in common share it."""
+
+NO_FINDINGS = ("no_finding", "support_devices")
+"""Labels that are no findings of a disease."""
+
+
+def choose_labels(shards: ShardSet, wanted: Sequence[str] | None, *, derived: bool = False) -> tuple[str, ...]:
+    """The labels asked for, or all labels of the card that are mentioned in this split.
+
+    Args:
+        shards: a split.
+        wanted: label names, any_finding among them if you like; None = all that are mentioned.
+        derived: with None, list any_finding too.
+
+    Raises:
+        InputError: a label that the shard set does not have, or none at all.
+    """
+    if wanted is None:
+        labels = tuple(name for name in shards.labels if (shards.index.label(name)[shards.rows] != NULL).any())
+        return (*labels, ANY_FINDING) if derived and labels else _some(shards, labels)
+    stored = [name for name in wanted if name != ANY_FINDING]
+    labels = choose(stored, shards.labels) if stored else ()
+    return _some(shards, (*labels, *(name for name in wanted if name == ANY_FINDING)))
+
+
+def _some(shards: ShardSet, labels: tuple[str, ...]) -> tuple[str, ...]:
+    if not labels:
+        raise InputError(f"{shards.path}: split {shards.split} has no labels; fine-tuning needs some")
+    return labels
+
+
+def load(config: FinetuneConfig) -> TrialData:
+    """Open the shard set of a resolved configuration and draw its label fraction.
+
+    Raises:
+        InputError: no such shard set, split or label; no label that can be learnt.
+    """
+    train = ShardSet(config.shards, "train")
+    labels = choose_labels(train, words(config.labels))
+    manifest = fraction_manifest(train.index, train.rows, config.label_fraction, config.seed, _strata(labels))
+    chosen = split_of(train, labels, config, manifest.rows)
+    known = chosen.mask.sum(0)
+    positives = (chosen.y * chosen.mask).sum(0)
+    trainable = (positives > 0) & (positives < known)
+    for label, good, count in zip(labels, trainable, positives, strict=True):
+        if not good:
+            what = "positives" if count == 0 else "negatives"
+            log.warning("label %s has no %s in this label fraction: its results are null", label, what)
+    if not trainable.any():
+        raise InputError(
+            f"{config.shards}: label_fraction {config.label_fraction} with seed {config.seed} gives {len(chosen)}"
+            f" images and no label with positives and negatives ({', '.join(labels)}); take a larger fraction"
+        )
+    return TrialData(
+        card=train.card,
+        labels=labels,
+        trainable=trainable,
+        manifest=manifest,
+        train=chosen,
+        val=_val(config, train, labels),
+        test=split_of(ShardSet(config.shards, "test"), labels, config),
+    )
+
+
+def _strata(labels: Sequence[str]) -> list[str] | None:
+    """Labels that a fraction is stratified by; any_finding asks for all."""
+    return None if ANY_FINDING in labels else list(labels)
+
+
+def _val(config: FinetuneConfig, train: ShardSet, labels: tuple[str, ...]) -> Split | None:
+    if "val" not in train.card.splits:
+        log.warning("%s has no val split: no early stopping, no thresholds", config.shards)
+        return None
+    val = ShardSet(config.shards, "val")
+    rows = None
+    if config.val_fraction_too:
+        rows = fraction_manifest(val.index, val.rows, config.label_fraction, config.seed, _strata(labels)).rows
+    return split_of(val, labels, config, rows)
+
+
+def split_of(shards: ShardSet, labels: Sequence[str], config: FinetuneConfig, rows: np.ndarray | None = None) -> Split:
+    """A split's samples under the configuration's label policy; `rows` of the index limit it."""
+    y, mask = resolve(
+        values_of(shards, labels, shards.rows if rows is None else rows),
+        _policy(config, labels),
+        config.blanks,
+        list(labels),
+    )
+    positions = np.arange(len(shards)) if rows is None else np.searchsorted(shards.rows, rows)
+    return Split(shards, positions, y, mask)
+
+
+def values_of(shards: ShardSet, labels: Sequence[str], rows: np.ndarray) -> np.ndarray:
+    """Stored labels of rows, int8 (n, L): 1, 0, -1 or NULL; any_finding is made from the others."""
+    out = np.empty((len(rows), len(labels)), np.int8)
+    for column, name in enumerate(labels):
+        out[:, column] = _any_finding(shards, rows) if name == ANY_FINDING else shards.index.label(name)[rows]
+    return out
+
+
+def _any_finding(shards: ShardSet, rows: np.ndarray) -> np.ndarray:
+    findings = shards.index.labels_matrix([name for name in shards.labels if name not in NO_FINDINGS], rows)
+    healthy = shards.index.label("no_finding")[rows] if "no_finding" in shards.labels else np.full(len(rows), NULL)
+    out = np.where((findings == NEGATIVE).any(1) | (healthy == POSITIVE), NEGATIVE, NULL)
+    out = np.where((findings == UNCERTAIN).any(1), UNCERTAIN, out)
+    return np.where((findings == POSITIVE).any(1) | (healthy == NEGATIVE), POSITIVE, out)
+
+
+def _policy(config: FinetuneConfig, labels: Sequence[str]) -> Any:
+    """The uncertainty policy for these labels: an evaluation on fewer labels drops the others' policies."""
+    if isinstance(config.uncertain, str):
+        return config.uncertain
+    return {name: policy for name, policy in config.uncertain.items() if name == "default" or name in labels}
+
+
+def policy_text(config: FinetuneConfig) -> str:
+    """The label policy on one line, as results carry it: uncertain/blanks."""
+    uncertain = config.uncertain
+    if not isinstance(uncertain, str):
+        uncertain = ",".join(f"{name}:{policy}" for name, policy in sorted(uncertain.items()))
+    return f"{uncertain}/{config.blanks}"
+
+
+def write_manifest(manifest: Manifest, path: Path) -> None:
+    """Keep the label fraction in the run."""
+    manifest.write(path)

@@ -1,0 +1,50 @@
+"""`cxrdist evaluate`: test a fine-tuned run on other shard sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+HELP = "Test a fine-tuned run on other shard sets, over the labels that both have, and add the numbers to the run."
+POSITIONALS = ("run",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Which run, and what to test it on."""
+
+    run: str
+    """A finished fine-tuning run."""
+    shards: list[str] | str
+    """Shard sets with a test split; one string may hold several with commas."""
+    uncertain: Literal["ones", "zeros", "ignore"] | dict[str, Literal["ones", "zeros", "ignore"]] | None = None
+    """What uncertain labels of the test set count as; None = the run's policy."""
+    blanks: Literal["zeros", "ignore"] | None = None
+    """What labels not mentioned count as; None = the run's policy."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+
+def run(config: Config) -> int:
+    """Test and print one line per label."""
+    from cxrdist.evaluate import evaluate
+    from cxrdist.finetune_config import words
+
+    rows = evaluate(
+        config.run,
+        words(config.shards) or [],
+        uncertain=config.uncertain,
+        blanks=config.blanks,
+        device=config.device,
+    )
+    print(f"{'test set':<20} {'label':<28} {'AUROC':>7}  {'95 % interval':<16} {'positive':>8} {'negative':>8}  policy")
+    for row in rows:
+        if row["metric"] != "auroc":
+            continue
+        value = "  null" if row["value"] is None else f"{row['value']:.4f}"
+        interval = "" if row["ci_low"] is None else f"{row['ci_low']:.4f}-{row['ci_high']:.4f}"
+        counts = " ".join(f"{'' if row.get(name) is None else row[name]:>8}" for name in ("n_pos", "n_neg"))
+        print(
+            f"{row['test_dataset']:<20} {row['label']:<28} {value:>7}  {interval:<16} {counts}  {row['label_policy']}"
+        )
+    return 0

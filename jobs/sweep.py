@@ -1,0 +1,29 @@
+"""`cxrdist sweep`: a grid of fine-tunings with Ray Tune."""
+
+from __future__ import annotations
+
+import sys
+
+from cxrdist.sweep_config import SweepConfig
+
+HELP = "Run a grid of fine-tunings with Ray Tune; the same command again runs what is missing."
+Config = SweepConfig
+
+
+def run(config: SweepConfig) -> int:
+    """Run what is missing; SIGTERM and a scheduler's USR1/USR2 end it as Ctrl-C does."""
+    import signal
+
+    from cxrdist import supervise
+
+    def stop(number: int, frame: object) -> None:
+        del frame
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, stop)
+    try:
+        return supervise.run(config)
+    except KeyboardInterrupt:
+        print(f"{config.out}: stopped; the same command goes on from what is complete", file=sys.stderr)
+        return 130
