@@ -82,10 +82,12 @@ def plan_medmnist(config: MedmnistConfig) -> Plan:
     """
     npz = find_npz(Path(config.src))
     try:
-        with np.load(npz, allow_pickle=False) as archive:
+        with open(npz, "rb") as file, np.load(file, allow_pickle=False) as archive:
             targets = {split: archive[f"{split}_labels"] for split in SPLITS}
         shapes = {split: _shape(npz, f"{split}_images.npy") for split in SPLITS}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{npz} is not a MedMNIST file ({' '.join(str(error).split())})") from error
     labels = _labels(npz, targets["train"])
     for split in SPLITS:

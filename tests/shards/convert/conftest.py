@@ -1,0 +1,88 @@
+"""Small published layouts of random pictures, and what the tests of the converters share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from shards.config import ConvertConfig, NihConfig
+from shards.converters import plan
+from shards.writer import convert
+
+NIH_2017 = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],"
+)
+
+
+def picture(seed: int, height: int = 40, width: int = 40) -> np.ndarray:
+    """A smooth random grey picture, uint8 (height, width)."""
+    rough = np.random.default_rng(seed).integers(0, 256, (5, 5)).astype(np.uint8)
+    return cv2.resize(rough, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def jpeg(pixels: np.ndarray) -> bytes:
+    return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 98])[1].tobytes()
+
+
+def write_nih(root: Path, patients: int = 6, each: int = 4, findings: Sequence[str] = ("No Finding",)) -> list[str]:
+    """An NIH folder in the 2017 spelling: the last third of the patients is test. Returns the image names."""
+    (root / "images_001" / "images").mkdir(parents=True)
+    lines, train, test = [NIH_2017], [], []
+    for patient in range(1, patients + 1):
+        for visit in range(each):
+            name = f"{patient:08d}_{visit:03d}.png"
+            finding = findings[(patient + visit) % len(findings)]
+            lines.append(f"{name},{finding},{visit},{patient:08d},058Y,M,PA,2682,2749,0.143,0.143,")
+            (test if patient > patients * 2 // 3 else train).append(name)
+            (root / "images_001" / "images" / name).write_bytes(png(picture(100 * patient + visit)))
+    (root / "Data_Entry_2017.csv").write_text("\n".join(lines) + "\n")
+    (root / "train_val_list.txt").write_text("\n".join(train))
+    (root / "test_list.txt").write_text("\n".join(test))
+    return train + test
+
+
+def make(config: ConvertConfig) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Convert; gives index, rejects and the lines told to the user."""
+    told: list[str] = []
+    convert(plan(config), config, say=told.append)
+    out = Path(config.out)
+    return pd.read_parquet(out / "index.parquet"), pd.read_parquet(out / "rejects.parquet"), told
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """sha256 of every file below a folder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def nih(tmp_path: Path) -> Path:
+    """An NIH folder of 24 pictures."""
+    write_nih(tmp_path / "nih")
+    return tmp_path / "nih"
+
+
+@pytest.fixture
+def nih_config(nih: Path, tmp_path: Path) -> Callable[..., NihConfig]:
+    """Makes a quick configuration for that folder."""
+
+    def build(out: str = "out", **changes: Any) -> NihConfig:
+        settings = {"src": str(nih), "out": str(tmp_path / out), "size": 32, "shard_size": 6, "workers": 1, **changes}
+        return NihConfig(**settings)
+
+    return build
