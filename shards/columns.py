@@ -59,6 +59,7 @@ def mapped(parquet: Path) -> tuple[dict, dict[str, np.ndarray]]:
     Raises:
         InputError: when no folder for them can be written.
     """
+    row_count(parquet)  # a missing or broken file is an error with its own words
     stat = parquet.stat()
     name = f".index-{LAYOUT}-{stat.st_size:x}-{stat.st_mtime_ns:x}"
     where = hashlib.sha256(str(parquet.resolve()).encode()).hexdigest()[:12]
@@ -69,11 +70,7 @@ def mapped(parquet: Path) -> tuple[dict, dict[str, np.ndarray]]:
     problems = []
     for folder in candidates:
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with locked(folder.with_name(f"{name}.lock"), _BUILD_WAIT_SECONDS):
-                if not folder.exists():
-                    _build(parquet, folder)
-            folder.with_name(f"{name}.lock").unlink(missing_ok=True)
+            _build_once(parquet, folder)
             return _load(folder)
         except OSError as error:
             problems.append(f"{folder.parent}: {error.strerror or error}")
@@ -90,6 +87,18 @@ def cache_root() -> Path:
 def _load(folder: Path) -> tuple[dict, dict[str, np.ndarray]]:
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     return meta, {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in meta["arrays"]}
+
+
+def _build_once(parquet: Path, folder: Path) -> None:
+    """Build unless another process does; the others wait for it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = folder.with_name(f"{folder.name}.lock")
+    try:
+        with locked(lock, _BUILD_WAIT_SECONDS):
+            if not folder.exists():
+                _build(parquet, folder)
+    finally:
+        lock.unlink(missing_ok=True)
 
 
 def _build(parquet: Path, folder: Path) -> None:

@@ -35,7 +35,7 @@ class Order:
         *,
         seed: int,
         global_batch: int,
-        shard_sizes: Sequence[int] | None = None,
+        shard_sizes: Sequence[int] | np.ndarray | None = None,
         window: int | None = None,
     ):
         """Fix the stream.

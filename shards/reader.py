@@ -102,7 +102,7 @@ class ShardSet(Dataset):
         rows = np.asarray(rows, dtype=np.int64)
         if rows.size and (rows.min() < 0 or rows.max() >= self.index.n):
             raise InputError(f"rows must be 0..{self.index.n - 1}, got {rows.min()}..{rows.max()}")
-        other = object.__new__(ShardSet)
+        other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._rows = rows
         return other

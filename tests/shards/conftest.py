@@ -50,7 +50,7 @@ def by_hand(
                     row["offset"] = tar.fileobj.tell() + 512  # type: ignore[union-attr]
                     row["size"] = len(data)
                     _add(tar, f"{key}.{ending}", data)
-                    labels = {label: rng.choice([1, 0, -1, None]) for label in LABELS}
+                    labels = {label: (1, 0, -1, None)[rng.integers(4)] for label in LABELS}
                     _add(tar, f"{key}.json", json.dumps(labels).encode())
                     row |= {"view": "PA", "sex": [None, "M", "F"][i % 3], "age": None if i % 4 == 0 else float(i)}
                     row |= {"height": height, "width": width, "source": f"{key}.png"}
