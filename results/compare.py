@@ -71,7 +71,7 @@ class Comparer:
         """The test predictions behind a row, or why there are none."""
         key = (str(row["source"]), str(row["test_dataset"]))
         if key not in self._panels:
-            self._panels[key] = _load(*key)
+            self._panels[key] = load_panel(*key)
         return self._panels[key]
 
     def _of_label(self, row: Row) -> np.ndarray:
@@ -109,7 +109,8 @@ class Comparer:
         return self._thresholds[source]
 
 
-def _load(source: str, dataset: str) -> Panel | str:
+def load_panel(source: str, dataset: str) -> Panel | str:
+    """The test predictions beside a metrics file, or why there are none."""
     path = predictions_beside(source)
     if path is None:
         return "predictions not found"

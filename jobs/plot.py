@@ -1,0 +1,62 @@
+"""`cxrdist plot`: a figure from collected results."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+HELP = "Make a figure from collected results."
+POSITIONALS = ("name", "inputs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Which figure, of which results."""
+
+    name: Literal[
+        "label-efficiency",
+        "data-scaling",
+        "per-class",
+        "roc",
+        "precision-recall",
+        "confusion",
+        "calibration",
+        "threshold-sweep",
+        "history",
+    ]
+    """The figure."""
+    inputs: list[str]
+    """A file from `cxrdist collect`; or runs, or folders of runs, which are collected on the fly."""
+    out: str | None = None
+    """File to write, ending in .png, .pdf or .svg; None = NAME.png here."""
+    metric: str | None = None
+    """Metric, for figures of metrics; None = auroc."""
+    label: str | None = None
+    """One label; None = macro, or all labels."""
+    where: str | None = None
+    """Filters with blanks between, e.g. "mode=full label_fraction=0.1"; a result must meet all. None = no filter."""
+    allow: str | None = None
+    """What is refused unless asked for: splits,policies (mixed ones),seeds (two runs of one seed in a cell)."""
+
+
+def run(config: Config) -> None:
+    """Draw the figure, write it, print its caption."""
+    from pathlib import Path
+
+    from results.collect import open_results
+    from results.errors import InputError
+    from results.figures import draw
+    from results.options import Options, filters, words
+    from results.style import FORMATS, save
+
+    out = Path(config.out or f"{config.name}.png")
+    if out.suffix.removeprefix(".").lower() not in FORMATS:
+        raise InputError(f"--out {out} must end in one of {', '.join('.' + form for form in FORMATS)}")
+    results, warnings = open_results(config.inputs)
+    if warnings:
+        print(f"note: {warnings[0]}" + (f" (and {len(warnings) - 1} more)" if warnings[1:] else ""), file=sys.stderr)
+    options = Options(metric=config.metric, label=config.label, where=filters(config.where), allow=words(config.allow))
+    drawing = draw(config.name, results, options)
+    save(drawing.figure, out)
+    print(f"{out}: {drawing.caption}")

@@ -1,0 +1,169 @@
+"""Figures of the metrics themselves: curves over the amount of labels, bars per pathology."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from results.captions import caption_of
+from results.cells import Cell, gather
+from results.errors import InputError
+from results.names import METRIC_TITLES, show, sort_key
+from results.options import Options
+from results.schema import MACRO
+from results.select import Choice, Row, choose, layout
+from results.style import COLOURS, HATCHES, Drawing, canvas, legend_below, look
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MAX_PANELS = 24
+
+
+def label_efficiency(results: pa.Table, options: Options) -> Drawing:
+    """Metric over the share of labels, one line per initialisation, one panel per test set and setting."""
+    return _over_labels("label-efficiency", results, options, "label_fraction")
+
+
+def data_scaling(results: pa.Table, options: Options) -> Drawing:
+    """Metric over the number of labelled images, one line per initialisation."""
+    return _over_labels("data-scaling", results, options, "n_labelled")
+
+
+def _over_labels(name: str, results: pa.Table, options: Options, x_axis: str) -> Drawing:
+    metric, rows = _rows(results, options, (options.label or MACRO,))
+    down, _ = layout(rows, ("label_fraction",), ("init",), chosen=False)
+    panel_axes = tuple(axis for axis in down if axis != "label_fraction")
+    cells = gather(rows, panel_axes, ("init", "label_fraction"), "seeds" in options.allow)
+    panels = _sorted({key for key, _ in cells}, panel_axes)
+    inits = sorted({key[0] for _, key in cells}, key=lambda value: sort_key("init", value))
+    figure, axes = canvas(_panel_count(panels))
+    for axis, panel in zip(axes, panels, strict=True):
+        for place, init in enumerate(inits):
+            fractions = sorted(key[1] for row, key in cells if row == panel and key[0] == init and key[1] is not None)
+            line = [cells[panel, (init, fraction)] for fraction in fractions]
+            xs = fractions if x_axis == "label_fraction" else [_labelled(cell) for cell in line]
+            points = [(x, cell) for x, cell in zip(xs, line, strict=True) if x and cell.value is not None]
+            _line_with_band(axis, points, place, show("init", init))
+        axis.set_title(", ".join(show(a, v) for a, v in zip(panel_axes, panel, strict=True)))
+        axis.set_xscale("log")
+        if x_axis == "label_fraction":
+            ticks = sorted({row["label_fraction"] for row in rows if row["label_fraction"]})
+            axis.set_xticks(ticks, [show("label_fraction", tick) for tick in ticks])
+            axis.minorticks_off()
+        axis.set_xlabel("Labels used" if x_axis == "label_fraction" else "Labelled training images")
+        axis.set_ylabel(METRIC_TITLES.get(metric, metric))
+    _common_range(axes, [row["value"] for row in rows if row["value"] is not None])
+    legend_below(figure, axes)
+    noun = "share of labels used" if x_axis == "label_fraction" else "number of labelled images"
+    caption = caption_of(
+        "{metric} over the " + noun, rows, (*panel_axes, "init", "label_fraction"), list(cells.values())
+    )
+    return Drawing(
+        name=name, figure=figure, caption=f"{caption} Bands are the intervals, small dots the seeds; bands may be cut."
+    )
+
+
+def _line_with_band(axis: Axes, points: Sequence[tuple[float, Cell]], place: int, name: str) -> None:
+    if not points:
+        return
+    xs = [x for x, _ in points]
+    axis.plot(xs, [cell.value or 0.0 for _, cell in points], label=name, zorder=3, **look(place))
+    banded = [(x, cell.low, cell.high) for x, cell in points if cell.low is not None and cell.high is not None]
+    colour = COLOURS[place % len(COLOURS)]
+    if len(banded) > 1:
+        low, high = [item[1] for item in banded], [item[2] for item in banded]
+        axis.fill_between([item[0] for item in banded], low, high, color=colour, alpha=0.15, linewidth=0)
+    elif banded:
+        x, low, high = banded[0]
+        axis.vlines(x, low, high, color=colour)
+    for x, cell in points:
+        values = [row["value"] for row in cell.rows if row["value"] is not None]
+        if len(values) > 1:
+            axis.plot([x] * len(values), values, ".", color=colour, markersize=3, alpha=0.7, zorder=2)
+
+
+def _labelled(cell: Cell) -> float:
+    counts = [row["n_labelled"] for row in cell.rows if row["n_labelled"]]
+    return sum(counts) / len(counts) if counts else 0.0
+
+
+def _common_range(axes: Sequence[Axes], values: Sequence[float]) -> None:
+    """One scale for all panels, set by the values: the interval of two seeds would hide them."""
+    if values:
+        low, high = min(values), max(values)
+        margin = max(0.15 * (high - low), 0.01)
+        for axis in axes:
+            axis.set_ylim(max(low - margin, -0.02), min(high + margin, 1.02))
+
+
+def per_class(results: pa.Table, options: Options) -> Drawing:
+    """Bars per pathology, one per initialisation, with intervals."""
+    metric, rows = _rows(results, options, (options.label,) if options.label else None)
+    rows, note = largest_fraction(rows, options)
+    down, _ = layout(rows, ("label",), ("init",), chosen=False)
+    panel_axes = tuple(axis for axis in down if axis != "label")
+    cells = gather(rows, panel_axes, ("label", "init"), "seeds" in options.allow)
+    panels = _sorted({key for key, _ in cells}, panel_axes)
+    labels = sorted({key[0] for _, key in cells}, key=lambda value: sort_key("label", value))
+    inits = sorted({key[1] for _, key in cells}, key=lambda value: sort_key("init", value))
+    _panel_count(panels)
+    figure, axes = canvas(len(panels), width=4.2, height=0.7 + len(labels) * (0.14 * len(inits) + 0.12), across=2)
+    thickness = 0.8 / len(inits)
+    for axis, panel in zip(axes, panels, strict=True):
+        for place, init in enumerate(inits):
+            held = [(i, cells.get((panel, (label, init)))) for i, label in enumerate(labels)]
+            bars = [(i, cell) for i, cell in held if cell is not None and cell.value is not None]
+            ys = [i + (place - (len(inits) - 1) / 2) * thickness for i, _ in bars]
+            axis.barh(
+                ys,
+                [cell.value or 0.0 for _, cell in bars],
+                height=thickness * 0.9,
+                color=COLOURS[place % 7],
+                hatch=HATCHES[place % 7],
+                edgecolor="white",
+                linewidth=0.4,
+                label=show("init", init),
+            )
+            for y, (_, cell) in zip(ys, bars, strict=True):
+                if cell.low is not None and cell.high is not None:
+                    axis.hlines(y, cell.low, cell.high, color="black", linewidth=0.9)
+        axis.set_yticks(range(len(labels)), [show("label", label) for label in labels])
+        axis.invert_yaxis()
+        axis.grid(visible=False, axis="y")
+        axis.set_xlim(0.0, 1.0)
+        if metric in ("auroc", "balanced_accuracy"):
+            axis.axvline(0.5, color="#666666", linewidth=0.8, linestyle=":")
+        axis.set_xlabel(METRIC_TITLES.get(metric, metric))
+        axis.set_title(", ".join(show(a, v) for a, v in zip(panel_axes, panel, strict=True)))
+    legend_below(figure, axes)
+    caption = caption_of("{metric} per pathology", rows, (*panel_axes, "init", "label"), list(cells.values()))
+    return Drawing(name="per-class", figure=figure, caption=f"{caption}{note} Lines are the intervals.")
+
+
+def largest_fraction(rows: list[Row], options: Options) -> tuple[list[Row], str]:
+    """The rows of the largest label fraction, and a sentence that says so, unless the user chose one."""
+    fractions = {row["label_fraction"] for row in rows if row["label_fraction"] is not None}
+    if len(fractions) < 2 or any(text.startswith("label_fraction=") for text in options.where):
+        return rows, ""
+    top = max(fractions)
+    note = f" Only the largest share of labels ({show('label_fraction', top)}) is shown."
+    return [row for row in rows if row["label_fraction"] == top], note
+
+
+def _rows(results: pa.Table, options: Options, labels: tuple[str, ...] | None) -> tuple[str, list[Row]]:
+    metric = options.metric or "auroc"
+    choice = Choice(metrics=(metric,), labels=labels, where=options.where, allow=options.allow)
+    return metric, choose(results, choice)
+
+
+def _panel_count(panels: Sequence[Any]) -> int:
+    if len(panels) > MAX_PANELS:
+        raise InputError(f"that would be {len(panels)} panels; choose with --where (at most {MAX_PANELS})")
+    return len(panels)
+
+
+def _sorted(keys: set[tuple[Any, ...]], axes: Sequence[str]) -> list[tuple[Any, ...]]:
+    return sorted(keys, key=lambda key: [sort_key(axis, value) for axis, value in zip(axes, key, strict=True)])

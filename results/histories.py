@@ -1,0 +1,71 @@
+"""The figure of training: what runs logged, step by step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from results.errors import InputError
+from results.names import count, show
+from results.options import Options
+from results.run import Run
+from results.select import Choice, choose
+from results.style import COLOURS, Drawing, canvas, legend_below, look
+
+SKIPPED = {"step", "time", "epoch"}
+MAX_RUNS = 60
+
+
+def history(results: pa.Table, options: Options) -> Drawing:
+    """Every number that runs logged over steps, one panel each; one colour per initialisation, one line per run."""
+    runs = _runs(results, options)
+    logs = [(name, log) for name, folder in runs.items() for log in [_columns(Run(folder[1]))] if log]
+    names = {folder: name for folder, (name, _) in runs.items()}
+    if not logs:
+        raise InputError("none of the chosen runs has a readable metrics.jsonl")
+    keys = sorted({key for _, log in logs for key in log}, key=lambda key: ("loss" not in key, key))[:12]
+    groups = list(dict.fromkeys(names[folder] for folder, _ in logs))
+    figure, axes = canvas(len(keys), width=3.1, height=2.3)
+    for axis, key in zip(axes, keys, strict=True):
+        for folder, log in logs:
+            if key in log:
+                place = groups.index(names[folder])
+                steps, values = zip(*log[key], strict=True)
+                style = look(place, mark="." if len(steps) == 1 else "")
+                axis.plot(steps, values, label=names[folder], alpha=0.8, linewidth=1.0, **style)
+        axis.set(xlabel="Step", title=key)
+    legend_below(figure, axes)
+    left = f" The first {MAX_RUNS} runs." if len(runs) == MAX_RUNS else ""
+    caption = f"What {count(len(logs), 'run')} logged during training, one line per run.{left}"
+    return Drawing(name="history", figure=figure, caption=caption)
+
+
+def _runs(results: pa.Table, options: Options) -> dict[str, tuple[str, Path]]:
+    """Run folder -> (group's name, folder), pretraining runs too unless the user filtered."""
+    chosen: list[dict[str, Any]] = choose(
+        results, Choice(where=options.where, allow=("splits", "policies", *options.allow))
+    )
+    if not options.where:
+        chosen += [row for row in results.to_pylist() if row["job"] == "pretrain"]
+    found: dict[str, tuple[str, Path]] = {}
+    for row in chosen:
+        source = Path(str(row["source"]))
+        folder = source.parent if source.name == "run.json" else source.parent.parent
+        if folder.joinpath("metrics.jsonl").is_file():
+            name = "Pretraining" if row["job"] == "pretrain" else show("init", row["init"])
+            found.setdefault(str(folder), (name, folder))
+    if len({name for name, _ in found.values()}) > len(COLOURS):
+        raise InputError("too many initialisations to tell apart; choose with --where")
+    return dict(list(found.items())[:MAX_RUNS])
+
+
+def _columns(run: Run) -> dict[str, list[tuple[int, float]]]:
+    """Logged numbers by name: (step, value) pairs."""
+    out: dict[str, list[tuple[int, float]]] = {}
+    for row in run.read_log():
+        for key, value in row.items():
+            if key not in SKIPPED and isinstance(value, (int, float)) and not isinstance(value, bool):
+                out.setdefault(key, []).append((row["step"], value))
+    return out

@@ -1,0 +1,119 @@
+"""How figures look: colours for colour-blind readers (Okabe and Ito 2008), told apart in grey by line and mark too."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from results import atomic
+from results.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2)), "-")
+MARKS = ("o", "s", "^", "D", "v", "P", "X")
+HATCHES = ("", "///", "...", "xx", "\\\\\\", "++", "oo")
+
+FORMATS = ("png", "pdf", "svg")
+
+_RC: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "cxrdist",
+    "savefig.facecolor": "white",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """A figure and what a reader must know to read it."""
+
+    name: str
+    """The name it is asked for by."""
+    figure: Figure
+    """The matplotlib figure."""
+    caption: str
+    """What it shows, on which data, with which bands."""
+
+
+def look(place: int, mark: str | None = None) -> dict[str, Any]:
+    """Colour, line and mark of the series at `place`; `mark` replaces its own."""
+    marker = MARKS[place % 7] if mark is None else mark
+    return {"color": COLOURS[place % 7], "linestyle": LINES[place % 7], "marker": marker}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """The house style, for drawing and for saving."""
+    import matplotlib
+
+    with matplotlib.rc_context(_RC):
+        yield
+
+
+def canvas(count: int, *, width: float = 3.3, height: float = 2.7, across: int = 3) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` panels, at most `across` side by side; widths and heights in inches per panel."""
+    from matplotlib.figure import Figure
+
+    columns = min(across, count)
+    lines = -(-count // columns)
+    figure = Figure(figsize=(max(width * columns, 4.2), height * lines + 0.35), layout="constrained")
+    axes = [figure.add_subplot(lines, columns, place + 1) for place in range(count)]
+    return figure, axes
+
+
+def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
+    """One legend for all panels, without repeats."""
+    entries: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    if entries:
+        columns = max(1, min(4, len(entries), int(figure.get_figwidth() * 14 / (max(map(len, entries)) + 8))))
+        figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
+
+
+def encode(figure: Figure, form: str) -> bytes:
+    """The figure as PNG (300 dots per inch), PDF or SVG; equal figures give equal bytes.
+
+    Raises:
+        InputError: another format.
+    """
+    if form not in FORMATS:
+        raise InputError(f"cannot write .{form} figures; there are {', '.join(FORMATS)}")
+    stamp: dict[str, Any] = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[form]
+    out = io.BytesIO()
+    with styled():
+        figure.savefig(out, format=form, dpi=300 if form == "png" else 72, metadata=stamp)
+    return out.getvalue()
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure in the format that the file's name ends in.
+
+    Raises:
+        InputError: another format, or the file cannot be written.
+    """
+    atomic.write_bytes(path, encode(figure, path.suffix.removeprefix(".").lower()))
