@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from shards import InputError, read_card
+from shards.config import CsvConfig
+from tests.shards.convert.conftest import jpeg, make, picture, png
+from tests.shards.convert.test_dicom import TWELVE, dicom
+
+
+def write_table(root: Path, lines: list[str], files: dict[str, bytes]) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "table.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for name, data in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+
+
+def config(root: Path, **changes) -> CsvConfig:
+    settings = {"src": str(root), "out": str(root.parent / "out"), "table": "table.csv", "size": 32, "workers": 1}
+    return CsvConfig(**(settings | changes))
+
+
+MIXED = {
+    "a/one.png": png(picture(1)),
+    "a/two.jpg": jpeg(picture(2)),
+    "three.tiff": cv2.imencode(".tiff", picture(3))[1].tobytes(),
+    "four.dcm": dicom(TWELVE),
+    "five": dicom(TWELVE),
+}
+
+
+def test_png_jpeg_tiff_and_dicom_of_one_table_become_samples(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    rows = [f"{name},p{n},1,-1" for n, name in enumerate(MIXED)]
+    write_table(root, ["path,who,Effusion,Edema", *rows], MIXED)
+    index, rejects, _ = make(config(root, patient_column="who", name="ours"))
+    assert len(index) == 5 and len(rejects) == 0
+    assert read_card(tmp_path / "out").name == "ours"
+    assert (index.label_pleural_effusion == 1).all() and (index.label_edema == -1).all()
+    assert set(index.patient_id) == {f"p{n}" for n in range(5)}
+
+
+def test_columns_are_mapped_as_the_user_says(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    lines = [
+        "file;".replace(";", ",") + "fold,proj,gender,years,TB,Other",
+        "x.png,valid,pa,Female,031Y,1,",
+        "y.png,TEST,lat,m,4M,0,-1",
+    ]
+    write_table(root, lines, {"x.png": png(picture(1)), "y.png": png(picture(2))})
+    options = {"path_column": "file", "split_column": "fold", "view_column": "proj", "sex_column": "gender"}
+    options |= {"age_column": "years", "labels": {"TB": "tuberculosis", "Other": "lung lesion"}}
+    index = make(config(root, **options))[0].set_index("source")
+    assert index.split.to_dict() == {"x.png": "val", "y.png": "test"}
+    assert index["view"].to_dict() == {"x.png": "PA", "y.png": "LATERAL"}
+    assert index.sex.to_dict() == {"x.png": "F", "y.png": "M"}
+    assert index.age["x.png"] == 31 and index.age["y.png"] == pytest.approx(1 / 3)
+    assert index.label_tuberculosis.to_dict() == {"x.png": 1, "y.png": 0}
+    assert pd.isna(index.label_lung_lesion["x.png"]) and index.label_lung_lesion["y.png"] == -1
+    assert read_card(tmp_path / "out").split_scheme == "list"
+
+
+def test_findings_in_one_column_are_spread_over_labels(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    lines = ["path,found", "x.png,Mass; TB", "y.png,", "z.png,Infiltrate"]
+    write_table(root, lines, {name: png(picture(1)) for name in ("x.png", "y.png", "z.png")})
+    with pytest.raises(InputError, match=r"line 2: unknown label 'TB'.*--labels"):
+        make(config(root, findings_column="found", separator=";"))
+    index = make(config(root, findings_column="found", separator=";", labels={"TB": "tuberculosis"}))[0]
+    found = index.set_index("source")[["label_mass", "label_tuberculosis", "label_infiltration"]]
+    assert found.loc["x.png"].tolist() == [1, 1, 0]
+    assert found.loc["y.png"].tolist() == [0, 0, 0]
+    assert found.loc["z.png"].tolist() == [0, 0, 1]
+
+
+def test_splits_are_drawn_by_patient_where_the_table_has_none(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    names = [f"{n:02d}.png" for n in range(30)]
+    write_table(
+        root,
+        ["path,p,Mass", *(f"{name},p{n // 3},0" for n, name in enumerate(names))],
+        {n: png(picture(1)) for n in names},
+    )
+    index = make(config(root, patient_column="p"))[0]
+    assert index.groupby("patient_id")["split"].nunique().max() == 1
+    assert index.groupby("split").size().to_dict() == {"test": 6, "train": 21, "val": 3}
+
+
+NASTY = ["a.b.c.png", "with space.png", "Röntgen-Ä.png", "胸部.png", "x" * 150 + ".png", "semi;colon&.png"]
+
+
+def test_odd_names_become_safe_unique_keys_and_keep_their_source(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    names = [*NASTY, "a-b-c.png", "a b c.png"]
+    write_table(root, ["path,Mass", *(f'"{name}",1' for name in names)], {name: png(picture(1)) for name in names})
+    index, rejects, _ = make(config(root))
+    assert set(index.source) == set(names) and len(rejects) == 0
+    assert index.key.str.fullmatch(r"[A-Za-z0-9_-]{1,80}").all() and index.key.is_unique
+
+
+def test_paths_that_leave_the_source_are_rejects_and_nothing_outside_is_read(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    (tmp_path / "secret.png").write_bytes(png(picture(5)))
+    lines = ["path,Mass", "ok.png,0", "../secret.png,1", f"{tmp_path}/secret.png,1", "sub/../../secret.png,1"]
+    write_table(root, lines, {"ok.png": png(picture(1))})
+    index, rejects, _ = make(config(root, max_rejects=0.8))
+    assert index.source.tolist() == ["ok.png"]
+    assert rejects.reason.tolist() == ["path leaves the source folder"] * 3
+
+
+def test_absolute_and_dotted_paths_below_the_source_are_taken(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    lines = ["path,Mass", f"{root}/x.png,0", "./y.png,1", "d\\z.png,1"]
+    write_table(root, lines, {name: png(picture(1)) for name in ("x.png", "y.png", "d/z.png")})
+    assert sorted(make(config(root))[0].source) == ["d/z.png", "x.png", "y.png"]
+
+
+def test_duplicate_rows_and_two_files_of_one_key_are_rejects(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    files = {"x.png": png(picture(1)), "x.jpg": jpeg(picture(2))}
+    write_table(root, ["path,Mass", "x.png,0", "x.png,1", "x.jpg,1"], files)
+    index, rejects, _ = make(config(root, max_rejects=1.0))
+    assert index.source.tolist() == ["x.png"] and index.label_mass.tolist() == [0]
+    assert rejects.reason.tolist() == ["duplicate key x (taken by x.png)", "duplicate row in table.csv"]
+
+
+def test_byte_order_mark_and_windows_line_ends_are_taken_as_they_come(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    write_table(root, [], {"x.png": png(picture(1))})
+    (root / "table.csv").write_bytes(b"\xef\xbb\xbfpath,Mass\r\nx.png,1\r\n")
+    assert make(config(root))[0].label_mass.tolist() == [1]
+
+
+BAD_TABLES = {
+    "no path column": ("file,Mass\nx.png,1\n", {}, "no column 'path'; its columns are file, Mass"),
+    "no label": ("path,Colour\nx.png,red\n", {}, "no column is a known label"),
+    "unknown mapped column": ("path,Mass\nx.png,1\n", {"labels": {"Weight": "mass"}}, "no column 'Weight'"),
+    "bad label name": ("path,TB\nx.png,1\n", {"labels": {"TB": "T B!"}}, "must be lower case"),
+    "one label twice": ("path,Effusion,Pleural Effusion\nx.png,1,1\n", {}, "both hold pleural_effusion"),
+    "bad value": ("path,Mass\nx.png,maybe\n", {}, "line 2: Mass is 'maybe'"),
+    "bad split": ("path,Mass,s\nx.png,1,later\n", {"split_column": "s"}, "line 2: split 'later'"),
+    "no path": ("path,Mass\n ,1\n", {}, "line 2: column path is empty"),
+    "no rows": ("path,Mass\n", {}, "has no rows"),
+    "empty file": ("", {}, "no column 'path'; its columns are \\(none\\)"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_TABLES)
+def test_a_table_that_cannot_be_used_is_one_clear_error(kind: str, tmp_path: Path) -> None:
+    text, options, message = BAD_TABLES[kind]
+    write_table(tmp_path / "mine", [], {"x.png": png(picture(1))})
+    (tmp_path / "mine" / "table.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        make(config(tmp_path / "mine", **options))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe\x00p\x00a", b"path,Mass\n\x89PNG,1\n"])
+def test_a_table_that_is_no_text_is_one_clear_error(data: bytes, tmp_path: Path) -> None:
+    write_table(tmp_path / "mine", [], {})
+    (tmp_path / "mine" / "table.csv").write_bytes(data)
+    with pytest.raises(InputError, match="not a UTF-8 CSV"):
+        make(config(tmp_path / "mine"))
+
+
+def test_a_table_that_does_not_exist_is_one_clear_error(tmp_path: Path) -> None:
+    write_table(tmp_path / "mine", [], {})
+    with pytest.raises(InputError, match="absent.csv: no such file"):
+        make(config(tmp_path / "mine", table="absent.csv"))
+
+
+def test_unlisted_files_are_counted_unless_told_otherwise(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    write_table(root, ["path,Mass", "x.png,1"], {"x.png": png(picture(1)), "y.png": png(picture(2))})
+    with pytest.raises(InputError, match="1 image files have no row"):
+        make(config(root))
+    index, rejects, _ = make(config(root, check_unlisted=False))
+    assert len(index) == 1 and len(rejects) == 0
+
+
+def test_without_pydicom_dicom_files_are_refused_with_the_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "mine"
+    write_table(root, ["path,Mass", "four.dcm,1"], {"four.dcm": MIXED["four.dcm"]})
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(InputError, match=r"pip install 'cxrdist\[dicom\]'"):
+        make(config(root))
+
+
+def test_dicom_pixels_arrive_in_the_shard_as_they_are_seen(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    write_table(root, ["path,Mass", "a.dcm,1"], {"a.dcm": dicom(4095 - TWELVE, kind="MONOCHROME1")})
+    index = make(config(root, size=40, image_format="png"))[0]
+    with open(tmp_path / "out" / index["shard"][0], "rb") as tar:
+        tar.seek(int(index.offset[0]))
+        stored = cv2.imdecode(np.frombuffer(tar.read(int(index["size"][0])), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(stored, picture(3, 40, 50))

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from shards import InputError
+from shards.card import card_bytes, parse_card, read_card
+from shards.verify import verify
+from tests.shards.convert.conftest import make, write_nih
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from shards.config import NihConfig
+
+    root = tmp_path_factory.mktemp("verify")
+    write_nih(root / "src")
+    out = root / "set"
+    make(NihConfig(src=str(root / "src"), out=str(out), size=32, shard_size=6, workers=1, val_fraction=0.3))
+    return out
+
+
+@pytest.fixture
+def copy(whole: Path, tmp_path: Path) -> Path:
+    shutil.copytree(whole, tmp_path / "set")
+    return tmp_path / "set"
+
+
+def problems(path: Path) -> list[str]:
+    return verify(path, workers=1)
+
+
+def forge(path: Path, **changes) -> None:
+    """Change the card and make it pass its own check sum, as an attentive vandal would."""
+    import dataclasses
+
+    card = read_card(path)
+    (path / "dataset.json").write_bytes(card_bytes(dataclasses.replace(card, **changes)))
+
+
+def rewrite_index(path: Path, table: pa.Table) -> None:
+    pq.write_table(table, path / "index.parquet")
+    from shards.merge import file_sha256
+
+    forge(path, index_sha256=file_sha256(path / "index.parquet"))
+
+
+def test_a_whole_set_has_no_problem(whole: Path) -> None:
+    assert problems(whole) == []
+    assert verify(whole, workers=2) == []
+
+
+def test_any_flipped_byte_of_any_file_is_found(whole: Path, copy: Path) -> None:
+    rng = np.random.default_rng(0)
+    for path in sorted(copy.iterdir()):
+        data = path.read_bytes()
+        for position in {0, len(data) - 1, *rng.integers(0, len(data), 4).tolist()}:
+            changed = bytearray(data)
+            changed[position] ^= 1 << int(rng.integers(8))
+            path.write_bytes(bytes(changed))
+            try:
+                assert problems(copy), f"{path.name}, byte {position}"
+            except InputError as error:
+                assert path.name == "dataset.json", error
+        path.write_bytes(data)
+    assert problems(copy) == []
+
+
+def test_every_bit_of_the_card_counts(whole: Path) -> None:
+    data = (whole / "dataset.json").read_bytes()
+    for position in range(0, len(data), 7):
+        changed = bytearray(data)
+        changed[position] ^= 2
+        with pytest.raises(InputError):
+            parse_card(bytes(changed), "card")
+
+
+def test_missing_and_foreign_files_are_named(copy: Path) -> None:
+    (copy / "test-000000.tar").rename(copy / "test-000099.tar")
+    (copy / "rejects.parquet").unlink()
+    found = problems(copy)
+    assert "test-000000.tar is missing" in found and "rejects.parquet is missing" in found
+    assert "test-000099.tar does not belong to the set" in found
+
+
+def test_missing_index_is_a_problem_and_missing_card_no_set(copy: Path) -> None:
+    (copy / "index.parquet").unlink()
+    assert any("index.parquet is missing" in line for line in problems(copy))
+    (copy / "dataset.json").unlink()
+    with pytest.raises(InputError, match="not a shard set"):
+        problems(copy)
+
+
+def test_a_cut_off_tar_is_named(copy: Path) -> None:
+    path = copy / "train-000000.tar"
+    path.write_bytes(path.read_bytes()[:5000])
+    assert any(line.startswith("train-000000.tar") for line in problems(copy))
+
+
+def test_wrong_counts_are_found_though_all_hashes_fit(copy: Path) -> None:
+    table = pq.read_table(copy / "index.parquet")
+    rewrite_index(copy, table.slice(1))
+    found = problems(copy)
+    assert any("has 23 rows, dataset.json says 24" in line for line in found)
+    assert any("rows in index.parquet" in line for line in found)
+
+
+def test_wrong_byte_ranges_labels_and_keys_are_found_though_all_hashes_fit(copy: Path) -> None:
+    frame = pd.read_parquet(copy / "index.parquet")
+    frame.loc[0, "offset"] += 512
+    frame.loc[1, "label_mass"] = 1
+    frame.loc[2, "label_hernia"] = 5
+    frame.loc[4, "key"] = frame.loc[3, "key"]
+    rewrite_index(copy, pa.Table.from_pandas(frame, pq.read_schema(copy / "index.parquet"), preserve_index=False))
+    found = "\n".join(problems(copy))
+    assert "lies at" in found and "label mass: 1 positive" in found and "[5]" in found
+    assert "1 keys occur more than once" in found
+
+
+def test_a_patient_in_two_splits_is_found_though_all_hashes_fit(copy: Path) -> None:
+    frame = pd.read_parquet(copy / "index.parquet")
+    frame.loc[frame.split == "train", "patient_id"] = frame.loc[frame.split == "test", "patient_id"].iloc[0]
+    rewrite_index(copy, pa.Table.from_pandas(frame, pq.read_schema(copy / "index.parquet"), preserve_index=False))
+    assert "1 patients are in both train and test, the card says 0" in problems(copy)
+
+
+def test_shared_patients_that_the_card_owns_up_to_are_a_warning(copy: Path) -> None:
+    frame = pd.read_parquet(copy / "index.parquet")
+    frame.loc[frame.split == "train", "patient_id"] = frame.loc[frame.split == "test", "patient_id"].iloc[0]
+    rewrite_index(copy, pa.Table.from_pandas(frame, pq.read_schema(copy / "index.parquet"), preserve_index=False))
+    forge(copy, shared_patients={"train/test": 1})
+    told: list[str] = []
+    found = verify(copy, workers=1, say=told.append)
+    assert not any("patients are in both" in line for line in found)
+    assert any("WARNING: 1 patients are in both train and test" in line for line in told)
