@@ -40,6 +40,7 @@ def _over_labels(name: str, results: pa.Table, options: Options, x_axis: str) ->
     panels = _sorted({key for key, _ in cells}, panel_axes)
     inits = sorted({key[0] for _, key in cells}, key=lambda value: sort_key("init", value))
     figure, axes = canvas(_panel_count(panels))
+    amounts = [row[x_axis] for row in rows if row[x_axis]]
     for axis, panel in zip(axes, panels, strict=True):
         for place, init in enumerate(inits):
             fractions = sorted(key[1] for row, key in cells if row == panel and key[0] == init and key[1] is not None)
@@ -49,6 +50,8 @@ def _over_labels(name: str, results: pa.Table, options: Options, x_axis: str) ->
             _line_with_band(axis, points, place, show("init", init))
         axis.set_title(", ".join(show(a, v) for a, v in zip(panel_axes, panel, strict=True)))
         axis.set_xscale("log")
+        if amounts:
+            axis.set_xlim(min(amounts) / 1.3, max(amounts) * 1.3)
         if x_axis == "label_fraction":
             ticks = sorted({row["label_fraction"] for row in rows if row["label_fraction"]})
             axis.set_xticks(ticks, [show("label_fraction", tick) for tick in ticks])

@@ -166,7 +166,8 @@ def _latex(table: Table) -> str:
 
 
 def _html(table: Table) -> str:
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in (*table.row_titles, *table.column_names))
+    head = "".join(f'<th scope="col" class="lead">{html.escape(name)}</th>' for name in table.row_titles)
+    head += "".join(f'<th scope="col">{html.escape(name)}</th>' for name in table.column_names)
     above = ""
     if table.column_title and len(table.column_names) > 1:
         span = f'<th colspan="{len(table.column_names)}" class="group">{html.escape(table.column_title)}</th>'

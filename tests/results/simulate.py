@@ -6,6 +6,7 @@ true AUROC is known. Patients have one to three images and share part of their s
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -74,6 +75,7 @@ def finetune(
     n_boot: int = 100,
     history: bool = True,
     config: Mapping[str, Any] | None = None,
+    shards: Mapping[str, str] | None = None,
     n: Mapping[str, int] | None = None,
     test_datasets: Sequence[str] = (),
     **context: Any,
@@ -97,7 +99,9 @@ def finetune(
     settings = described | {"seed": seed, "lr": 0.001, "arch": facts["arch"], "variant": facts.get("variant")}
     settings |= {"init_signature": facts.get("init_signature"), "policy": facts["label_policy"]} | dict(config or {})
     identity = signature(settings)
-    run = Run.create(folder / identity, job="finetune", config=settings, signature=identity, command=["finetune"])
+    run = Run.create(
+        folder / identity, job="finetune", config=settings, signature=identity, shards=shards, command=["finetune"]
+    )
     parts = [
         predictions(labels=labels, dataset=name, run=str(run.path), seed=seed + sum(map(ord, identity)), n=n)
         for name in (test_datasets or (facts["train_dataset"],))
@@ -126,9 +130,30 @@ def pretrain(folder: Path, *, seed: int = 0, dataset: str = "nih") -> Run:
     return run
 
 
+def card(folder: Path) -> Path:
+    """Write a shard set's card, as reports read it."""
+    folder.mkdir(parents=True)
+    labels = {"cardiomegaly": 40, "edema": 55, "pleural_effusion": 61}
+    counts = {
+        split: {
+            "n": n,
+            "patients": n // 2,
+            "labels": {
+                label: {"positive": k, "negative": n - k, "uncertain": 2, "null": 0} for label, k in labels.items()
+            },
+        }
+        for split, n in (("train", 1000), ("val", 120), ("test", 200))
+    }
+    text = {"name": "phantom", "labels": list(labels), "counts": counts, "split_scheme": "official", "n_samples": 1320}
+    text |= {"n_rejects": 3, "shared_patients": {"train/test": 2}, "patients_known": True, "index_sha256": "ab" * 32}
+    folder.joinpath("dataset.json").write_text(json.dumps(text | {"image_size": 64, "image_format": "jpg"}))
+    return folder
+
+
 def study(folder: Path, *, seeds: Sequence[int] = (0, 1, 2), fractions: Sequence[float] = (0.01, 0.1, 1.0)) -> Path:
     """A label-efficiency grid of three initialisations, with the encoder's pretraining run."""
     encoder = pretrain(folder / "pretrain")
+    shards = {str(card(folder / "shards")): "0" * 64}
     inits = {"scratch": (0.62, None), "imagenet": (0.72, None), "simclr:nih": (0.86, encoder.read_info()["signature"])}
     for init, (base, source) in inits.items():
         for step, fraction in enumerate(fractions):
@@ -142,5 +167,6 @@ def study(folder: Path, *, seeds: Sequence[int] = (0, 1, 2), fractions: Sequence
                     pretrain_dataset="nih" if source else None,
                     label_fraction=fraction,
                     seed=seed,
+                    shards=shards,
                 )
     return folder

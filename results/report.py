@@ -1,0 +1,280 @@
+"""The report of a study: data, tables, figures, configurations, provenance and limits in one HTML file."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from results import atomic, figures, page, tables
+from results.cells import flat
+from results.collect import open_results
+from results.errors import InputError
+from results.names import count, listing, show
+from results.options import Options
+from results.provenance import now, versions
+from results.render import render
+from results.run import Run
+from results.style import styled
+
+PER_TEST_SET = ("per-class", "roc", "precision-recall", "confusion", "calibration", "threshold-sweep")
+"""Figures that are drawn once for each test set."""
+
+RESEARCH_ONLY = "Research use only: nothing here is made or tested for clinical decisions."
+
+
+def write_report(
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], out: str | os.PathLike[str], title: str
+) -> list[str]:
+    """Collect `inputs` and write the report.
+
+    Args:
+        inputs: folders of runs, runs or collected files.
+        out: the HTML file.
+        title: its heading.
+
+    Returns:
+        Why tables and figures that do not fit these results were left out.
+
+    Raises:
+        InputError: no results, or `out` cannot be written.
+    """
+    results, warnings = open_results(inputs)
+    left_out: list[str] = []
+    runs = _runs(results)
+    sections = [
+        ("data", "Data", _data(runs)),
+        ("tables", "Tables", _tables(results, left_out)),
+        ("figures", "Figures", _figures(results, left_out)),
+        ("configurations", "Configurations", _configurations(runs)),
+        ("provenance", "Provenance", _provenance(results, runs, warnings)),
+        ("limits", "Limits", _limits(results, runs, warnings, left_out)),
+    ]
+    atomic.write_text(Path(out), page.page(title, sections, _lead(results)))
+    return left_out
+
+
+def _lead(results: pa.Table) -> str:
+    runs = len(set(results["source"].to_pylist()))
+    return (
+        page.paragraph(f"{count(runs, 'run')}, {len(results):,} numbers; written {now()} by cxrdist.")
+        + f'<p class="warning">{html.escape(RESEARCH_ONLY)}</p>'
+    )
+
+
+def _runs(results: pa.Table) -> dict[str, Run]:
+    """Run folders by path, as far as they are still there."""
+    found: dict[str, Run] = {}
+    for source in sorted(set(results["source"].to_pylist())):
+        path = Path(source)
+        run = Run(path.parent if path.name == "run.json" else path.parent.parent)
+        if run.info.is_file():
+            found[str(run.path)] = run
+    return found
+
+
+def _data(runs: dict[str, Run]) -> str:
+    """Cards of the shard sets that the runs read, found through run.json."""
+    cards: dict[str, dict[str, Any]] = {}
+    missing: set[str] = set()
+    for run in runs.values():
+        for place in _read(run.read_info).get("shards", {}):
+            if place in cards or place in missing:
+                continue
+            try:
+                cards[place] = json.loads(Path(place, "dataset.json").read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                missing.add(place)
+    parts = [_card(place, card) for place, card in sorted(cards.items())]
+    if missing:
+        parts.append(page.paragraph(f"No card found any more at {listing(sorted(missing))}.", "note"))
+    return "\n".join(parts) or page.paragraph("The runs do not say which shard sets they read.")
+
+
+def _card(place: str, card: dict[str, Any]) -> str:
+    counts = card.get("counts") or {}
+    splits = [name for name in ("train", "val", "test") if name in counts] or sorted(counts)
+    shared = card.get("shared_patients") or {}
+    pairs = [
+        ("Split scheme", card.get("split_scheme", "not recorded")),
+        ("Stored images", f"shortest side {card.get('image_size', '?')} pixels, {card.get('image_format', '?')}"),
+        ("Samples, rejected", f"{card.get('n_samples', '?')}, {card.get('n_rejects', '?')}"),
+        (
+            "Patients in two splits",
+            listing([f"{n} ({pair})" for pair, n in sorted(shared.items())]) if shared else "none",
+        ),
+        (
+            "Patients known",
+            _KNOWN[card.get("patients_known") is not False],
+        ),
+        ("SHA-256 of the index", card.get("index_sha256", "not recorded")),
+        ("Folder", place),
+    ]
+    rows = []
+    for label in card.get("labels", []):
+        held = [(counts[split].get("labels") or {}).get(label, "?") for split in splits]
+        rows.append((show("label", label), *(_label_count(one) for one in held)))
+    sizes = [
+        ("Images", *(counts[split].get("n", "?") for split in splits)),
+        ("Patients", *(counts[split].get("patients", "?") for split in splits)),
+    ]
+    table = page.grid(("", *splits), [*sizes, *rows]) if splits else ""
+    return f"<h3>{html.escape(str(card.get('name', place)))}</h3>\n{page.facts(pairs)}\n" + page.details(
+        "Images, patients and positives per split", table
+    )
+
+
+_KNOWN = {True: "yes", False: "no, each image counts as a patient"}
+
+
+def _label_count(held: Any) -> str:
+    if not isinstance(held, dict):
+        return str(held)
+    text = str(held.get("positive", "?"))
+    return text + (f" (+ {held['uncertain']} uncertain)" if held.get("uncertain") else "")
+
+
+def _tables(results: pa.Table, left_out: list[str]) -> str:
+    parts = []
+    for name in tables.NAMES:
+        _tell(f"table {name}")
+        table = _attempt(f"table {name}", left_out, lambda name=name: tables.build(name, results, Options()))
+        if table is not None:
+            parts.append(render(table, "html"))
+    return "\n".join(parts) or page.paragraph("No table fits these results; see Limits.")
+
+
+def _figures(results: pa.Table, left_out: list[str]) -> str:
+    sets = sorted({value for value in results["test_dataset"].to_pylist() if value is not None})
+    parts = []
+    for name in figures.NAMES:
+        wheres = [(f"test_dataset={one}",) for one in sets] if name in PER_TEST_SET and len(sets) > 1 else [()]
+        for where in wheres:
+            _tell(f"figure {name}")
+            what = f"figure {name}" + (f" ({where[0]})" if where else "")
+            drawing = _attempt(
+                what, left_out, lambda name=name, where=where: figures.draw(name, results, Options(where=where))
+            )
+            if drawing is None:
+                continue
+            out = io.BytesIO()
+            with styled():
+                drawing.figure.savefig(out, format="png", dpi=130, metadata={"Software": None})
+            anchor = name + (f"-{where[0].partition('=')[2]}" if where else "")
+            parts.append(page.picture(out.getvalue(), anchor, drawing.caption))
+    return "\n".join(parts) or page.paragraph("No figure fits these results; see Limits.")
+
+
+def _attempt(what: str, left_out: list[str], make: Callable[[], Any]) -> Any:
+    """What `make` returns, or None with the reason noted when these results do not suit it."""
+    try:
+        return make()
+    except InputError as error:
+        left_out.append(f"{what}: {error}")
+        return None
+
+
+def _tell(what: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{what:40}", end="", file=sys.stderr, flush=True)
+
+
+def _configurations(runs: dict[str, Run]) -> str:
+    """What all runs of a job share, and what differs."""
+    by_job: dict[str, dict[str, dict[str, Any]]] = {}
+    for path, run in runs.items():
+        by_job.setdefault(str(_read(run.read_info).get("job")), {})[path] = flat(_read(run.read_config))
+    parts = []
+    for job, configs in sorted(by_job.items()):
+        keys = sorted({key for config in configs.values() for key in config})
+        values = {key: Counter(str(config.get(key, "not set")) for config in configs.values()) for key in keys}
+        shared = [(key, next(iter(held))) for key, held in values.items() if len(held) == 1]
+        varied = [
+            (
+                key,
+                ", ".join(f"{value} ({n})" for value, n in sorted(held.items())[:12])
+                + (" ..." if len(held) > 12 else ""),
+            )
+            for key, held in values.items()
+            if len(held) > 1 and len(held) < max(3, len(configs))
+        ]
+        parts.append(f"<h3>{html.escape(job)} ({count(len(configs), 'run')})</h3>")
+        if varied:
+            parts.append(page.paragraph("What was varied (runs):") + page.facts(varied))
+        parts.append(page.details("What all of them share", page.facts(shared)))
+    return "\n".join(parts) or page.paragraph("The run folders are not there any more.")
+
+
+def _provenance(results: pa.Table, runs: dict[str, Run], warnings: Sequence[str]) -> str:
+    commits = Counter(str(value) for value in results["git_commit"].to_pylist())
+    infos = {path: _read(run.read_info) for path, run in runs.items()}
+    hosts = Counter(str(info.get("host")) for info in infos.values())
+    used = sorted(
+        {f"{name} {version}" for info in infos.values() for name, version in info.get("versions", {}).items()}
+    )
+    pairs = [
+        ("Commits (rows)", listing([f"{name} ({n})" for name, n in sorted(commits.items())])),
+        ("Hosts (runs)", listing([f"{name} ({n})" for name, n in sorted(hosts.items())]) if hosts else "not recorded"),
+        ("Versions of the runs", listing(used) if used else "not recorded"),
+        ("Versions of this report", listing([f"{name} {version}" for name, version in versions().items()])),
+    ]
+    rows = [
+        (
+            Path(path).name,
+            info.get("job"),
+            info.get("signature"),
+            info.get("created_at"),
+            " ".join(info.get("command", [])),
+        )
+        for path, info in infos.items()
+    ]
+    table = page.grid(("Run", "Job", "Signature", "Created", "Command"), rows)
+    skipped = (
+        page.details(count(len(warnings), "note") + " while collecting", page.bullets(warnings)) if warnings else ""
+    )
+    return page.facts(pairs) + page.details(f"All {count(len(rows), 'run folder')}", table) + skipped
+
+
+def _limits(results: pa.Table, runs: dict[str, Run], warnings: Sequence[str], left_out: Sequence[str]) -> str:
+    seeds = {value for value in results["seed"].to_pylist() if value is not None}
+    items = [
+        RESEARCH_ONLY,
+        "Intervals of single runs come from a bootstrap over test patients and do not include the spread over seeds;"
+        " intervals over seeds do not include the choice of test patients.",
+        f"{count(len(seeds), 'seed')} in all" + (": the spread over seeds is hardly known." if len(seeds) < 5 else "."),
+        "Labels of public chest X-ray sets were mined from reports and are wrong in places; the numbers are measured"
+        " against them.",
+    ]
+    commits = {value for value in results["git_commit"].to_pylist() if value}
+    if len(commits) > 1:
+        items.append(f"The runs come from {len(commits)} versions of the code.")
+    if any(commit.endswith("-dirty") for commit in commits):
+        items.append("Some runs come from code with changes that were not committed.")
+    undefined = sum(v is None and m == "auroc" and s != "macro" for v, m, s in _three(results))
+    if undefined:
+        items.append(f"{undefined} AUROC values per label are undefined: the label lacks a class, or was not learnt.")
+    if warnings:
+        items.append(f"{count(len(warnings), 'note')} while collecting: runs or files were left out (see Provenance).")
+    shown = page.bullets(items)
+    if left_out:
+        shown += page.details("Tables and figures that do not fit these results", page.bullets(left_out))
+    return shown
+
+
+def _three(results: pa.Table) -> Iterable[tuple[Any, Any, Any]]:
+    return zip(*(results[name].to_pylist() for name in ("value", "metric", "label")), strict=True)
+
+
+def _read(reader: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return reader()
+    except InputError:
+        return {}
