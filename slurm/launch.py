@@ -132,6 +132,7 @@ def run_shielded(
     patience_s: float | None = None,
     relay: int = signal.SIGUSR2,
     abort: Callable[[], str | None] | None = None,
+    asked: Asked | None = None,
 ) -> Outcome:
     """Start `python -m slurm.agent WORDS` for each command, relay stop signals, wait for all.
 
@@ -142,12 +143,15 @@ def run_shielded(
         patience_s: Seconds after a stop signal at which workers that still run are ended by force; None waits on.
         relay: What asks a worker to stop: USR2 for those that listen, INT for programs that may be broken off.
         abort: Asked about twice a second: a reason (text) ends the workers at once, without a checkpoint.
+        asked: The stop signals' counter when the caller listens already; None listens here, while the workers run.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **env}
+    # torchrun's shared store keeps the addresses of ranks that died: a restarted gloo group then waits for them for
+    # ever (seen with torch 2.15). With this each restart gets a store of its own.
+    environment.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     if "OMP_NUM_THREADS" in os.environ and "OMP_NUM_THREADS" not in env:
         environment["OMP_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"]
-    asked = _Asked()
-    with asked.listening():
+    with contextlib.nullcontext(asked) if asked else Asked().listening() as asked:
         started = [(_start(words, environment), words[0] == TORCHRUN) for words in commands]
         try:
             code = _wait(started, asked, patience_s, relay, abort or (lambda: None))
@@ -157,8 +161,8 @@ def run_shielded(
                 end_tree(process, patience=10.0)
 
 
-class _Asked:
-    """Counts stop signals to the launcher while it waits."""
+class Asked:
+    """Counts the stop signals that this process got."""
 
     def __init__(self) -> None:
         self.times = 0
@@ -167,17 +171,24 @@ class _Asked:
         del number, frame
         self.times += 1
 
+    def listen(self) -> dict[int, object]:
+        """Take the stop signals over and return the handlers that had them. Main thread only."""
+        return {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
+
     @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
+    def listening(self) -> Iterator[Asked]:
+        """Listen for the time of a `with`; in another thread than the main one it hears nothing."""
         if threading.current_thread() is not threading.main_thread():
-            yield  # Python delivers signals to the main thread only
+            yield self
             return
-        before = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
+        before = self.listen()
         try:
-            yield
+            yield self
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                # Once asked, this process is about to end by itself; the same request again must not kill it.
+                late = self.times > 0 and number != signal.SIGINT
+                signal.signal(number, signal.SIG_IGN if late else handler)  # pyright: ignore[reportArgumentType]
 
 
 def _start(words: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -196,7 +207,7 @@ def _start(words: Sequence[str], environment: Mapping[str, str]) -> subprocess.P
 
 def _wait(
     started: Sequence[tuple[subprocess.Popen[bytes], bool]],
-    asked: _Asked,
+    asked: Asked,
     patience_s: float | None,
     relay: int,
     abort: Callable[[], str | None],

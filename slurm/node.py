@@ -18,8 +18,9 @@ from typing import Literal
 from slurm import hosts, record, requeue
 from slurm.errors import FailedError, InputError
 from slurm.fence import Fence
-from slurm.launch import Outcome, run_shielded, torchrun
+from slurm.launch import Asked, Outcome, run_shielded, torchrun
 from slurm.requeue import STOPPED
+from slurm.signals import STOP_SIGNALS
 
 Kind = Literal["ranks", "command", "ray"]
 
@@ -53,18 +54,23 @@ class Task:
 
     def __call__(self) -> None:
         """Run on this node; never returns an error by exception, so that nothing but the exit code counts."""
+        # In place of submitit's handlers: the one for USR2 would requeue the job at once, saved or not.
+        asked = Asked()
+        asked.listen()
         try:
-            code = node_main(self)
+            code = node_main(self, asked)
         except (FailedError, InputError) as error:
             print(f"cxrdist: {error}", file=sys.stderr, flush=True)
             code = error.exit_code
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # what is left is to report
         if code:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)  # not SystemExit: a hanging thread must not keep the node
 
 
-def node_main(task: Task) -> int:
+def node_main(task: Task, asked: Asked) -> int:
     """Run a task on this node and return 0 (complete), 75 (stopped, to be requeued) or the failing exit code."""
     job, restart = os.environ.get("SLURM_JOB_ID", "0"), os.environ.get("SLURM_RESTART_COUNT", "0")
     node, nodes = int(os.environ.get("SLURM_NODEID", "0")), int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
@@ -79,7 +85,7 @@ def node_main(task: Task) -> int:
         f"cxrdist: job {job}, stretch {int(restart) + 1}, node {node + 1} of {nodes} ({socket.gethostname()})",
         flush=True,
     )
-    outcome = _run(task, fence, node, nodes)
+    outcome = _run(task, asked, fence, node, nodes)
     if fence.lost() or is_done(task) or (task.done is None and outcome.code == 0):
         return outcome.code
     if outcome.stopped:
@@ -102,14 +108,14 @@ def is_done(task: Task) -> bool:
     return task.done is not None and Path(task.done).is_file()
 
 
-def _run(task: Task, fence: Fence, node: int, nodes: int) -> Outcome:
+def _run(task: Task, asked: Asked, fence: Fence, node: int, nodes: int) -> Outcome:
     env = dict(task.env)
     part = os.environ.get("SLURM_ARRAY_TASK_ID", "0")
     task = dataclasses.replace(task, words=tuple(word.replace("{part}", part) for word in task.words))
     if task.kind == "ray":
         from slurm import ray_cluster
 
-        return ray_cluster.run(task, fence, node, nodes)
+        return ray_cluster.run(task, asked, fence, node, nodes)
     relay = signal.SIGUSR2 if task.listens else signal.SIGINT
     if task.kind == "command" or (nodes == 1 and task.ranks_per_node == 1 and task.max_restarts == 0):
         if node > 0:
@@ -124,5 +130,5 @@ def _run(task: Task, fence: Fence, node: int, nodes: int) -> Outcome:
         )  # fmt: skip
         commands, threads = [words], task.cpus_per_rank
     return run_shielded(
-        commands, env=env, threads=threads, patience_s=task.patience_s, relay=relay, abort=fence.lost
+        commands, env=env, threads=threads, patience_s=task.patience_s, relay=relay, abort=fence.lost, asked=asked
     )  # fmt: skip

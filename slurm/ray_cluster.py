@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from slurm import hosts
 from slurm.errors import FailedError
 from slurm.fence import Fence
-from slurm.launch import Outcome, run_shielded
+from slurm.launch import Asked, Outcome, run_shielded
 from slurm.processes import end_tree
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ RAY = "ray.scripts.scripts"
 STARTED = "Ray runtime started"
 
 
-def run(task: Task, fence: Fence, node: int, nodes: int) -> Outcome:
+def run(task: Task, asked: Asked, fence: Fence, node: int, nodes: int) -> Outcome:
     """Run one node's part and return how the program ended (workers: once the first node has finished)."""
     head, own = hosts.head_and_own(os.environ.get("SLURM_JOB_NODELIST", "localhost"), node)
     port = hosts.job_port()
@@ -48,13 +48,13 @@ def run(task: Task, fence: Fence, node: int, nodes: int) -> Outcome:
     ]
     try:
         if node == 0:
-            return _first(task, fence, nodes, head, port, [*resources, f"--temp-dir={temporary}"])
-        return _other(task, head, port, resources)
+            return _first(task, asked, fence, nodes, head, port, [*resources, f"--temp-dir={temporary}"])
+        return _other(asked, head, port, resources)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _first(task: Task, fence: Fence, nodes: int, head: str, port: int, options: list[str]) -> Outcome:
+def _first(task: Task, asked: Asked, fence: Fence, nodes: int, head: str, port: int, options: list[str]) -> Outcome:
     with socket.create_server(("", port + 1), backlog=max(8, nodes)) as meeting:
         client = f"--ray-client-server-port={port + 2}"
         ray, up = _start(
@@ -75,7 +75,7 @@ def _first(task: Task, fence: Fence, nodes: int, head: str, port: int, options: 
             env = {**dict(task.env), "RAY_ADDRESS": f"{head}:{port}", "RAY_USAGE_STATS_ENABLED": "0"}
             return run_shielded(
                 [list(task.words)], env=env, threads=task.cpus_per_rank, patience_s=min(task.patience_s, 30.0),
-                relay=signal.SIGINT, abort=lambda: fence.lost() or _gone(ray, "the Ray head"),
+                relay=signal.SIGINT, abort=lambda: fence.lost() or _gone(ray, "the Ray head"), asked=asked,
             )  # fmt: skip
         finally:
             for worker in workers:
@@ -83,12 +83,9 @@ def _first(task: Task, fence: Fence, nodes: int, head: str, port: int, options: 
             end_tree(ray, patience=10.0)
 
 
-def _other(task: Task, head: str, port: int, options: list[str]) -> Outcome:
+def _other(asked: Asked, head: str, port: int, options: list[str]) -> Outcome:
     _await(lambda: _listens(head, port), None, f"the Ray head at {head}:{port}")
     ray, up = _start(["start", "--block", f"--address={head}:{port}", *options])
-    stopped = threading.Event()
-    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())  # the first node decides; this one only remembers
     try:
         _await(up, ray, "the Ray worker")
         with socket.create_connection((head, port + 1), timeout=START_S) as line:
@@ -103,7 +100,7 @@ def _other(task: Task, head: str, port: int, options: list[str]) -> Outcome:
                     break  # the first node is gone
     finally:
         end_tree(ray, patience=10.0)
-    return Outcome(1, stopped.is_set())
+    return Outcome(1, asked.times > 0)
 
 
 def _start(words: list[str]) -> tuple[subprocess.Popen[bytes], Callable[[], bool]]:

@@ -7,6 +7,7 @@ on it by a collective at the end of a step and save once, together.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import signal
@@ -39,6 +40,9 @@ class StopRequest:
         """
         for number in STOP_SIGNALS:
             signal.signal(number, self._handle)
+        # At its end Python gives signals with a handler of ours back their deadly default, and a stop signal that is
+        # repeated just then would turn a rank that has saved and finished into one that failed.
+        atexit.register(_ignore)
         # A rank that outlives its torchrun agent would write to a run that a restarted group also writes to.
         if "TORCHELASTIC_RUN_ID" in os.environ:
             die_with_parent(signal.SIGKILL)
@@ -62,6 +66,11 @@ class StopRequest:
     def request(self) -> None:
         """Set the flag from inside the program (tests, or a loop that knows it must stop)."""
         self._requested.set()
+
+
+def _ignore() -> None:
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def die_with_parent(number: int) -> None:

@@ -96,6 +96,15 @@ def test_signal_to_every_process_of_the_step_as_slurm_sends_it_loses_nothing(tmp
     assert saved == steps(tmp_path)[-1]
 
 
+def test_stop_signals_that_go_on_while_the_ranks_end_do_not_turn_success_into_failure(tmp_path):
+    process = start(2, tmp_path, "--steps", "1000", "--step_seconds", "0.1", "--save_every", "1000")
+    wait_for_step(tmp_path, 2)
+    while process.poll() is None:
+        processes.send([process.pid, *processes.descendants(process.pid)], signal.SIGUSR2)
+        time.sleep(0.01)
+    assert process.returncode == 0
+
+
 def test_one_rank_alone_obeys_the_signal_too(tmp_path):
     process = start(1, tmp_path, "--steps", "1000", "--step_seconds", "0.1")
     wait_for_step(tmp_path, 2)
