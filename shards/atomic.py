@@ -17,13 +17,16 @@ def temporary_name(folder: Path, name: str) -> Path:
     return folder / f".{name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
 
 
-def write_with(path: Path, write: Callable[[Path], Any], *, temporary_in: Path | None = None) -> None:
+def write_with(
+    path: Path, write: Callable[[Path], Any], *, temporary_in: Path | None = None, durable: bool = True
+) -> None:
     """Let `write(temporary)` fill a temporary file, flush it to the disk and give it its final name.
 
     Args:
         path: the final name; an existing file is replaced in one step.
         write: called with the temporary path.
         temporary_in: folder of the temporary file, on the same file system; None: the folder of `path`.
+        durable: flush to the disk, so that the file is whole even after a power cut; False where its reader checks it.
 
     Raises:
         FailedError: the disk is full or the quota is used up. No file is left under either name.
@@ -31,8 +34,9 @@ def write_with(path: Path, write: Callable[[Path], Any], *, temporary_in: Path |
     temporary = temporary_name(temporary_in or path.parent, path.name)
     try:
         write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
@@ -41,10 +45,11 @@ def write_with(path: Path, write: Callable[[Path], Any], *, temporary_in: Path |
                 f"no space left to write {path} ({error.strerror}); make room and run the same command again"
             ) from error
         raise
-    _sync_folder(path.parent)
+    if durable:
+        _sync_folder(path.parent)
 
 
-def write_bytes(path: Path, pieces: Iterable[bytes], *, temporary_in: Path | None = None) -> None:
+def write_bytes(path: Path, pieces: Iterable[bytes], *, temporary_in: Path | None = None, durable: bool = True) -> None:
     """Write the pieces, one after the other, as one file that is complete or absent."""
 
     def write(temporary: Path) -> None:
@@ -52,7 +57,7 @@ def write_bytes(path: Path, pieces: Iterable[bytes], *, temporary_in: Path | Non
             for piece in pieces:
                 file.write(piece)
 
-    write_with(path, write, temporary_in=temporary_in)
+    write_with(path, write, temporary_in=temporary_in, durable=durable)
 
 
 def _sync_folder(folder: Path) -> None:

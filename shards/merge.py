@@ -19,6 +19,7 @@ from shards.atomic import write_bytes, write_with
 from shards.card import CARD, FORMAT_VERSION, INDEX, REJECTS, Card, card_bytes
 from shards.config import ConvertConfig
 from shards.errors import FailedError, InputError
+from shards.pack import chunk_header
 from shards.plan import LABEL, Plan, reject_table
 
 if TYPE_CHECKING:
@@ -224,9 +225,9 @@ def write_rejects_so_far(plan: Plan, shards: Sequence[Shard], out: Path, work: P
             found += _rejects(plan, [json.loads(sidecar.read_bytes())])
             continue
         for name, _, _ in shard.chunks():
-            if (work / name).exists():
-                with open(work / name, "rb") as file:
-                    found += _rejects(plan, [json.loads(file.readline())])
+            header = chunk_header(work / name)
+            if header is not None:
+                found += _rejects(plan, [header])
     _write_parquet(out / REJECTS, reject_table([*found, *plan.excluded]), work)
     return sorted(found)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -130,7 +131,7 @@ def run_chunk(job: ChunkJob) -> tuple[Path, int]:
         digest.update(piece)
     header = {"done": done, "rejects": rejects, "bytes": position, "sha256": digest.hexdigest()}
     header |= {"pixel_sum": pixel_sum, "square_sum": square_sum, "pixel_count": pixel_count}
-    write_bytes(job.path, [json.dumps(header).encode() + b"\n", *pieces])
+    write_bytes(job.path, [json.dumps(header).encode() + b"\n", *pieces], durable=False)  # read_chunk checks it
     return job.path, len(rejects)
 
 
@@ -148,14 +149,20 @@ def read_chunk(path: Path) -> tuple[dict[str, Any], bytes]:
     except (ValueError, KeyError, TypeError):
         header, whole = {}, False
     if not whole:
-        raise FailedError(f"{path} was damaged on the disk; remove it and run the same command again")
+        path.unlink(missing_ok=True)
+        raise FailedError(f"{path} was damaged on the disk and is removed; run the same command again to remake it")
     return header, body
 
 
-def chunk_rejects(path: Path) -> int:
-    """Return the number of rejects of a finished chunk from its header."""
-    with open(path, "rb") as file:
-        return len(json.loads(file.readline())["rejects"])
+def chunk_header(path: Path) -> dict[str, Any] | None:
+    """Return the header of a finished chunk; None where there is no such file, or one cut off by a power failure."""
+    try:
+        with open(path, "rb") as file:
+            line = file.readline()
+            header = json.loads(line)
+            return header if os.fstat(file.fileno()).st_size == len(line) + header["bytes"] else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
 
 
 def run_join(job: JoinJob) -> dict[str, Any]:

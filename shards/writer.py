@@ -23,7 +23,7 @@ from shards.card import CARD, Card, read_card
 from shards.config import ConvertConfig
 from shards.errors import FailedError, InputError
 from shards.merge import conversion_hash, merge, write_rejects_so_far
-from shards.pack import ChunkJob, Encoding, JoinJob, chunk_rejects, run_chunk, run_join
+from shards.pack import ChunkJob, Encoding, JoinJob, chunk_header, run_chunk, run_join
 from shards.plan import Plan
 from shards.pool import cores, run_jobs
 from shards.progress import Progress
@@ -244,8 +244,9 @@ class _Queue:
             missing = set()
             for name, first, last in shard.chunks():
                 path = work / name
-                if path.exists():
-                    self.rejects += chunk_rejects(path)
+                header = chunk_header(path)
+                if header is not None:
+                    self.rejects += len(header["rejects"])
                     continue
                 missing.add(path)
                 self.todo.append((path, first, last))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,28 @@ def write_nih(root: Path, patients: int = 6, each: int = 4, findings: Sequence[s
     return train + test
 
 
-def make(config: ConvertConfig) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-    """Convert; gives index, rejects and the lines told to the user."""
+def make(config: ConvertConfig) -> tuple[Any, Any, list[str]]:
+    """Convert; gives index and rejects (data frames) and the lines told to the user."""
     told: list[str] = []
     convert(plan(config), config, say=told.append)
     out = Path(config.out)
     return pd.read_parquet(out / "index.parquet"), pd.read_parquet(out / "rejects.parquet"), told
+
+
+def stored(folder: str | Path, row: Any) -> np.ndarray:
+    """The stored image of one row (a dict) of the index, decoded; read as the contract says, by one pread."""
+    with open(Path(folder) / row["shard"], "rb") as file:
+        data = os.pread(file.fileno(), int(row["size"]), int(row["offset"]))
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert image is not None
+    return image
+
+
+def grey_file(path: Path) -> np.ndarray:
+    """A file as OpenCV decodes it to grey."""
+    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    assert image is not None
+    return image
 
 
 def hashes(folder: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ import pytest
 
 from shards import InputError, read_card
 from shards.config import CsvConfig
-from tests.shards.convert.conftest import jpeg, make, picture, png
+from tests.shards.convert.conftest import jpeg, make, picture, png, stored
 from tests.shards.convert.test_dicom import TWELVE, dicom
 
 
@@ -197,7 +197,4 @@ def test_dicom_pixels_arrive_in_the_shard_as_they_are_seen(tmp_path: Path) -> No
     root = tmp_path / "mine"
     write_table(root, ["path,Mass", "a.dcm,1"], {"a.dcm": dicom(4095 - TWELVE, kind="MONOCHROME1")})
     index = make(config(root, size=40, image_format="png"))[0]
-    with open(tmp_path / "out" / index["shard"][0], "rb") as tar:
-        tar.seek(int(index.offset[0]))
-        stored = cv2.imdecode(np.frombuffer(tar.read(int(index["size"][0])), np.uint8), cv2.IMREAD_UNCHANGED)
-    assert np.array_equal(stored, picture(3, 40, 50))
+    assert np.array_equal(stored(tmp_path / "out", index.to_dict("records")[0]), picture(3, 40, 50))

@@ -3,10 +3,9 @@ from __future__ import annotations
 import io
 
 import numpy as np
-import pydicom
 import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
 from shards.images import Unusable, decode, fit
 from tests.shards.convert.conftest import picture
@@ -17,7 +16,7 @@ GREY = picture(3, 40, 50)
 def dicom(stored: np.ndarray, *, bits: int = 12, kind: str = "MONOCHROME2", **tags) -> bytes:
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
+    meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
     meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=["cxr"])
     data = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
     data.Rows, data.Columns = stored.shape[-2:]

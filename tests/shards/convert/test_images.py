@@ -5,14 +5,13 @@ import struct
 import zlib
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 import shards.images
 from shards.images import Unusable, decode, encode, fit
-from tests.shards.convert.conftest import jpeg, picture, png
+from tests.shards.convert.conftest import grey_file, jpeg, picture, png
 
 LIMIT = 1 << 22
 GREY = picture(1, 48, 64)
@@ -159,7 +158,7 @@ def test_any_flipped_byte_of_a_png_is_refused_or_harmless() -> None:
 
 def test_real_nih_pngs_decode_as_opencv_decodes_them(shared_data: Path) -> None:
     for path in sorted((shared_data / "nih").rglob("*.png"))[:6]:
-        reference = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        reference = grey_file(path)
         assert np.array_equal(pixels(path.read_bytes()), reference)
 
 

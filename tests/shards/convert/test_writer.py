@@ -20,7 +20,7 @@ import pytest
 from shards import FailedError, InputError, read_card
 from shards.card import card_bytes
 from shards.pool import run_jobs
-from tests.shards.convert.conftest import hashes, jpeg, make, picture, png, write_nih
+from tests.shards.convert.conftest import grey_file, hashes, jpeg, make, picture, png, stored, write_nih
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -42,7 +42,7 @@ def test_the_folder_is_the_contract(nih_config) -> None:
         ["key", "split", "patient_id", "shard", "offset", "size", "view", "sex", "age", "height", "width", "source"]
     )
     assert all(name.startswith("label_") for name in list(index)[12:])
-    assert (index[[name for name in index if name.startswith("label_")]].dtypes == "int8").all()
+    assert all(index[name].dtype == "int8" for name in list(index)[12:])
     card = read_card(out)
     assert card.n_samples == 24 and card.image_size == 32 and sum(shard["n"] for shard in card.shards) == 24
 
@@ -51,11 +51,9 @@ def test_one_pread_reads_an_image_and_the_json_beside_it_tells_the_same(nih_conf
     config = nih_config()
     index, _, _ = make(config)
     for row in index.to_dict("records"):
-        with open(Path(config.out) / row["shard"], "rb") as file:
-            data = os.pread(file.fileno(), row["size"], row["offset"])
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        image = stored(config.out, row)
         assert image.shape == (32, 32) and image.dtype == np.uint8
-        source = cv2.imread(str(Path(config.src) / row["source"]), cv2.IMREAD_GRAYSCALE)
+        source = grey_file(Path(config.src) / row["source"])
         wanted = cv2.resize(source, (32, 32), interpolation=cv2.INTER_AREA)
         assert np.abs(image.astype(int) - wanted).max() <= 8
         with tarfile.open(Path(config.out) / row["shard"]) as tar:
@@ -77,10 +75,7 @@ def test_tars_carry_no_time_and_no_owner(nih_config) -> None:
 def test_the_card_tells_mean_and_deviation_of_the_train_pixels(nih_config) -> None:
     config = nih_config(image_format="png", val_fraction=0.3)
     index, _, _ = make(config)
-    pixels = []
-    for row in index[index.split == "train"].itertuples():
-        data = (Path(config.out) / str(row.shard)).read_bytes()[row.offset : row.offset + row.size]
-        pixels.append(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) / 255)
+    pixels = [stored(config.out, row) / 255 for row in index.to_dict("records") if row["split"] == "train"]
     card = read_card(config.out)
     assert card.mean == pytest.approx(np.mean(pixels), abs=1e-7)
     assert card.std == pytest.approx(np.std(pixels), abs=1e-7)
