@@ -1,4 +1,7 @@
-"""Nested, patient-level, prevalence-stratified subsets of the training split, for label-efficiency studies."""
+"""Nested, patient-level, prevalence-stratified subsets of the training split, for label-efficiency studies.
+
+Legend: N samples, P patients, L labels, K folds.
+"""
 
 import hashlib
 import json
@@ -15,7 +18,9 @@ from shards.index import Index
 from shards.labels import POSITIVE
 from shards.order import permutation
 
-_WEYL = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd: multiples of it spread evenly over 0..2^64
+_FOLDS = 100
+_PARTS = 10
+_CANDIDATES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,19 +82,19 @@ def fraction_manifest(
 ) -> Manifest:
     """Draw a fraction of the samples by whole patients, keeping each label's prevalence.
 
-    Patients are sorted by which labels they have (rarest label first), then by their number of images, ties at
-    random. Patient j of that list gets priority frac(j / golden ratio + random shift); a fraction takes the patients
-    of lowest priority. Multiples of the golden ratio fill every stretch of the list evenly (Weyl's sequence, three-gap
-    theorem), so each label and each label combination keeps its share, and because smaller fractions stop earlier in
-    the same priority order, 1 % lies inside 10 % inside 25 %. The draw stops at the patient that brings the number of
-    samples closest to `fraction`; it always holds at least one patient.
+    The patients are dealt to 100 folds of nearly the same number of images and of positive images of each label (the
+    idea of iterative stratification, Sechidis et al. 2011, with whole patients), and within each fold to ten parts.
+    Folds stand in an order whose every beginning is again balanced, and a fraction takes patients from the front: so
+    1 % lies inside 10 % inside 25 %, and steps of 1 % are the most exact. The draw stops at the patient that brings
+    the number of samples closest to `fraction`; it always holds at least one patient. It takes about 20 microseconds a
+    patient.
 
     Args:
         index: index of the shard set.
         rows: row numbers of the split to draw from, int64 (N,).
         fraction: share of the samples, above 0 and at most 1; 1 gives all rows.
         seed: seed of the draw.
-        labels: labels to stratify by; None means all of the index. A patient has a label when one image is positive.
+        labels: labels to stratify by; None means all of the index. Only positives are balanced.
 
     Raises:
         InputError: for a fraction outside (0, 1], no rows, or a label the index lacks.
@@ -124,26 +129,67 @@ def _drawn(index: Index, rows: np.ndarray, fraction: float, seed: int, labels: S
     """Mask over rows, bool (N,): the samples of the patients drawn."""
     _, patient = np.unique(index.patient[rows], return_inverse=True)
     images = np.bincount(patient)
-    priority = np.empty(len(images), dtype=np.uint64)
-    order = _stratified(index, rows, patient, images, seed, labels)
-    shift = np.uint64(int(permutation(2**16, seed, 0, "fraction shift")[0]) << 48)
-    priority[order] = np.arange(len(images), dtype=np.uint64) * _WEYL + shift  # wraps at 2^64: that is the frac()
-    ranked = np.argsort(priority, kind="stable")
-    taken = np.cumsum(images[ranked])
+    order = _priority(_counts(index, rows, patient, index.labels if labels is None else labels), seed)
+    taken = np.cumsum(images[order])
     count = int(np.argmin(np.abs(taken - fraction * len(rows)))) + 1
     chosen = np.zeros(len(images), dtype=bool)
-    chosen[ranked[:count]] = True
+    chosen[order[:count]] = True
     return chosen[patient]
 
 
-def _stratified(
-    index: Index, rows: np.ndarray, patient: np.ndarray, images: np.ndarray, seed: int, labels: Sequence[str] | None
-) -> np.ndarray:
-    """Patients sorted so that alike ones are neighbours: by labels, rarest first, then images, then at random."""
-    names = index.labels if labels is None else labels
-    has = np.zeros((len(names), len(images)), dtype=bool)
-    for row, name in zip(has, names, strict=True):
-        row[patient[index.label(name)[rows] == POSITIVE]] = True
-    rarest_last = has[np.argsort(-has.sum(axis=1), kind="stable")]
-    tie = permutation(len(images), seed, 0, "fraction ties")
-    return np.lexsort((tie, images, *rarest_last))
+def _counts(index: Index, rows: np.ndarray, patient: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """Per patient the number of positive images of each label and, last, of images: float64 (P, L+1)."""
+    positive = [np.bincount(patient, weights=index.label(name)[rows] == POSITIVE) for name in labels]
+    return np.column_stack([*positive, np.bincount(patient)]).astype(np.float64)
+
+
+def _priority(counts_PL: np.ndarray, seed: int) -> np.ndarray:
+    """Patients in the order in which a growing fraction takes them, int64 (P,)."""
+    tie = permutation(len(counts_PL), seed, 0, "fraction ties")
+    fold = _dealt(counts_PL, tie, _FOLDS)
+    order = [np.empty(0, dtype=np.int64)]
+    for number in _balanced_order(_sums(counts_PL, fold, _FOLDS), seed, "folds"):
+        members = np.flatnonzero(fold == number)
+        part = _dealt(counts_PL[members], tie[members], _PARTS)
+        first = _balanced_order(_sums(counts_PL[members], part, _PARTS), seed, f"parts of {number}")
+        order.append(members[np.lexsort((tie[members], np.argsort(first)[part]))])
+    return np.concatenate(order)
+
+
+def _dealt(counts_PL: np.ndarray, tie: np.ndarray, folds: int) -> np.ndarray:
+    """Deal patients to folds of equal make-up, int64 (P,): the weightiest first, each where it is needed most.
+
+    A patient goes to the fold k with the least sum over labels of C_kl y_l / total_l, where C are the counts there so
+    far and y the patient's: this keeps sum_kl C_kl^2 / total_l, and so the differences between folds, small.
+    """
+    weighted = counts_PL / np.maximum(counts_PL.sum(axis=0), 1)
+    sums = np.zeros((folds, counts_PL.shape[1]))
+    fold = np.empty(len(counts_PL), dtype=np.int64)
+    for patient in np.lexsort((tie, -weighted.sum(axis=1))):
+        fold[patient] = chosen = int((sums @ weighted[patient]).argmin())
+        sums[chosen] += counts_PL[patient]
+    return fold
+
+
+def _sums(counts_PL: np.ndarray, fold: np.ndarray, folds: int) -> np.ndarray:
+    """Counts of each fold, (folds, L+1)."""
+    return np.column_stack([np.bincount(fold, weights=column, minlength=folds) for column in counts_PL.T])
+
+
+def _balanced_order(sums_KL: np.ndarray, seed: int, stream: str) -> np.ndarray:
+    """Folds in an order whose every beginning has about the make-up of the whole, int64 (K,).
+
+    Each next fold is the best of three drawn from those left. Of more, the balance would gain little, and patients
+    unlike the others would come last for every seed.
+    """
+    total = sums_KL.sum(axis=0)
+    left, order, sofar = permutation(len(sums_KL), seed, 0, f"fraction {stream}"), [], np.zeros(len(total))
+    for step in range(len(sums_KL)):
+        left = left[permutation(len(left), seed, step, f"fraction {stream} left")]
+        after = sofar + sums_KL[left[:_CANDIDATES]]
+        share = after[:, -1:] / max(total[-1], 1)
+        best = int(((after - share * total) ** 2 / np.maximum(total, 1)).sum(axis=1).argmin())
+        sofar = after[best]
+        order.append(left[best])
+        left = np.delete(left, best)
+    return np.array(order, dtype=np.int64)
