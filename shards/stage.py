@@ -134,10 +134,10 @@ def _copy(source: _Source, card: cards.Card, data: bytes, base: Path, target: Pa
 
 
 def _check_room(base: Path, needed: int) -> None:
-    free = shutil.disk_usage(base).free
-    if needed + _SPARE > free:
+    free, needed = shutil.disk_usage(base).free, needed + _SPARE
+    if needed > free:
         raise InputError(
-            f"{base} has {free / 1e9:.2f} GB free, the shard set needs {needed / 1e9:.2f} GB: "
+            f"{base} has {free / 1e9:.2f} GB free, staging needs {needed / 1e9:.2f} GB: "
             "remove older copies there, or stage elsewhere (--stage disk or none)"
         )
 
