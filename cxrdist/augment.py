@@ -178,7 +178,7 @@ class Augment:
             length = max(_BANK, 4 * self.out_size**2)
             self._bank = torch.from_numpy(rng.normal(seed, rng.Stream.NOISE, 0, length)).to(self.device)
         radius = max(1, int(np.ceil(3 * self.values["blur"][1] * self.out_size / 224)))
-        self._taps = torch.arange(-radius, radius + 1, dtype=torch.float32, device=self.device)
+        self._taps = np.arange(-radius, radius + 1, dtype=np.float64)
 
     def draw(
         self, seed: int, step: int, rows: int | slice | np.ndarray, view: int = 0, stream: int = rng.Stream.AUGMENT
@@ -324,13 +324,18 @@ class Augment:
         rows = np.flatnonzero(sigma > 0)
         if not rows.size:
             return
-        at, width = self._to(rows), self._to(sigma[rows])[:, None]
-        kernel = torch.exp(-0.5 * (self._taps[None, :] / width) ** 2)
-        kernel /= kernel.sum(1, keepdim=True)
+        kernel = np.exp(-0.5 * (self._taps[None, :] / sigma[rows, None].astype(np.float64)) ** 2)
+        kernel /= kernel.sum(1, keepdims=True)
+        if self.device.type == "cpu":
+            # Filled up with repeats to full groups: the convolution's kernel, and so its last bits, depend on how many
+            # channels there are, and a row's view must not depend on the rows beside it.
+            rows = np.resize(rows, -(-len(rows) // _CHUNK) * _CHUNK)
+            kernel = np.resize(kernel, (len(rows), kernel.shape[1]))
+        at, taps = self._to(rows), self._to(kernel.astype(np.float32))
         radius, count = len(self._taps) // 2, len(rows)
         part = F.pad(view[at].transpose(0, 1), (radius, radius, radius, radius), mode="replicate")
-        part = F.conv2d(part, kernel[:, None, None, :], groups=count)
-        part = F.conv2d(part, kernel[:, None, :, None], groups=count)
+        part = F.conv2d(part, taps[:, None, None, :], groups=count)
+        part = F.conv2d(part, taps[:, None, :, None], groups=count)
         view[at] = part.transpose(0, 1)
 
     def _add_noise(self, view: torch.Tensor, params: Params) -> None:

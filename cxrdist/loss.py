@@ -17,7 +17,7 @@ _CHUNK_BYTES = 64 * 2**20  # of logits at a time
 def nt_xent(z1_BD: torch.Tensor, z2_BD: torch.Tensor, temperature: float = 0.2, *, gather: bool = True) -> torch.Tensor:
     """Mean cross-entropy of telling each view's partner from the 2G - 2 other views of the global batch.
 
-    Every rank compares its 2B views with all 2G, in float32, a chunk of rows at a time: memory is O(G D) plus a fixed
+    Every rank compares its 2B views with all 2G, in float32 (float64 for float64 input), a chunk of rows at a time: memory is O(G D) plus a fixed
     64 MiB, whatever the batch. Each term is l(i, j) = -log(exp(s_ij / t) / sum over k != i of exp(s_ik / t)) with
     cosine similarities s.
 
@@ -29,7 +29,7 @@ def nt_xent(z1_BD: torch.Tensor, z2_BD: torch.Tensor, temperature: float = 0.2, 
             call it then, with equal B.
 
     Returns:
-        float32 scalar: the mean over the global batch, the same on every rank. Its gradient flows through the gather
+        A scalar: the mean over the global batch, the same on every rank. Its gradient flows through the gather
         and is scaled so that averaging parameter gradients over ranks, as data parallelism does, gives the
         gradient of that mean. It can be differentiated once.
 
@@ -43,7 +43,8 @@ def nt_xent(z1_BD: torch.Tensor, z2_BD: torch.Tensor, temperature: float = 0.2, 
     world = dist.get_world_size() if gather and dist.is_available() and dist.is_initialized() else 1
     if len(z1_BD) * world < 2:
         raise ValueError("NT-Xent compares views with those of other images: at least two images are needed")
-    z_2BD = F.normalize(torch.stack([z1_BD, z2_BD]).float(), dim=-1)
+    z_2BD = torch.stack([z1_BD, z2_BD])
+    z_2BD = F.normalize(z_2BD if z_2BD.dtype == torch.float64 else z_2BD.float(), dim=-1)
     return _NTXent.apply(z_2BD, temperature, world)  # pyright: ignore[reportReturnType]
 
 
@@ -91,7 +92,7 @@ class _NTXent(torch.autograd.Function):
             # Averaging over ranks divides by world; the sum over all 2G rows is what the mean's gradient needs.
             scale = world / (2 * total * temperature)
             ctx.save_for_backward((grad_rows.view_as(z) + ours).mul_(scale))
-        return (loss / (2 * total)).float()
+        return (loss / (2 * total)).to(z.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:

@@ -34,16 +34,20 @@ class GlobalBatchNorm(nn.Module):
         """Normalise, with global statistics while training and the running ones otherwise."""
         with torch.autocast(x.device.type, enabled=False):
             if self.training:
-                y, mean, var, count = _Normalise.apply(x.float(), self.weight, self.bias, self.eps, self.world)
+                y, mean, var, count = _Normalise.apply(_wide(x), self.weight, self.bias, self.eps, self.world)
                 with torch.no_grad():
                     self.num_batches_tracked += 1
                     self.running_mean.lerp_(mean, self.momentum)
                     self.running_var.lerp_(var * (count / (count - 1).clamp(min=1)), self.momentum)
             else:
                 y = nn.functional.batch_norm(
-                    x.float(), self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+                    _wide(x), self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
                 )
         return self.act(self.drop(y.to(x.dtype)))
+
+
+def _wide(x: torch.Tensor) -> torch.Tensor:
+    return x if x.dtype == torch.float64 else x.float()
 
 
 class _Normalise(torch.autograd.Function):
@@ -63,12 +67,12 @@ class _Normalise(torch.autograd.Function):
         total = counts.sum(0)
         mean = (means * counts).sum(0) / total
         var = ((variances + (means - mean) ** 2) * counts).sum(0) / total
-        scale = torch.rsqrt(var + eps).float()
-        normal = (x - mean.float().view(shape)) * scale.view(shape)
+        scale = torch.rsqrt(var + eps).to(x.dtype)
+        normal = (x - mean.to(x.dtype).view(shape)) * scale.view(shape)
         ctx.save_for_backward(normal, scale, weight, total)
         ctx.dims, ctx.shape, ctx.world = dims, shape, world
         out = normal * weight.view(shape) + bias.view(shape)
-        result = (out, mean.float(), var.float(), total.float())
+        result = (out, mean.to(x.dtype), var.to(x.dtype), total.to(x.dtype))
         ctx.mark_non_differentiable(*result[1:])
         return result
 
@@ -81,7 +85,7 @@ class _Normalise(torch.autograd.Function):
         sums = torch.stack([grad_bias, grad_weight]).double()
         if ctx.world > 1:
             dist.all_reduce(sums)
-        mean_grad, mean_product = (sums / total).float()
+        mean_grad, mean_product = (sums / total).to(grad.dtype)
         inner = grad - mean_grad.view(ctx.shape) - normal * mean_product.view(ctx.shape)
         return inner * (weight * scale).view(ctx.shape), grad_weight, grad_bias, None, None
 

@@ -1,0 +1,59 @@
+"""Worker of test_distributed: loss, gradients and views of one global batch for several models, by every rank."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cxrdist import rng
+from cxrdist.augment import Augment
+from cxrdist.config import HeadConfig, PretrainConfig, from_dict
+from cxrdist.distributed import GradientMean, Ranks, join
+from cxrdist.model import build_backbone
+from cxrdist.pool import Pool
+from cxrdist.pretrain import open_data
+from cxrdist.simclr import SimCLR, Step, build_projection
+from cxrdist.sync_norm import synchronise
+from shards import Order
+from shards.order import rank_slice
+
+# name: architecture, BatchNorm over the global batch, type, views per forward pass (0: all)
+CASES = {
+    "plain": ("convnext_atto", False, torch.float32, 0),
+    "parts": ("convnext_atto", False, torch.float32, 5),
+    "norm": ("resnet10t", True, torch.float32, 0),
+    "double": ("resnet10t", True, torch.float64, 0),
+}
+
+
+def measure(case: str, ranks: Ranks, pool: Pool, order: Order, augment: Augment) -> dict[str, Any]:
+    """One step of one model."""
+    arch, norm, dtype, micro_batch = CASES[case]
+    torch.manual_seed(rng.mix(0, 0))
+    backbone = build_backbone(arch, 32)
+    model = SimCLR(backbone, build_projection(HeadConfig(dim=16, hidden=32, norm=norm), int(backbone.num_features)))
+    model = model.to(dtype).train()
+    if norm:
+        synchronise(model, ranks)
+    step = Step(model, ranks.device, "float32", 0.2, GradientMean(model, ranks), micro_batch or None)
+    part = rank_slice(16, ranks.rank, ranks.world)
+    images = pool.train.images(order.positions(3)[part], augment.in_size)
+    views = [augment.apply(images, augment.draw(7, 3, part, view)) for view in (0, 1)]
+    loss = step(views[0].to(dtype), views[1].to(dtype))
+    found = {"loss": loss, "views": torch.stack(views), "positions": torch.from_numpy(order.positions(3))}
+    found["gradient"] = torch.cat([p.grad.flatten().double() for p in model.parameters() if p.grad is not None])
+    return found | {f"buffer {name}": b for name, b in model.named_buffers()}
+
+
+def main(shards: str, out: str) -> None:
+    """Write OUT/WORLD-RANK.pt."""
+    values = {"shards": shards, "out": out, "image_size": 32, "global_batch": 16, "device": "cpu"}
+    pool, order, augment = open_data(from_dict(PretrainConfig, values))
+    with join(torch.device("cpu")) as ranks:
+        found = {case: measure(case, ranks, pool, order, augment) for case in CASES}
+        torch.save(found, Path(out) / f"{ranks.world}-{ranks.rank}.pt")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
