@@ -10,6 +10,7 @@ import dataclasses
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,6 +22,9 @@ from slurm.fence import Fence
 from slurm.launch import Asked, Outcome, run_shielded, torchrun
 from slurm.requeue import STOPPED
 from slurm.signals import STOP_SIGNALS
+
+PREPARE_S = 300.0
+"""Bound on freezing a run whose input was made by an earlier job."""
 
 Kind = Literal["ranks", "command", "ray"]
 
@@ -37,6 +41,12 @@ class Task:
     """Submission folder: logs, the claim, the record of the environment."""
     done: str | None = None
     """File that exists exactly when the work is complete; None takes exit code 0 for that."""
+    prepare: tuple[str, ...] = ()
+    """Module and arguments that the first node runs before anything else when `prepared` does not exist yet."""
+    prepared: str | None = None
+    """File that `prepare` makes; the other nodes wait for it."""
+    mark: str | None = None
+    """File to write when a work without `done` ended with 0, so that a chain need not run it again."""
     ranks_per_node: int = 1
     """Processes on each node (kind ranks)."""
     cpus_per_rank: int = 1
@@ -85,9 +95,14 @@ def node_main(task: Task, asked: Asked) -> int:
         f"cxrdist: job {job}, stretch {int(restart) + 1}, node {node + 1} of {nodes} ({socket.gethostname()})",
         flush=True,
     )
+    _prepare(task, node)
     outcome = _run(task, asked, fence, node, nodes)
-    if fence.lost() or is_done(task) or (task.done is None and outcome.code == 0):
+    if fence.lost() or is_done(task):
         return outcome.code
+    if task.done is None and outcome.code == 0:
+        if task.mark and node == 0:
+            Path(task.mark).touch()
+        return 0
     if outcome.stopped:
         # The first node's code requeues the job. It ends last: srun ends all others on the first code but 0.
         time.sleep(1.0 if nodes > 1 else 0.0)
@@ -101,6 +116,22 @@ def node_main(task: Task, asked: Asked) -> int:
         return STOPPED  # the ranks were asked to stop without us (a signal sent to them alone)
     print(f"cxrdist: the program ended with 0 but did not write {task.done}", file=sys.stderr, flush=True)
     return 1
+
+
+def _prepare(task: Task, node: int) -> None:
+    if task.prepared is None or not task.prepare:
+        return
+    if node == 0 and not Path(task.prepared).is_file():
+        done = subprocess.run([sys.executable, "-m", *task.prepare], timeout=PREPARE_S)
+        if done.returncode:
+            raise FailedError(f"the run could not be prepared (exit code {done.returncode}); see the line above")
+    deadline = time.monotonic() + PREPARE_S
+    while not Path(task.prepared).is_file():
+        if time.monotonic() > deadline:
+            raise FailedError(
+                f"{task.prepared} did not appear in {PREPARE_S:.0f} s: is the folder shared by the nodes?"
+            )
+        time.sleep(0.5)
 
 
 def is_done(task: Task) -> bool:

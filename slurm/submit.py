@@ -96,6 +96,8 @@ def _executor(request: Request) -> _Executor:
         extra["nodes"] = f"{request.min_nodes}-{request.nodes}"
     if request.array is not None:
         extra["array"] = f"0-{request.array - 1}"
+    if request.after:
+        extra["kill-on-invalid-dep"] = "yes"  # a job whose input failed must not wait for ever
     extra |= {key.replace("_", "-"): value for key, value in profile.sbatch.items() if value is not False}
     pickle = f'ln -sf task.pkl {shlex.quote(str(folder))}/"${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}'
     pickle += '${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}_submitted.pkl"'

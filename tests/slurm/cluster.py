@@ -100,6 +100,7 @@ LogFile={state}/log/slurmdbd
 # look-ups must fail at once instead of after 10 s.
 NODE_INIT = """
 mount -t proc proc /proc; hostname {node}; mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+mkdir -p /tmp/cxrdist-ray-0; mount -t tmpfs tmpfs /tmp/cxrdist-ray-0
 [ -e /etc/resolv.conf ] && mount --bind {state}/resolv.conf /etc/resolv.conf
 ip link set lo up; : > {state}/ready-{node}
 trap : TERM INT HUP; while :; do sleep 1000 & wait $!; done
@@ -316,8 +317,9 @@ def _write_config(cluster: Cluster) -> None:
             os.mknod(STATE / "dev" / f"gpu{gpu}", 0o20666, os.makedev(1, 3))
     for number, node in enumerate(NODES, start=1):
         config += (
-            f"NodeName={node} NodeHostname={node if cluster.mode == 'netns' else host} NodeAddr={cluster.address(node)} "
-            f"Port={PORT + number} CPUs={CPUS} RealMemory={memory} Gres=gpu:{GPUS} State=UNKNOWN\n"
+            f"NodeName={node} NodeHostname={node if cluster.mode == 'netns' else host} "
+            f"NodeAddr={cluster.address(node)} Port={PORT + number} CPUs={CPUS} RealMemory={memory} "
+            f"Gres=gpu:{GPUS} State=UNKNOWN\n"
         )
         gres += f"NodeName={node} Name=gpu File={STATE}/dev/gpu[0-{GPUS - 1}]\n"
         (STATE / f"spool-{node}").mkdir(exist_ok=True)
@@ -326,7 +328,8 @@ def _write_config(cluster: Cluster) -> None:
         ("preempt", 1, "REQUEUE GraceTime=20"),
         ("high", 99, "OFF"),
     ):
-        config += f"PartitionName={name} Nodes=ALL State=UP MaxTime=1-0 DefaultTime=10 PriorityTier={tier} PreemptMode={preempt}\n"
+        config += f"PartitionName={name} Nodes=ALL State=UP MaxTime=1-0 DefaultTime=10 "
+        config += f"PriorityTier={tier} PreemptMode={preempt}\n"
     cluster.conf.write_text(config)
     (STATE / "gres.conf").write_text(gres)
     (STATE / "slurmdbd.conf").write_text(DBD_CONFIG.format(**values))

@@ -1,0 +1,32 @@
+"""`cxrdist cancel RUN...`: take a run's jobs from the queue; what is saved stays, and submitting again goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+HELP = "cancel a submitted run"
+POSITIONALS = ("runs",)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to cancel."""
+
+    runs: list[str]
+    """Run folders."""
+
+
+def run(config: Config) -> int:
+    """Cancel every job of the runs that waits or runs."""
+    from jobs.status import submission
+    from slurm import queue, submit
+
+    for name in config.runs:
+        folder = submission(Path(name))
+        ids = submit.job_ids(folder)
+        if folder.name == "submission-merge":
+            ids = submit.job_ids(folder.with_name("submission")) + ids
+        numbers = queue.cancel(ids)
+        print(f"{name}: " + (f"cancelled job {', '.join(numbers)}" if numbers else "no job waits or runs"))
+    return 0

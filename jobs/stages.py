@@ -1,0 +1,259 @@
+"""What `cxrdist submit` queues for each command: which task on the nodes, where its folder is, when it is complete."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from slurm.errors import InputError
+from slurm.node import Task
+from slurm.profiles import Profile, check, load, nodes_for, time_seconds
+
+PLAIN = ("evaluate", "collect", "table", "plot", "report", "embed", "explain", "verify")
+"""Commands that run on one node as they are; they may be broken off and run again."""
+SUBMITTABLE = ("pretrain", "finetune", "sweep", "shard", *PLAIN)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Where:
+    """The options of `cxrdist submit` itself."""
+
+    profile: Profile
+    nodes: int = 1
+    min_nodes: int | None = None
+    partition: str | None = None
+    parts: int | None = None
+    after: tuple[str, ...] = ()
+    name: str | None = None
+    dry_run: bool = False
+
+
+OPTIONS = {
+    "profile": "cluster profile: a name or a .toml file (default local)",
+    "nodes": "nodes to ask for (default 1)",
+    "gpus": "GPUs to ask for, instead of --nodes; whole nodes only",
+    "min_nodes": "start with as few as these when more are not free (default: exactly --nodes)",
+    "partition": "partition, instead of the profile's",
+    "time": "time limit of one stretch, instead of the profile's",
+    "parts": "shard only: number of parts of the job array (default: --nodes)",
+    "after": "numbers of jobs that must have succeeded first, comma separated",
+    "name": "name of the job in the queue",
+    "dry_run": "print the sbatch text and queue nothing",
+}
+
+
+def split(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Return submit's own options and the words that are left for the command.
+
+    Raises:
+        InputError: an option of submit without its value.
+    """
+    own: dict[str, str] = {}
+    rest: list[str] = []
+    queue = list(words)
+    while queue:
+        word = queue.pop(0)
+        key, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or key not in OPTIONS:
+            rest.append(word)
+        elif key == "dry_run":
+            own[key] = value if equals else "true"
+        elif equals:
+            own[key] = value
+        elif queue and not queue[0].startswith("--"):
+            own[key] = queue.pop(0)
+        else:
+            raise InputError(f"cxrdist submit: --{key} needs a value ({OPTIONS[key]})")
+    return own, rest
+
+
+def where(own: dict[str, str]) -> Where:
+    """Return the checked options of submit.
+
+    Raises:
+        InputError: not a number, an unknown profile, a wrong time, GPUs that do not fill nodes.
+    """
+
+    def number(key: str) -> int | None:
+        text = own.get(key)
+        if text is None:
+            return None
+        if not text.isdigit() or int(text) < 1:
+            raise InputError(f"cxrdist submit: --{key} {text} must be a whole number, at least 1")
+        return int(text)
+
+    profile = load(own.get("profile", "local"))
+    if "time" in own:
+        time_seconds(own["time"])
+        profile = check(dataclasses.replace(profile, time=own["time"]), "--time")
+    after = tuple(word for word in own.get("after", "").split(",") if word)
+    for word in after:
+        if not word.isdigit():
+            raise InputError(f"cxrdist submit: --after {word}: not a job number")
+    return Where(
+        profile=profile,
+        nodes=nodes_for(profile, nodes=number("nodes"), gpus=number("gpus")),
+        min_nodes=number("min_nodes"),
+        partition=own.get("partition"),
+        parts=number("parts"),
+        after=after,
+        name=own.get("name"),
+        dry_run=own.get("dry_run", "false").lower() in ("true", "1", "yes"),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Work:
+    """A command that is ready to be queued."""
+
+    tasks: tuple[Task, ...]
+    """One task; for shard the parts and then the merge."""
+    folder: Path
+    """What the user calls the run: submission/ lies in it."""
+    complete: bool
+    """Whether there is nothing left to do."""
+
+
+def work(words: Sequence[str], at: Where, *, create: bool) -> Work:
+    """Check a command as if it were run here, and return its tasks.
+
+    Args:
+        words: Command and options, as after `cxrdist`.
+        at: Submit's own options.
+        create: Freeze the run in its folder now; False writes nothing (a dry run, or input that is yet to be made).
+
+    Raises:
+        InputError: not a command that can be queued, or a refusal of the command itself (ValueError with exit code 2).
+    """
+    from jobs import cli
+
+    name, *rest = words or [""]
+    if name not in SUBMITTABLE:
+        raise InputError(f"cxrdist submit: {name or 'nothing'!r} cannot be queued; {', '.join(SUBMITTABLE)}, chain can")
+    config = cli.parse(name, rest)
+    if name == "pretrain":
+        return _pretrain(config, list(rest), at, create)
+    if name == "finetune":
+        return _finetune(config, list(rest), at, create)
+    if name == "sweep":
+        return _command("sweep", config, rest, at, kind="ray")
+    if at.nodes > 1 and name != "shard":
+        raise InputError(f"cxrdist submit {name}: runs on one node; leave --nodes out")
+    return _shard(config, rest, at) if name == "shard" else _command(name, config, rest, at, kind="command")
+
+
+def _task(at: Where, **values: Any) -> Task:
+    from slurm.submit import task_for
+
+    return task_for(at.profile, **values)
+
+
+def _pretrain(config: Any, rest: list[str], at: Where, create: bool) -> Work:
+    ranks = at.profile.ranks
+    for nodes in range(at.min_nodes or at.nodes, at.nodes + 1):
+        if config.global_batch % (nodes * ranks):
+            raise InputError(
+                f"--global_batch {config.global_batch} cannot be split evenly over {nodes * ranks} ranks ({nodes} "
+                f"nodes of {ranks}); take a multiple, or other --nodes"
+            )
+    out = Path(config.out).expanduser().absolute()
+    if create:
+        from jobs.pretrain import create_run
+
+        create_run(dataclasses.replace(config, out=str(out)), command=[Path(sys.argv[0]).name, *sys.argv[1:]])
+    prepare = () if create else ("jobs.submit", "prepare", "pretrain", *rest)
+    task = _task(
+        at, kind="ranks", words=("cxrdist.pretrain", str(out)), folder=str(out / "submission"),
+        done=str(out / "done.json"), prepare=prepare, prepared=str(out / "config.toml"),
+    )  # fmt: skip
+    return Work(tasks=(task,), folder=out, complete=(out / "done.json").is_file())
+
+
+def _finetune(config: Any, rest: list[str], at: Where, create: bool) -> Work:
+    out = Path(config.out).expanduser().absolute()
+    if at.nodes > 1:
+        raise InputError("cxrdist submit finetune: one trial runs on one node; many trials are `submit sweep`")
+    if create:
+        _create_trial(dataclasses.replace(config, out=str(out)))
+    prepare = () if create else ("jobs.submit", "prepare", "finetune", *rest)
+    task = _task(
+        at, kind="command", words=("cxrdist.finetune", str(out)), folder=str(out / "submission"),
+        done=str(out / "done.json"), prepare=prepare, prepared=str(out / "config.toml"),
+    )  # fmt: skip
+    return Work(tasks=(task,), folder=out, complete=(out / "done.json").is_file())
+
+
+def _create_trial(config: Any) -> None:
+    from cxrdist import cells
+    from cxrdist.finetune_config import check as check_trial
+    from cxrdist.finetune_config import plain
+    from results.run import Run
+
+    resolved = cells.resolve(check_trial(config))
+    Run.create(
+        config.out,
+        job="finetune",
+        config=plain(resolved),
+        signature=cells.trial_signature(resolved),
+        shards=cells.trial_shards(resolved),
+        command=[Path(sys.argv[0]).name, *sys.argv[1:]],
+    )
+
+
+def prepare(words: Sequence[str]) -> None:
+    """Freeze the run of a queued command whose input did not exist when it was queued (runs on its first node)."""
+    from jobs import cli
+
+    name, *rest = words
+    config = cli.parse(name, rest)
+    config = dataclasses.replace(config, out=str(Path(config.out).expanduser().absolute()))
+    if name == "pretrain":
+        from jobs.pretrain import create_run
+
+        create_run(config, command=["cxrdist", *words])
+    else:
+        _create_trial(config)
+
+
+def _command(name: str, config: Any, rest: Sequence[str], at: Where, *, kind: str) -> Work:
+    folder = _folder(name, config)
+    mark = folder / "submission" / f"complete-{_digest([name, *rest], config)}"
+    task = _task(
+        at, kind=kind, words=("jobs.cli", name, *rest), folder=str(folder / "submission"), listens=False, mark=str(mark)
+    )
+    return Work(tasks=(task,), folder=folder, complete=mark.is_file())
+
+
+def _shard(config: Any, rest: Sequence[str], at: Where) -> Work:
+    out = Path(config.out).expanduser().absolute()
+    folder = out.with_name(f"{out.name}.job")  # a shard set holds nothing but shards
+    shared: dict[str, Any] = {
+        "kind": "command", "folder": str(folder / "submission"), "listens": False, "ranks_per_node": 1,
+        "cpus_per_rank": at.profile.cpus_per_rank * at.profile.ranks,
+    }  # fmt: skip
+    parts = at.parts or at.nodes
+    done = str(out / "dataset.json")
+    complete = Path(done).is_file()
+    if parts == 1 or not hasattr(config, "part"):
+        whole = _task(at, words=("jobs.cli", "shard", *rest), done=done, **shared)
+        return Work(tasks=(whole,), folder=folder, complete=complete)
+    each = _task(at, words=("jobs.cli", "shard", *rest, "--part", f"{{part}}/{parts}"), **shared)
+    merge = _task(at, words=("jobs.cli", "shard", *rest, "--merge", "true"), done=done, **shared)
+    return Work(tasks=(each, merge), folder=folder, complete=complete)
+
+
+def _folder(name: str, config: Any) -> Path:
+    out = getattr(config, "out", None) or getattr(config, "run", None) or f"cxrdist-{name}"
+    path = Path(str(out)).expanduser().absolute()
+    return path.with_name(f"{path.name}.job") if path.suffix else path
+
+
+def _digest(words: Sequence[str], config: Any) -> str:
+    """Identity of a command, with the content of its settings (a changed --config file is another command)."""
+    from jobs.cli import to_dict
+
+    return hashlib.sha256(repr([list(words), to_dict(config)]).encode()).hexdigest()[:12]

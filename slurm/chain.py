@@ -1,0 +1,105 @@
+"""A chain of jobs in one TOML file: stages, what each runs, and which others must be complete before it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+from slurm.errors import InputError
+
+KEYS = ("name", "run", "needs", "nodes", "min_nodes", "gpus", "parts", "profile", "partition", "time")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One job (or job array) of a chain."""
+
+    name: str
+    """Unique within the chain; also the job's name."""
+    words: tuple[str, ...]
+    """The command as after `cxrdist`: a job's name and its options."""
+    needs: tuple[str, ...] = ()
+    """Names of the stages whose output it reads."""
+    options: tuple[str, ...] = ()
+    """Options of `cxrdist submit` for this stage (--nodes 2 ...)."""
+
+
+def load(path: Path) -> list[Stage]:
+    """Return the stages of a chain file, each after the ones that it needs.
+
+        profile = "gpu"                     # for all stages that name no other
+
+        [[stage]]
+        name = "shards"
+        run = "shard nih --src /data/nih --out shards/nih"
+        parts = 8
+
+        [[stage]]
+        name = "simclr"
+        needs = ["shards"]
+        run = "pretrain --config simclr.toml --shards shards/nih --out runs/simclr"
+        nodes = 2
+
+    Raises:
+        InputError: unreadable, unknown keys, doubled or missing names, a circle of needs.
+    """
+    try:
+        spec = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not TOML: {error}") from error
+    unknown = set(spec) - {"stage", "profile"}
+    if unknown:
+        raise InputError(f"{path}: unknown key {sorted(unknown)[0]!r}; known are profile and [[stage]]")
+    if not spec.get("stage"):
+        raise InputError(f"{path}: no [[stage]] in it")
+    stages = [_stage(table, spec.get("profile"), path) for table in spec["stage"]]
+    return _ordered(stages, path)
+
+
+def _stage(table: dict, profile: str | None, path: Path) -> Stage:
+    where = f"{path}: stage {table.get('name', '(without a name)')!r}"
+    for key in table:
+        if key not in KEYS:
+            raise InputError(f"{where}: unknown key {key!r}; known are {', '.join(KEYS)}")
+    name, run = table.get("name"), table.get("run")
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
+        raise InputError(f"{where}: name must be letters, digits and -_. only")
+    words = shlex.split(run) if isinstance(run, str) else run
+    if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+        raise InputError(f'{where}: run must be a command such as "pretrain --shards DIR --out RUN"')
+    needs = table.get("needs", [])
+    if isinstance(needs, str) or not all(isinstance(need, str) for need in needs):
+        raise InputError(f"{where}: needs must be a list of stage names")
+    options: list[str] = []
+    values = {"profile": profile} | table
+    for key in ("profile", "nodes", "min_nodes", "gpus", "parts", "partition", "time"):
+        if values.get(key) is not None:
+            options += [f"--{key}", str(values[key])]
+    return Stage(name=name, words=tuple(words), needs=tuple(needs), options=tuple(options))
+
+
+def _ordered(stages: Sequence[Stage], path: Path) -> list[Stage]:
+    names = [stage.name for stage in stages]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{path}: two stages are called {name!r}")
+    for stage in stages:
+        for need in stage.needs:
+            if need not in names:
+                raise InputError(f"{path}: stage {stage.name!r} needs {need!r}, which is none of {', '.join(names)}")
+    ordered: list[Stage] = []
+    waiting = list(stages)
+    while waiting:
+        placed = {stage.name for stage in ordered}
+        ready = [stage for stage in waiting if placed.issuperset(stage.needs)]
+        if not ready:
+            raise InputError(f"{path}: stages {', '.join(stage.name for stage in waiting)} need each other in a circle")
+        ordered += ready
+        waiting = [stage for stage in waiting if stage not in ready]
+    return ordered

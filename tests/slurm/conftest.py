@@ -1,0 +1,113 @@
+"""The cluster of the tests, and jobs of the counting worker on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from slurm import profiles, queue, submit
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))  # pytest's importlib mode leaves it out, and the harness is also a command
+
+import cluster as harness  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def running_cluster() -> Iterator[harness.Cluster]:
+    missing = harness.missing_for_cluster()
+    if missing:
+        pytest.skip(f"slurm: {missing}")
+    before = os.environ.get("SLURM_CONF")
+    try:
+        with harness.session() as running:
+            yield running
+    finally:
+        os.environ.pop("SLURM_CONF", None)
+        if before is not None:
+            os.environ["SLURM_CONF"] = before
+
+
+@pytest.fixture
+def cluster(running_cluster: harness.Cluster) -> Iterator[harness.Cluster]:
+    """The cluster with all nodes up and no job in its queue."""
+    running_cluster.mend()
+    yield running_cluster
+    running_cluster.cancel_all()
+    running_cluster.mend()
+
+
+@dataclasses.dataclass
+class Counting:
+    """A job of tests/slurm/counting_worker.py and its folder."""
+
+    folder: Path
+    request: submit.Request
+    job_id: str = ""
+
+    def queue(self) -> str:
+        submit.check(self.request)
+        self.job_id = submit.submit(self.request)
+        return self.job_id
+
+    def lines(self) -> list[dict]:
+        path = self.folder / "log.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def wait_for_step(self, step: int, seconds: float = 120) -> None:
+        wait_until(lambda: self.lines() and self.lines()[-1]["step"] >= step, seconds, f"step {step}: {self.log()}")
+
+    def wait_for_end(self, seconds: float = 180) -> str:
+        wait_until(lambda: not queue.job(self.job_id).active, seconds, f"the end of job {self.job_id}", 0.5)
+        return queue.job(self.job_id).state
+
+    def log(self) -> str:
+        return "".join(path.read_text() for path in sorted((self.folder / "submission").glob("*_log.out")))
+
+    def samples(self) -> list[int]:
+        return [sample for line in self.lines() for sample in line["samples"]]
+
+
+def wait_until(true: Callable[[], object], seconds: float, what: str, pause: float = 0.1) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"not in {seconds} s: {what}"
+        time.sleep(pause)
+
+
+@pytest.fixture
+def counting(tmp_path: Path) -> Callable[..., Counting]:
+    """Return a maker of counting jobs: two ranks on each node."""
+
+    def make(
+        *options: str,
+        nodes: int = 2,
+        partition: str = "main",
+        min_nodes: int | None = None,
+        name: str = "run",
+        **profile,
+    ) -> Counting:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        values = {"env": {"PYTHONPATH": str(HERE)}, "time": "00:05:00", **profile}
+        chosen = dataclasses.replace(profiles.load("local"), **values)
+        task = submit.task_for(
+            chosen,
+            kind="ranks",
+            words=("counting_worker", str(folder), *options),
+            folder=str(folder / "submission"),
+            done=str(folder / "final.json"),
+        )
+        request = submit.Request(
+            name="count", task=task, profile=chosen, nodes=nodes, min_nodes=min_nodes, partition=partition
+        )
+        return Counting(folder, request)
+
+    return make

@@ -1,0 +1,162 @@
+"""The sbatch text, whole, and what is refused before anything is queued."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+
+import pytest
+
+from jobs import cli, stages
+from slurm import chain, hosts, profiles, queue, status, submit
+from slurm.errors import FailedError, InputError
+
+GOLDEN = """\
+#!/bin/bash
+
+# Parameters
+#SBATCH --account=radiology
+#SBATCH --constraint=a100
+#SBATCH --cpus-per-task=32
+#SBATCH --dependency=afterok:12:13
+#SBATCH --gpus-per-node=4
+#SBATCH --job-name=simclr
+#SBATCH --kill-on-invalid-dep=yes
+#SBATCH --mem=0
+#SBATCH --nodes=2-4
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output=/runs/r1/submission/%j_0_log.out
+#SBATCH --partition=gpu
+#SBATCH --requeue
+#SBATCH --signal=USR2@180
+#SBATCH --time=1440
+
+# setup
+umask 077
+export NCCL_SOCKET_IFNAME=ib0
+module load cuda
+# submitit looks for a job's task under the job's number; so plain sbatch can send this file again
+ln -sf task.pkl /runs/r1/submission/"${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}\
+${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}_submitted.pkl"
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output /runs/r1/submission/%j_%t_log.out --kill-on-bad-exit=1 --cpus-per-task=32 \
+/opt/env/bin/python -u -m submitit.core._submit /runs/r1/submission
+
+
+# teardown
+# decides by the exit status whether the job is complete, failed, or goes back to the queue
+exec /opt/env/bin/python -m slurm.requeue /runs/r1/submission $? 100
+"""
+
+
+def request(**values) -> submit.Request:
+    profile = dataclasses.replace(
+        profiles.load("gpu"),
+        account="radiology",
+        setup=("module load cuda",),
+        env={"NCCL_SOCKET_IFNAME": "ib0"},
+        sbatch={"constraint": "a100"},
+    )
+    task = submit.task_for(profile, kind="ranks", words=("cxrdist.pretrain", "/runs/r1"), folder="/runs/r1/submission")
+    return submit.Request(**{"name": "simclr", "task": task, "profile": profile, "nodes": 4, "min_nodes": 2, **values})
+
+
+def test_sbatch_text_is_exactly_this(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/opt/env/bin/python")
+    assert submit.text(request(after=("12", "13"))) == GOLDEN.rstrip("\n")
+
+
+def test_array_and_short_job_are_said_in_the_text():
+    short = dataclasses.replace(request().profile, time="5")
+    text = submit.text(request(array=8, profile=short, min_nodes=None))
+    assert "#SBATCH --array=0-7\n" in text and "#SBATCH --nodes=4\n" in text
+    assert "#SBATCH --signal=USR2@150\n" in text  # at most half of the time limit
+
+
+def test_dry_run_prints_the_text_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/nowhere")  # needs no SLURM either
+    words = "submit pretrain --nodes 2 --shards s --out r --global_batch 8 --dry_run --time 0-02".split()
+    assert cli.main(words) == 0
+    text = capsys.readouterr().out
+    assert "#SBATCH --nodes=2\n" in text and "#SBATCH --time=120\n" in text and f"{tmp_path}/r/submission" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("pretrain --nodes 3 --shards s --out r --global_batch 8", "cannot be split evenly over 6 ranks"),
+        ("pretrain --nodes 2 --shards s --out r --global_batchh 8", "global_batchh"),
+        ("pretrain --nodes two --shards s --out r", "--nodes two must be a whole number"),
+        ("pretrain --profile nowhere --shards s --out r", "not one of gpu, local"),
+        ("pretrain --time soon --shards s --out r", "time 'soon' is not MINUTES"),
+        ("pretrain --profile gpu --gpus 6 --shards s --out r", "give 4 or 8"),
+        ("pretrain --nodes --shards s", "--nodes needs a value"),
+        ("finetune --nodes 2 --shards s --out r", "one trial runs on one node"),
+        ("status r", "cannot be queued"),
+        ("chain nowhere.toml", "nowhere.toml: No such file"),
+    ],
+)
+def test_unusable_request_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["submit", *words.split()]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_without_slurm_every_command_says_so_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FailedError, match="no sinfo here: run this on the cluster's login node"):
+        submit.check(request())
+
+
+def test_slurm_that_is_not_configured_or_not_answering_is_told_apart():
+    assert "set SLURM_CONF" in str(queue.explain("sbatch", "sbatch: fatal: Could not establish a configuration source"))
+    text = "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)"
+    assert "controller does not answer" in str(queue.explain("sbatch", text))
+    assert "munge" in str(queue.explain("sinfo", "sinfo: error: Munge encode failed: Failed to access socket"))
+
+
+def test_submits_own_options_are_taken_out_wherever_they_stand():
+    own, rest = stages.split("--shards s --nodes 2 --optim.lr=3 --dry_run --time=60 --out r".split())
+    assert own == {"nodes": "2", "dry_run": "true", "time": "60"}
+    assert rest == "--shards s --optim.lr=3 --out r".split()
+
+
+def test_chain_is_ordered_by_needs_and_refuses_circles(tmp_path):
+    path = tmp_path / "chain.toml"
+    stage = '[[stage]]\nname = "{}"\nrun = "collect {} --out x.parquet"\nneeds = {}\n'
+    path.write_text(stage.format("b", "r", '["a"]') + stage.format("a", "r", "[]"))
+    assert [found.name for found in chain.load(path)] == ["a", "b"]
+    path.write_text(stage.format("b", "r", '["a"]') + stage.format("a", "r", '["b"]'))
+    with pytest.raises(InputError, match="in a circle"):
+        chain.load(path)
+    path.write_text(stage.format("b", "r", '["c"]'))
+    with pytest.raises(InputError, match="needs 'c', which is none of b"):
+        chain.load(path)
+    path.write_text('[[stage]]\nname = "a"\nrun = "collect r"\nnode = 2\n')
+    with pytest.raises(InputError, match="unknown key 'node'"):
+        chain.load(path)
+
+
+def test_unresolvable_head_node_fails_loudly(tmp_path, monkeypatch):
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text("#!/bin/sh\nexit 1\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(hosts, "RESOLVE_S", 5.0)
+    with pytest.raises(FailedError, match="no-such-node.invalid cannot be resolved"):
+        hosts.head_and_own("no-such-node.invalid", 0)
+
+
+def test_progress_tells_steps_and_time_left():
+    rows = [{"step": 10, "epoch": 0.5, "images_per_s": 200.0}, {"step": 20, "epoch": 1.0, "images_per_s": 100.0}]
+    found = status.progress(rows, {"epochs": 10, "global_batch": 50})
+    assert (found.step, found.steps, found.images_per_s, found.seconds_left) == (20, 200, 100.0, 90.0)
+    assert status.progress([], {}).step is None
+    assert [status.duration(s) for s in (None, 5, 600, 9000, 200000)] == ["-", "5 s", "10 min", "2.5 h", "2.3 d"]
