@@ -189,7 +189,8 @@ def load(path: str | os.PathLike[str]) -> Classifier:
         classifier.load_state_dict(tensors)
     except RuntimeError as error:
         raise InputError(f"{file} does not fit its own description: {str(error).splitlines()[0]}") from None
-    return classifier.eval()
+    # The layout in memory it was trained in: another one sums in another order.
+    return classifier.to(memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
 
 
 def _value(text: str) -> Any:

@@ -144,7 +144,8 @@ def optimiser(config: FinetuneConfig, problem: Problem, phase: Phase) -> torch.o
                 groups.append({"params": parameters, "peak": rate, "lr": rate, "weight_decay": decay})
     if config.optim.name == "sgd":
         return torch.optim.SGD(groups, momentum=config.optim.momentum)
-    return (torch.optim.Adam if config.optim.name == "adam" else torch.optim.AdamW)(groups)
+    # fused: one pass over the weights instead of five
+    return (torch.optim.Adam if config.optim.name == "adam" else torch.optim.AdamW)(groups, fused=True)
 
 
 class Fit:

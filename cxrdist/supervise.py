@@ -54,25 +54,14 @@ def run(config: SweepConfig) -> int:
     ledger.claim()
     with _alone(ledger):
         missing = ledger.missing(cells)
-        if config.retry_failed or not missing:
-            for cell in missing:
-                ledger.forgive(cell.signature)
-        else:
-            for cell in missing:
-                _forgive_killed(ledger, cell.signature)
+        for cell in missing:  # attempts are counted within one run of the sweep: the user may have mended the cause
+            ledger.forgive(cell.signature)
         _write_plan(config, cells, ledger)
         if missing:
             with contextlib.suppress(FileNotFoundError):
                 (ledger.out / "done.json").unlink()
             Watch(config, cells, missing, ledger).run()
         return _close(config, cells, ledger)
-
-
-def _forgive_killed(ledger: Ledger, name: str) -> None:
-    """Attempts that ended with the process count within one run of the sweep only: the next run begins anew."""
-    attempts = ledger.attempts(name)
-    if attempts and all(attempt["kind"] == "killed" for attempt in attempts):
-        ledger.forgive(name)
 
 
 @contextlib.contextmanager
@@ -356,7 +345,7 @@ def _close(config: SweepConfig, cells: list[Cell], ledger: Ledger) -> int:
     kept = len(cells) - len(missing)
     print(
         f"cxrdist: {len(missing)} of {len(cells)} cells failed, {kept} are done and kept; logs are in {ledger.logs};"
-        " the same command with --retry_failed true tries them again",
+        " the same command tries them again",
         file=sys.stderr,
     )
     return 1

@@ -99,6 +99,7 @@ class Told(tune.Callback):
 
     def __init__(self, tell: Event, ledger: Ledger):
         self.tell, self.ledger = tell, ledger
+        self.before: dict[str, int] = {}
 
     def __reduce__(self) -> Any:
         """Tune saves its callbacks with its state; a pipe cannot be saved, and nothing reads that state again."""
@@ -109,6 +110,7 @@ class Told(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker took the cells."""
+        self.before |= {name: len(self.ledger.attempts(name)) for name in self._names(trial)}
         self.tell("running", cells=self._names(trial))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -116,13 +118,12 @@ class Told(tune.Callback):
         self.tell("ended", cells=self._names(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The worker died: the first of its cells that is not done is the one it was at."""
+        """The worker died at the first of its cells that is neither done nor reported as failed."""
         for name in self._names(trial):
-            if not Run(self.ledger.cell_folder(name)).is_done and not self.ledger.attempts(name):
+            reported = len(self.ledger.attempts(name)) > self.before.get(name, 0)
+            if not reported and not Run(self.ledger.cell_folder(name)).is_done:
                 self.ledger.fail(name, "killed", "the worker process died (out of memory, or killed)", cell_task.now())
                 break
-            if not Run(self.ledger.cell_folder(name)).is_done:
-                continue
         self.tell("ended", cells=self._names(trial))
 
 

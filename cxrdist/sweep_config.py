@@ -65,8 +65,6 @@ class SweepConfig:
     """auto, cpu or cuda, for all trials."""
     retries: int = 2
     """Attempts more, of a cell that fails."""
-    retry_failed: bool = False
-    """True: cells that failed for good in an earlier run of this sweep are tried again from the start."""
     start_seconds: float = 120.0
     """Time that Ray gets to start or to answer, after which the sweep stops with an error."""
     dry_run: bool = False

@@ -1,0 +1,258 @@
+"""One trial, from shards to numbers: learning, exactness, label policies, refusals."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+import safetensors.torch
+import torch
+
+from cxrdist import cells, classifier, finetune, trial_data
+from cxrdist.errors import InputError
+from cxrdist.finetune_config import FinetuneConfig, plain
+from cxrdist.finetune_parse import from_plain
+from cxrdist.fit import Stopped
+from cxrdist.model import save_encoder
+from results import schema
+from results.metrics import compute
+from results.run import Run
+from shards import InputError as ShardsInputError
+from tests.cxrdist import findings
+
+BASE = {"arch": "small_cnn", "image_size": 28, "epochs": 6, "min_steps": 30, "global_batch": 32, "n_boot": 20}
+BASE |= {"threads": 1, "device": "cpu", "augment": {"preset": "none"}, "optim": {"lr": 0.003}}
+
+
+def trial(out: Path, shards: Path, **changes) -> tuple[FinetuneConfig, Run]:
+    values = {**BASE, "shards": str(shards), "out": str(out), **changes}
+    config = cells.resolve(from_plain(values, "test"))
+    run = Run.create(
+        out, job="finetune", config=plain(config), signature=cells.trial_signature(config),
+        shards=cells.trial_shards(config),
+    )  # fmt: skip
+    return config, run
+
+
+def trained(out: Path, shards: Path, **changes) -> Run:
+    config, run = trial(out, shards, **changes)
+    finetune.run_trial(config, run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def unsure(tmp_path_factory) -> Path:
+    """Two labels, a fifth of them uncertain or blank."""
+    return findings.make(tmp_path_factory.mktemp("unsure"), unsure=0.1, blank=0.1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mode": "full"},
+        {"mode": "full", "head": {"kind": "dense", "hidden": 16}, "optim": {"name": "sgd", "lr": 0.02}},
+        {"mode": "two_stage", "optim": {"name": "adam", "lr": 0.003}},
+        {"mode": "last_n", "last_n": 3, "head": {"kind": "mlp", "hidden": 16}},
+        {"mode": "linear", "arch": "resnet10t"},
+        {"mode": "linear", "arch": "resnet10t", "head": {"kind": "mlp", "hidden": 16}},
+    ],
+    ids=["full", "sgd_dense", "two_stage", "last_n_mlp", "linear", "linear_mlp"],
+)
+def test_every_mode_learns_and_writes_a_complete_run(tmp_path, blobs, changes):
+    run = trained(tmp_path / "run", blobs, **changes)
+    assert run.is_done and run.read_done()["val_auroc"] > 0.7
+    assert run.model.is_file() and run.manifest.is_file() and run.metrics_log.is_file()
+    assert not run.checkpoints.exists()
+    table = schema.read_predictions(run.predictions)
+    test = table.filter(pc.field("split") == "test")
+    assert len(test) == 40 and len(set(test["key"].to_pylist())) == 40, "every test sample exactly once"
+    rows = schema.read_metrics(run.metrics).to_pylist()
+    own = {row["metric"]: row["value"] for row in rows if row["label"] == "pneumonia"}
+    threshold = next(row["threshold"] for row in rows if row["metric"] == "recall" and row["label"] == "pneumonia")
+    again = compute(np.array(test["y_true"]), np.array(test["y_score"]), threshold)
+    assert own == pytest.approx({name: again[name] for name in own})
+    assert {(row["mode"], row["init"], row["n_labelled"]) for row in rows} == {(changes["mode"], "scratch", 150)}
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(tmp_path, blobs):
+    scores = {}
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        run = trained(tmp_path / name, blobs, seed=seed, augment={"preset": "medical"}, min_steps=6, epochs=1)
+        scores[name] = np.array(schema.read_predictions(run.predictions)["y_score"])
+    assert np.array_equal(scores["a"], scores["b"])
+    assert not np.array_equal(scores["a"], scores["c"])
+
+
+class StopAfter:
+    """A StopRequest that fires when it has been asked often enough."""
+
+    def __init__(self, steps: int):
+        self.left = steps
+
+    @property
+    def requested(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+@pytest.mark.parametrize("mode", ["full", "two_stage"])
+def test_a_stopped_trial_ends_with_the_bits_of_an_unbroken_one(tmp_path, blobs, mode):
+    changes = {"mode": mode, "head": {"kind": "mlp", "hidden": 8}, "min_steps": 16, "epochs": 1, "head_epochs": 1}
+    whole = trained(tmp_path / "whole", blobs, **changes)
+    config, run = trial(tmp_path / "broken", blobs, **changes)
+    stops = 0
+    while not run.is_done:
+        try:
+            finetune.run_trial(config, run, StopAfter(3))
+        except Stopped:
+            stops += 1
+    assert stops >= 3
+    first, second = (safetensors.torch.load_file(r.model) for r in (whole, run))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert whole.read_log() == run.read_log()
+
+
+def test_a_finished_run_is_returned_and_not_trained_again(tmp_path, blobs):
+    run = trained(tmp_path / "run", blobs, mode="linear", arch="resnet10t")
+    before = run.done.read_text()
+    trained(tmp_path / "run", blobs, mode="linear", arch="resnet10t")
+    assert run.done.read_text() == before
+
+
+def test_uncertain_and_blank_labels_follow_the_policy(tmp_path, unsure):
+    counts = {}
+    for name, policy in {
+        "ones": {"uncertain": "ones", "blanks": "zeros"},
+        "ignore": {"uncertain": "ignore", "blanks": "ignore"},
+        "mixed": {"uncertain": {"pneumonia": "zeros", "edema": "ignore"}, "blanks": "zeros"},
+    }.items():
+        run = trained(tmp_path / name, unsure, mode="linear", **policy)
+        table = schema.read_predictions(run.predictions).filter(pc.field("split") == "test")
+        counts[name] = {
+            label: table.filter(pc.field("label") == label)["y_true"].null_count for label in ("pneumonia", "edema")
+        }
+        policies = set(schema.read_metrics(run.metrics)["label_policy"].to_pylist())
+        assert policies == {
+            {"ones": "ones/zeros", "ignore": "ignore/ignore"}.get(name, "edema:ignore,pneumonia:zeros/zeros")
+        }
+    stored = cells.card(str(unsure)).counts["test"]["labels"]
+    assert counts["ones"] == {"pneumonia": 0, "edema": 0}
+    assert counts["ignore"] == {label: stored[label]["uncertain"] + stored[label]["null"] for label in stored}
+    assert counts["mixed"] == {"pneumonia": 0, "edema": stored["edema"]["uncertain"]}
+
+
+def test_fractions_are_nested_and_val_is_cut_only_when_asked(tmp_path, blobs):
+    keys = {}
+    for fraction in (0.1, 0.5):
+        config, _ = trial(tmp_path / str(fraction), blobs, label_fraction=fraction)
+        data = trial_data.load(config)
+        keys[fraction] = set(data.manifest.keys)
+        assert data.val is not None and len(data.val) == 40
+    assert keys[0.1] < keys[0.5] and len(keys[0.1]) == 15
+    few, _ = trial(tmp_path / "few", blobs, label_fraction=0.1, val_fraction_too=True)
+    val = trial_data.load(few).val
+    assert val is not None and len(val) == 4
+
+
+def test_a_label_without_positives_is_null_and_counted(tmp_path):
+    shards = findings.make(tmp_path, positive={"edema": 0.02}, seed=5)
+    train = cells.card(str(shards)).counts["train"]["labels"]["edema"]["positive"]
+    seed = next(
+        seed for seed in range(50)
+        if not trial_data.load(trial(tmp_path / f"look{seed}", shards, label_fraction=0.2, seed=seed)[0]).trainable[0]
+    )  # fmt: skip
+    assert train > 0
+    run = trained(tmp_path / "run", shards, label_fraction=0.2, seed=seed, mode="linear")
+    assert run.read_done()["unlearnt"] == ["edema"]
+    rows = schema.read_metrics(run.metrics).to_pylist()
+    edema = [row for row in rows if row["label"] == "edema"]
+    assert edema and all(row["value"] is None for row in edema)
+    macro = next(row for row in rows if row["label"] == "macro" and row["metric"] == "auroc")
+    assert (macro["n_labels"], macro["n_labels_undefined"]) == (1, 1) and macro["value"] is not None
+    assert set(schema.read_predictions(run.predictions)["label"].to_pylist()) == {"pneumonia"}
+
+
+def test_a_fraction_that_teaches_nothing_is_refused(tmp_path):
+    shards = findings.make(tmp_path, positive={"edema": 0.0, "pneumonia": 0.0})
+    config, run = trial(tmp_path / "run", shards)
+    with pytest.raises(InputError, match="no label with positives and negatives"):
+        finetune.run_trial(config, run)
+    assert not run.is_done
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory) -> Path:
+    """An encoder file as pretraining writes it."""
+    torch.manual_seed(1)
+    from cxrdist.model import build_backbone
+
+    path = tmp_path_factory.mktemp("encoder") / "encoder.safetensors"
+    facts = {"arch": "resnet10t", "in_chans": 1, "image_size": 32, "mean": 0.4, "std": 0.2, "stem": "small"}
+    save_encoder(path, build_backbone("resnet10t", 32, stem="small"), {**facts, "signature": "abc", "dataset": "nih"})
+    return path
+
+
+def test_an_encoder_brings_its_arch_size_and_pixels_into_the_results(tmp_path, blobs, encoder):
+    run = trained(tmp_path / "run", blobs, init=str(encoder), mode="linear", arch=None, image_size=None)
+    row = schema.read_metrics(run.metrics).to_pylist()[0]
+    assert (row["init"], row["pretrain_dataset"], row["init_signature"]) == ("simclr:nih", "nih", "abc")
+    assert row["arch"] == "resnet10t" and run.read_config()["image_size"] == 32
+    facts = classifier.load(run.model).facts
+    assert (facts["mean"], facts["std"]) == (0.4, 0.2)
+
+
+def test_the_saved_model_gives_the_scores_that_were_written(tmp_path, blobs):
+    run = trained(tmp_path / "run", blobs, arch="resnet10t", image_size=32, epochs=1, min_steps=4)
+    config = from_plain(run.read_config(), "config")
+    from cxrdist.evaluate import probabilities
+    from cxrdist.features import Network
+
+    model = classifier.load(run.model)
+    network = Network(dataclasses.replace(config, cache=None), model, "float32")
+    scores = probabilities(network.logits(trial_data.load(config).test))[:, 0]
+    table = schema.read_predictions(run.predictions).filter(pc.field("split") == "test")
+    assert np.array_equal(scores, np.array(table["y_score"]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"init": "encoder", "arch": "resnet18"}, "holds a resnet10t, this trial asks for arch resnet18"),
+        ({"init": "encoder", "arch": None, "image_size": 64}, "at 32 pixels, this trial asks for image_size 64"),
+        ({"init": "nowhere"}, "init nowhere: no such file or run"),
+        ({"label_fraction": 0.0}, "label_fraction = 0.0: must be in"),
+        ({"threshold": "best"}, "threshold = 'best': must be balanced_accuracy"),
+        ({"epochz": 3}, "unknown key epochz; did you mean epochs"),
+        ({"optim": {"rate": 3}}, "unknown key optim.rate"),
+        ({"mode": "half"}, "mode"),
+        ({"epochs": "many"}, "epochs"),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_be_are_refused_by_name(tmp_path, blobs, encoder, changes, words):
+    if changes.get("init") == "encoder":
+        changes = {**changes, "init": str(encoder)}
+    with pytest.raises(InputError, match=words):
+        trial(tmp_path / "run", blobs, **changes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_encoder_is_refused(tmp_path, blobs, encoder):
+    for name, data in {
+        "cut": encoder.read_bytes()[:40],
+        "torn": encoder.read_bytes()[:-100],
+        "text": b"no weights at all",
+    }.items():
+        bad = tmp_path / f"{name}.safetensors"
+        bad.write_bytes(data)
+        with pytest.raises(InputError, match=f"{name}.safetensors"):
+            config, run = trial(tmp_path / name, blobs, init=str(bad), arch="resnet10t", image_size=32)
+            finetune.run_trial(config, run)
+
+
+def test_a_label_that_the_shard_set_lacks_is_refused(tmp_path, blobs):
+    config, run = trial(tmp_path / "run", blobs, labels="hernia")
+    with pytest.raises(ShardsInputError, match="hernia"):
+        finetune.run_trial(config, run)

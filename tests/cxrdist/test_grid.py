@@ -1,0 +1,171 @@
+"""From a sweep's spec to its cells: the product, what narrows it, what is refused; no torch and no Ray involved."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cxrdist import cost, search
+from cxrdist.cells import Ledger
+from cxrdist.errors import InputError
+from cxrdist.grid import expand
+from cxrdist.sweep_config import SearchConfig, SweepConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def spec(tmp_path, blobs):
+    """Make a sweep configuration; axes and shared options by name."""
+
+    def make(axes=None, finetune=None, **more) -> SweepConfig:
+        shared = {"shards": str(blobs), "arch": "resnet10t", "image_size": 28, **(finetune or {})}
+        return SweepConfig(out=str(tmp_path / "out"), axes=axes or {}, finetune=shared, **more)
+
+    return make
+
+
+def test_cells_are_the_product_of_the_axes_in_their_order(spec):
+    cells = expand(spec({"label_fraction": [0.1, 1.0], "mode": ["linear", "full"], "seed": [0, 1, 2]}))
+    assert len(cells) == 12 and len({cell.signature for cell in cells}) == 12
+    assert [cell.values["seed"] for cell in cells[:3]] == [0, 1, 2]
+    assert cells[0].values == {"label_fraction": 0.1, "mode": "linear", "seed": 0}
+    for cell in cells:
+        for key, value in cell.values.items():
+            assert getattr(cell.config, key) == value
+        assert Path(cell.config.out) == Ledger(Path(cell.config.out).parents[1]).cell_folder(cell.signature)
+
+
+def test_include_keeps_and_exclude_drops(spec):
+    axes = {"mode": ["linear", "full"], "label_fraction": [0.01, 0.1, 1.0], "seed": [0, 1]}
+    kept = expand(
+        spec(axes, include=[{"mode": "linear"}, {"label_fraction": [1.0]}], exclude={"seed": 1, "label_fraction": 0.01})
+    )
+    found = {(c.values["mode"], c.values["label_fraction"], c.values["seed"]) for c in kept}
+    everything = {(m, f, s) for m in axes["mode"] for f in axes["label_fraction"] for s in axes["seed"]}
+    assert found == {(m, f, s) for m, f, s in everything if (m == "linear" or f == 1.0) and not (s == 1 and f == 0.01)}
+
+
+def test_any_dotted_key_is_an_axis_and_is_named_in_the_variant(spec):
+    cells = expand(spec({"optim.lr": [0.1, 0.01], "head.kind": ["linear", "mlp"]}))
+    assert {(c.config.optim.lr, c.config.head.kind) for c in cells} == {
+        (lr, kind) for lr in (0.1, 0.01) for kind in ("linear", "mlp")
+    }
+    assert cells[0].config.variant == "optim.lr=0.1 head.kind=linear"
+
+
+def test_augmentation_parts_are_switched_off_one_at_a_time(spec):
+    cells = expand(spec({"augment_without": ["nothing", "crop", "blur"]}, {"augment": {"off": ["flip"]}}))
+    assert [cell.config.augment.off for cell in cells] == [["flip"], ["flip", "crop"], ["flip", "blur"]]
+    assert [cell.config.variant for cell in cells] == [None, "augment_without=crop", "augment_without=blur"]
+
+
+def test_values_that_belong_together_are_one_axis(spec):
+    policies = [
+        {"name": "u-ones", "uncertain": "ones", "blanks": "zeros"},
+        {"name": "u-ignore", "uncertain": "ignore", "blanks": "ignore"},
+    ]
+    cells = expand(spec({"policy": policies, "seed": [0, 1]}))
+    assert [(c.values["policy"], c.config.uncertain, c.config.blanks) for c in cells] == [
+        ("u-ones", "ones", "zeros"), ("u-ones", "ones", "zeros"),
+        ("u-ignore", "ignore", "ignore"), ("u-ignore", "ignore", "ignore"),
+    ]  # fmt: skip
+
+
+def test_command_line_axes_take_the_place_of_the_spec_s(spec):
+    cells = expand(spec({"seed": [0, 1, 2], "label_fraction": [0.5]}, seed="7,8", label_fraction=0.1, mode="linear"))
+    assert {(c.config.seed, c.config.label_fraction, c.config.mode) for c in cells} == {
+        (7, 0.1, "linear"), (8, 0.1, "linear")
+    }  # fmt: skip
+
+
+def test_a_cell_keeps_its_folder_whatever_else_the_grid_holds(spec):
+    small = {cell.name: cell.signature for cell in expand(spec({"seed": [1], "mode": ["full"]}))}
+    large = {cell.name: cell.signature for cell in expand(spec({"seed": [0, 1], "mode": ["linear", "full"]}))}
+    assert set(small.items()) < set(large.items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"axes": {"sed": [1]}}, "axes: unknown key sed; did you mean seed"),
+        ({"axes": {"optim.rate": [1]}}, "unknown key optim.rate"),
+        ({"finetune": {"epoch": 3}}, "the sweep's spec: unknown key epoch; did you mean epochs"),
+        ({"axes": {"seed": []}}, "axes.seed is empty"),
+        ({"axes": {"seed": 3}}, "axes.seed must be a list"),
+        ({"axes": {"seed": [1, 1]}}, "axes.seed names a value twice"),
+        ({"axes": {"seed": ["one"]}}, "seed"),
+        ({"axes": {"label_fraction": [0.1, 2.0]}}, "axes.label_fraction: label_fraction = 2.0: must be in"),
+        ({"axes": {"seed": [1]}, "finetune": {"seed": 2}}, r"seed is given both in \[axes\] and in \[finetune\]"),
+        ({"axes": {"seed": [1]}, "exclude": {"seed": 1}}, "the grid is empty"),
+        ({"axes": {"seed": [1]}, "exclude": {"mode": "full"}}, r"\[exclude\] mode: no such axis; the axes are seed"),
+        ({"axes": {"seed": [1]}, "include": {"seed": 5}}, r"\[include\] seed = 5: not a value of that axis"),
+        ({"axes": {"augment_without": ["sparkle"]}}, "no part 'sparkle'; the parts are nothing, crop"),
+        ({"axes": {"init": ["nowhere"]}}, "init nowhere: no such file or run"),
+        ({"finetune": {"shards": "/nonexistent"}}, "/nonexistent is not a shard set"),
+        ({"finetune": {"cache": "x"}}, "cache: the sweep sets this"),
+        ({"search": SearchConfig(method="random")}, "space is empty"),
+        ({"search": SearchConfig(method="grid", space={"optim": {"lrr": [1]}})}, "unknown key optim.lrr"),
+        ({"search": SearchConfig(method="random", space={"optim.lr": {"low": 1, "high": 0.1}})}, "must be below"),
+    ],
+)
+def test_a_spec_that_cannot_be_is_refused_by_name(spec, changes, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        expand(spec(**changes))
+    assert getattr(caught.value, "exit_code", None) == 2
+
+
+def test_two_names_of_one_trial_are_refused(spec, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.pth").write_bytes(b"the same weights")
+    with pytest.raises(InputError, match="two cells are the same trial"):
+        expand(spec({"init": [str(tmp_path / "a.pth"), str(tmp_path / "b.pth")]}))
+
+
+def test_random_draws_are_the_same_every_time_and_inside_their_ranges(spec):
+    space = {
+        "optim": {"lr": {"low": 1e-4, "high": 1e-1, "log": True}, "name": ["adam", "sgd"]},
+        "head.dropout": {"low": 0.1, "high": 0.5},
+        "last_n": {"low": 1, "high": 4, "integer": True},
+    }
+    config = spec({"seed": [0]}, {"mode": "last_n"}, search=SearchConfig(method="random", space=space, samples=12))
+    cells = expand(config)
+    assert [c.signature for c in cells] == [c.signature for c in expand(config)] and len(cells) == 12
+    for cell in cells:
+        assert 1e-4 <= cell.config.optim.lr <= 1e-1 and 0.1 <= cell.config.head.dropout <= 0.5
+        assert cell.config.last_n in (1, 2, 3, 4) and cell.config.optim.name in ("adam", "sgd")
+    assert len({cell.config.optim.lr for cell in cells}) == 12
+
+
+def test_a_search_grid_multiplies_the_axes(spec):
+    found = expand(
+        spec({"seed": [0, 1]}, search=SearchConfig(method="grid", space={"optim.lr": [0.1, 0.2], "last_n": [1, 2, 3]}))
+    )
+    assert len(found) == 12
+    rows = search.trials(found, ["optim.lr", "last_n"])
+    assert len(rows) == 12 and all(row["state"] == "missing" and not row["chosen"] for row in rows)
+
+
+def test_the_estimate_grows_with_the_work(spec):
+    few, many = (expand(spec({"seed": [0]}, {"mode": "full", "epochs": n, "min_steps": 1})) for n in (1, 100))
+    assert cost.estimate(many, [], gpu=False).images > 50 * cost.estimate(few, [], gpu=False).images
+    assert cost.images(few[0].config) == pytest.approx(3 * 64 * 3 + 2 * 40 + 40)
+    assert not cost.estimate(few, [], gpu=False).measured
+
+
+def test_a_dry_run_lists_every_cell_without_torch_or_ray(spec, blobs, tmp_path):
+    text = f'[axes]\nseed = [0, 1]\nmode = ["linear"]\n[finetune]\nshards = "{blobs}"\narch = "resnet10t"\n'
+    (tmp_path / "spec.toml").write_text(text)
+    code = (
+        "import sys; from jobs.cli import main;"
+        f"c = main(['sweep', '--config', {str(tmp_path / 'spec.toml')!r}, '--out', {str(tmp_path / 'o')!r},"
+        " '--dry_run', 'true']); print(c, sorted({'torch', 'ray', 'pandas', 'sklearn'} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    lines = out.splitlines()
+    assert lines[-1] == "0 []"
+    assert sum("to do" in line for line in lines) == 3 and "2 cells, 0 done, 2 to do" in lines[-2]
+    assert not (tmp_path / "o").exists()
