@@ -1,0 +1,38 @@
+"""`cxrdist embed`: encoder features of a shard set, one row per sample."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+HELP = "Write encoder features of a shard set to a Parquet file, one row per sample."
+POSITIONALS = ("run",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Which network, over which images."""
+
+    run: str
+    """A pretraining or fine-tuning run, or a .safetensors file of one."""
+    shards: str
+    """Shard set to embed."""
+    out: str
+    """Parquet file to write: key, split, patient_id, view, sex, age, label_*, features (list of float32)."""
+    split: str | None = None
+    """train, val or test; None = all."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+
+def run(config: Config) -> int:
+    """Embed and say what was written."""
+    from pathlib import Path
+
+    from cxrdist import encoder
+    from cxrdist.embed import embed
+    from shards import ShardSet
+
+    count = embed(encoder.load(config.run, config.device), ShardSet(config.shards, config.split), Path(config.out))
+    print(f"{config.out}: features of {count} images", file=sys.stderr)
+    return 0

@@ -1,0 +1,78 @@
+"""`cxrdist predict`: scores for image files from a fine-tuned run."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+HELP = "Score image files with a fine-tuned run: one CSV line per image, one column per label. Research use only."
+POSITIONALS = ("run", "images")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Which model, on which files."""
+
+    run: str
+    """A fine-tuning run, or its model.safetensors."""
+    images: list[str]
+    """PNG, JPEG, TIFF or DICOM files, or folders of them."""
+    out: str | None = None
+    """CSV file to write; None = stdout."""
+    shards: str | None = None
+    """Shard set whose conversion (size, JPEG) the images go through first, so that scores are those the model gives
+    inside it; None = the run's training set where it still exists, else straight to the model's size."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+
+def run(config: Config) -> int:
+    """Score; 1 where some files could not be used (they are in the CSV with the reason)."""
+    from pathlib import Path
+
+    from cxrdist import encoder, predict
+    from cxrdist.errors import InputError
+    from results import atomic
+
+    network = encoder.load(config.run, config.device, classify=True)
+    paths = predict.find_images(config.images)
+    labels, columns = predict.columns_of(config.run, network)
+    scored = predict.predict(network, paths, _conversion(config))
+    counts = (0, 0)
+    if config.out is None:
+        counts = predict.write_csv(sys.stdout, scored, labels, columns)
+    else:
+        out = Path(config.out)
+        if out.is_dir():
+            raise InputError(f"--out {out} is a folder; name a CSV file")
+
+        def fill(temporary: Path) -> None:
+            nonlocal counts
+            with open(temporary, "w", newline="") as file:
+                counts = predict.write_csv(file, scored, labels, columns)
+
+        atomic.write(out, fill)
+    good, bad = counts
+    print(f"{good} images scored, {bad} could not be used", file=sys.stderr)
+    return 1 if bad else 0
+
+
+def _conversion(config: Config) -> Any:
+    from pathlib import Path
+
+    from cxrdist.encoder import own_shards
+    from cxrdist.errors import InputError
+    from shards import read_card
+
+    if config.shards is not None:
+        return read_card(config.shards).config
+    try:
+        place = own_shards(config.run, None)
+    except InputError:
+        place = ""
+    if place and (Path(place) / "dataset.json").is_file():
+        print(f"images are prepared as those of {place}", file=sys.stderr)
+        return read_card(place).config
+    print("the run's training set is not here: images go straight to the model's size", file=sys.stderr)
+    return None
