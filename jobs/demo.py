@@ -21,7 +21,6 @@ HELP = "Run the whole chain on one machine: X-rays, shards, SimCLR, a Ray Tune s
 FORMAT_VERSION = 1
 PIXELS = 96  # stored; models see fewer, and augmentation has something to crop from
 SEEDS = (0, 1)
-FRACTIONS = (0.01, 0.1, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +39,8 @@ class Scale:
     """Passes of a fine-tuning over its labelled images; None = 8 for generated X-rays, 4 for --data."""
     min_steps: int = 40
     """Optimiser steps that a fine-tuning gets at least, however few its labels."""
+    label_fractions: list[float] = field(default_factory=lambda: [0.01, 0.1, 1.0])
+    """Label fractions of the grid, each in (0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +191,7 @@ def _write_spec(config: Config, out: Path, shard_sets: dict[str, Path]) -> Path:
 
     spec: dict[str, Any] = {
         "axes": {
-            "label_fraction": list(FRACTIONS),
+            "label_fraction": config.scale.label_fractions,
             "shards": [str(path) for path in shard_sets.values()],
             "init": ["scratch", *(str(out / "pretrain" / name) for name in shard_sets)],
             "seed": list(SEEDS),

@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import cli
-from jobs.demo import FRACTIONS, SEEDS
+from jobs.demo import SEEDS
 
 TINY = "--scale.patients 60 --scale.image_size 32 --scale.global_batch 32 --scale.pretrain_epochs 1".split()
-TINY += "--scale.finetune_epochs 1 --scale.min_steps 2".split()
+TINY += "--scale.finetune_epochs 1 --scale.min_steps 2 --scale.label_fractions [0.1,0.5,1.0]".split()
+FRACTIONS = (0.1, 0.5, 1.0)
 
 
 def demo(out: Path, *words: str, timeout: float = 540) -> subprocess.CompletedProcess[str]:
@@ -65,7 +66,7 @@ def test_webdataset_alone_reads_the_demos_shards(finished):
         folder = out / "shards" / name
         index = pq.read_table(folder / "index.parquet")
         tars = sorted(str(path) for path in folder.glob("*.tar"))
-        read = {sample["__key__"]: sample for sample in webdataset.WebDataset(tars, shardshuffle=False).decode("l8")}
+        read = {sample["__key__"]: sample for sample in webdataset.WebDataset(tars, shardshuffle=False).decode("l8")}  # pyright: ignore[reportAttributeAccessIssue]
         assert set(read) == set(index["key"].to_pylist())
         first = read[index["key"][0].as_py()]
         assert first["jpg"].dtype == "uint8" and first["jpg"].ndim == 2
