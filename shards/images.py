@@ -10,6 +10,7 @@ import contextlib
 import io
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -97,10 +98,29 @@ def _decode_png(data: bytes, max_pixels: int, bits: int | None) -> Grey:
     width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", data[16:29])
     check_shape(height, width, max_pixels=max_pixels)
     fast = _fast_png()
-    if fast is not None and depth == 8 and colour in (0, 2) and not interlace:
+    plain = depth == 8 and colour in (0, 2) and not interlace and b"tRNS" not in data[33 : data.find(b"IDAT")]
+    if fast is not None and plain:
         pixels = fast(data, (height, width), "mono" if colour == 0 else "rgb")
         return Grey(pixels[:, :, 0] if colour == 0 else _grey(pixels), 255)
+    _check_png(data)
     return _decode_pillow(data, max_pixels, bits)
+
+
+def _check_png(data: bytes) -> None:
+    """Refuse a PNG with a cut-off or changed chunk; Pillow would go on with some of them."""
+    position = len(PNG_SIGNATURE)
+    while position + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, position)
+        end = position + 12 + length
+        if end > len(data):
+            break
+        kind = data[position + 4 : position + 8]
+        if zlib.crc32(data[position + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            raise Unusable(f"damaged image (PNG chunk {kind!r} fails its check sum)")
+        if kind == b"IEND":
+            return
+        position = end
+    raise Unusable("damaged image (PNG is cut off)")
 
 
 def _fast_png() -> Any:
@@ -229,6 +249,13 @@ def encode(pixels: np.ndarray, image_format: str, quality: int) -> bytes:
     if not done:
         raise Unusable("PNG encoder refused the image")
     return buffer.tobytes()
+
+
+def grey_sums(pixels: np.ndarray) -> tuple[int, int]:
+    """Return the sum of a uint8 (h, w) image's values and of their squares, exactly (they stay far below 2^53)."""
+    import cv2
+
+    return int(cv2.sumElems(pixels)[0]), int(cv2.norm(pixels, cv2.NORM_L2SQR))
 
 
 def single_thread() -> None:

@@ -14,7 +14,8 @@ from shards import labels as names
 from shards.atomic import write_with
 from shards.config import MedmnistConfig
 from shards.errors import InputError
-from shards.plan import Opener, Plan, Sample, build
+from shards.opener import Opener
+from shards.plan import Plan, Sample, build
 
 CHEST_LABELS = (
     "atelectasis",

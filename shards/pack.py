@@ -20,8 +20,8 @@ import numpy as np
 
 from shards.atomic import write_bytes
 from shards.errors import FailedError
-from shards.images import Grey, Unusable, check_shape, decode, encode, fit, single_thread
-from shards.plan import LABEL, Opener
+from shards.images import Grey, Unusable, check_shape, decode, encode, fit, grey_sums, single_thread
+from shards.opener import LABEL, Opener
 
 _BLOCK = 512
 _TRAILER = bytes(2 * _BLOCK)
@@ -121,10 +121,9 @@ def run_chunk(job: ChunkJob) -> tuple[Path, int]:
         text = member(f"{row['key']}.json", sample_json(row, height, width))
         pieces += [image, text]
         position += len(image) + len(text)
-        histogram = np.bincount(pixels.ravel(), minlength=256)
-        grades = np.arange(256, dtype=np.int64)
-        pixel_sum += int(histogram @ grades)
-        square_sum += int(histogram @ (grades * grades))
+        total, squares = grey_sums(pixels)
+        pixel_sum += total
+        square_sum += squares
         pixel_count += pixels.size
     digest = hashlib.sha256()
     for piece in pieces:

@@ -12,14 +12,13 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 
 from shards.errors import InputError
+from shards.opener import LABEL, FileOpener, Opener
 
-LABEL = "label_"
 REJECT_SCHEMA = pa.schema([("source", pa.string()), ("reason", pa.string())])
 BOX_SCHEMA = pa.schema(
     [("key", pa.string()), ("label", pa.string())] + [(name, pa.float64()) for name in ("x", "y", "width", "height")]
@@ -51,32 +50,6 @@ class Sample:
     """M, F or None."""
     age: float | None = None
     """Years or None."""
-
-
-class Opener(Protocol):
-    """Gives the content of a source: file bytes, or a uint8 (H, W) or (H, W, 3) array. Must be picklable."""
-
-    def __call__(self, source: str) -> Any:
-        """Return the content of one source."""
-        ...
-
-    def prepare(self, work: Path) -> None:
-        """Make ready what the workers share, in a folder that lives as long as the conversion."""
-        ...
-
-
-@dataclass(frozen=True)
-class FileOpener:
-    """Reads files below a root folder."""
-
-    root: str
-
-    def __call__(self, source: str) -> bytes:
-        """Return the bytes of one file."""
-        return (Path(self.root) / source).read_bytes()
-
-    def prepare(self, work: Path) -> None:
-        """Nothing to do for files."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,8 @@ LOSSLESS = {
     "grey tiff": saved(Image.fromarray(GREY), "tiff"),
     "rgb tiff": saved(RGB, "tiff"),
     "white-is-zero tiff": saved(Image.fromarray(GREY), "tiff", tiffinfo={262: 0}),  # Pillow stores it inverted
+    "png with a transparent grey": saved(Image.fromarray(GREY), "png", transparency=0),
+    "rgb png with a transparent colour": saved(RGB, "png", transparency=(0, 0, 0)),
     "16-bit png": png(GREY.astype(np.uint16) * 257),
     "16-bit tiff": saved(Image.fromarray(GREY.astype(np.uint16) * 257), "tiff"),
     "12-bit in 16-bit png": png(((GREY.astype(np.uint32) * 4095 + 127) // 255).astype(np.uint16)),
@@ -116,7 +118,15 @@ BROKEN = {
 }
 
 
+@pytest.fixture(params=["fast decoder", "pillow"])
+def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run with and without the fast PNG decoder."""
+    if request.param == "pillow":
+        monkeypatch.setattr(shards.images, "_FAST_PNG", None)
+
+
 @pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.usefixtures("decoder")
 def test_unusable_files_are_refused_with_a_reason(kind: str) -> None:
     data, reason = BROKEN[kind]
     with pytest.raises(Unusable, match=reason):
@@ -145,6 +155,7 @@ def test_a_20000_pixel_jpeg_is_refused_by_its_header() -> None:
         pixels(bytes(data))
 
 
+@pytest.mark.usefixtures("decoder")
 def test_any_flipped_byte_of_a_png_is_refused_or_harmless() -> None:
     data, rng = png(GREY), np.random.default_rng(0)
     for position in rng.integers(8, len(data), 200):
