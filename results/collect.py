@@ -73,8 +73,9 @@ def collect(
         else:
             tables.append(part)
     if not tables:
-        reason = f"; {warnings[0]}" + (f" (and {len(warnings) - 1} more)" if len(warnings) > 1 else "")
-        raise InputError(f"no results found in {', '.join(map(str, paths))}{reason if warnings else ''}")
+        reason = f"; {warnings[0]}" if warnings else "; name folders that hold finished runs"
+        more = f" (and {len(warnings) - 1} more)" if len(warnings) > 1 else ""
+        raise InputError(f"no results found in {', '.join(map(str, paths))}{reason}{more}")
     table = pa.concat_tables(tables).combine_chunks()
     table = _one_row_per_number(_without_nan(table, warnings), warnings)
     if out is not None:

@@ -164,7 +164,8 @@ class Run:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.mkdir(mode=0o700, exist_ok=True)
         except FileExistsError as error:
-            raise InputError(f"{self.path} is a file, not a folder; choose another --out") from error
+            blocking = self.path if self.path.exists() else self.path.parent
+            raise InputError(f"{blocking} is a file, not a folder; choose another --out") from error
         except OSError as error:
             raise InputError(
                 f"cannot make the run folder {self.path}: {error.strerror}; choose another --out"

@@ -26,6 +26,10 @@ ALLOWANCES = {
 """What is refused unless it is asked for."""
 
 
+MIXABLE = {"split_scheme": "splits", "label_policy": "policies"}
+"""Columns whose mixture on one test set must be asked for, and is always shown."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Choice:
     """Which rows of a results table to use."""
@@ -87,7 +91,7 @@ def _matches(column: pa.ChunkedArray, values: Sequence[str]) -> pa.ChunkedArray:
 
 
 def _refuse_mixtures(rows: Sequence[Row], allow: Iterable[str]) -> None:
-    for column, word in (("split_scheme", "splits"), ("label_policy", "policies")):
+    for column, word in MIXABLE.items():
         if word in allow:
             continue
         by_set: dict[str, set[str]] = defaultdict(set)
@@ -143,7 +147,7 @@ def layout(
     for axis in (*down, *across):
         if axis not in AXES:
             raise InputError(f"{axis} cannot be rows or columns; there are: {', '.join(AXES)}")
-    added: list[str] = []
+    added = [axis for axis in MIXABLE if axis not in (*down, *across) and _mixed(rows, axis) and not chosen]
     while free := varying(rows, [*added, *down, *across]):
         if chosen:
             held = sorted({str(row[free[0]]) for row in rows})
@@ -158,6 +162,11 @@ def layout(
         kept = several or (() if added or not down else tuple(down[-1:]))
     added.sort(key=AXES.index)
     return (*added, *kept), tuple(added)
+
+
+def _mixed(rows: Sequence[Row], axis: str) -> bool:
+    """Whether results on one test set differ in `axis`."""
+    return len({(row["test_dataset"], row[axis]) for row in rows}) > len({row["test_dataset"] for row in rows})
 
 
 def constant(rows: Sequence[Row], shown: Sequence[str]) -> Mapping[str, Any]:

@@ -1,0 +1,136 @@
+"""A run is a folder: identity, creation, resuming, logs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from results.errors import InputError
+from results.run import Run, signature
+
+CONFIG = {"lr": 0.1, "epochs": 3, "cache": None, "optim": {"name": "sgd", "fused": True}, "labels": ("edema", "mass")}
+
+
+def make(path: Path, **changes) -> Run:
+    config = CONFIG | changes
+    return Run.create(path, job="finetune", config=config, signature=signature(config, ["epochs"]))
+
+
+def test_signature_ignores_order_unset_values_and_what_it_is_told_to() -> None:
+    reordered = dict(reversed(list(CONFIG.items())))
+    assert signature(CONFIG) == signature(reordered)
+    assert signature(CONFIG) == signature({key: value for key, value in CONFIG.items() if value is not None})
+    assert signature(CONFIG | {"lr": 0.2}) != signature(CONFIG)
+    assert signature(CONFIG | {"lr": 0.2}, ["lr"]) == signature(CONFIG, ["lr"])
+    changed = CONFIG | {"optim": {"name": "sgd", "fused": False}}
+    assert signature(changed) != signature(CONFIG)
+    assert signature(changed, ["optim.fused"]) == signature(CONFIG, ["optim.fused"])
+    assert len(signature(CONFIG)) == 12 and int(signature(CONFIG), 16) >= 0
+
+
+def test_signature_is_the_same_after_the_config_went_through_toml(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", rate=3.0)
+    assert signature(run.read_config(), ["epochs"]) == run.read_info()["signature"]
+
+
+def test_new_run_is_private_and_records_where_it_came_from(tmp_path: Path) -> None:
+    run = make(tmp_path / "deep" / "run")
+    assert stat.S_IMODE(os.stat(run.path).st_mode) == 0o700
+    info = run.read_info()
+    assert info["job"] == "finetune" and info["command"] and info["host"]
+    assert {"python", "numpy", "pyarrow"} <= set(info["versions"])
+    assert "environ" not in json.dumps(info)
+    assert run.read_config() == {"lr": 0.1, "epochs": 3, "optim": CONFIG["optim"], "labels": ["edema", "mass"]}
+
+
+def test_same_signature_is_the_same_run_and_takes_over_what_does_not_change_the_result(tmp_path: Path) -> None:
+    first = make(tmp_path / "run")
+    created = first.read_info()
+    second = make(tmp_path / "run", epochs=9)
+    assert second.read_info() == created
+    assert second.read_config()["epochs"] == 9
+
+
+def test_finished_run_is_returned_untouched(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    run.finish(wall_seconds=np.float64(2.5), score=float("nan"))
+    before = {path.name: path.read_bytes() for path in run.path.iterdir()}
+    again = make(tmp_path / "run", epochs=9)
+    assert again.is_done and again.read_done()["wall_seconds"] == 2.5 and again.read_done()["score"] is None
+    assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
+
+
+def test_folder_of_another_run_or_of_other_files_is_refused_and_left_alone(tmp_path: Path) -> None:
+    make(tmp_path / "run")
+    with pytest.raises(InputError, match="holds another run"):
+        make(tmp_path / "run", lr=0.5)
+    assert Run(tmp_path / "run").read_config()["lr"] == 0.1
+    foreign = tmp_path / "photos"
+    foreign.mkdir()
+    (foreign / "cat.jpg").write_bytes(b"cat")
+    with pytest.raises(InputError, match=r"cat\.jpg"):
+        make(foreign)
+    assert [path.name for path in foreign.iterdir()] == ["cat.jpg"]
+    with pytest.raises(InputError, match="is a file"):
+        make(foreign / "cat.jpg")
+
+
+def test_folder_with_only_its_submission_becomes_a_run(tmp_path: Path) -> None:
+    (tmp_path / "run" / "submission").mkdir(parents=True)
+    assert make(tmp_path / "run").info.is_file()
+
+
+def test_creation_that_was_killed_before_its_config_is_completed(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    run.config.unlink()
+    (run.path / ".tmp-1234-config.toml").write_text("half")
+    assert make(tmp_path / "run").read_config()["lr"] == 0.1
+
+
+def test_unwritable_place_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file is a file, not a folder|cannot make the run folder"):
+        make(tmp_path / "file" / "run")
+
+
+def test_log_survives_a_line_cut_by_a_kill_and_steps_logged_twice(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    run.log(1, loss=np.float32(2.0))
+    run.log(2, loss=float("inf"))
+    run.log(2, val_loss=5.0)
+    with open(run.metrics_log, "a") as file:
+        file.write('{"step": 3, "lo')
+    resumed = Run(run.path)
+    resumed.log(2, loss=1.5)
+    resumed.log(3, loss=1.0)
+    assert resumed.read_log() == [
+        {"step": 1, "loss": 2.0},
+        {"step": 2, "loss": 1.5},
+        {"step": 2, "val_loss": 5.0},
+        {"step": 3, "loss": 1.0},
+    ]
+
+
+def test_damaged_run_files_are_named(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    run.info.write_text("{")
+    with pytest.raises(InputError, match=r"run\.json is damaged"):
+        run.read_info()
+    with pytest.raises(InputError, match="not a run folder"):
+        Run.open(tmp_path)
+
+
+def test_dataclass_configs_are_plain_values(tmp_path: Path) -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Head:
+        width: int = 128
+
+    config = {"head": Head(), "out": tmp_path}
+    run = Run.create(tmp_path / "run", job="pretrain", config=config, signature=signature(config, ["out"]))
+    assert run.read_config() == {"head": {"width": 128}, "out": str(tmp_path)}

@@ -1,0 +1,375 @@
+"""Paper tables: what is in a cell, what is bold, what is refused, and that every format can be read."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from scipy import stats as scipy_stats
+
+from results.collect import collect, predictions_beside
+from results.errors import InputError
+from results.options import Options, filters, words
+from results.render import FORMATS, Table, render
+from results.tables import NAMES, build
+from tests.results import simulate
+
+
+def lines(table: Table) -> dict[tuple[str, ...], dict[str, Any]]:
+    """Row names -> column name -> cell."""
+    return {
+        names: dict(zip(table.column_names, cells, strict=True))
+        for names, cells in zip(table.row_names, table.cells, strict=True)
+    }
+
+
+def grid(folder: Path, **inits: dict) -> pa.Table:
+    """Runs by name, one seed unless the arguments say otherwise, collected."""
+    for init, arguments in inits.items():
+        for seed in arguments.pop("seeds", (0,)):
+            simulate.finetune(folder, init=init, seed=seed, n_boot=50, history=False, **arguments)
+    return collect(folder)[0]
+
+
+def test_cell_is_the_mean_over_seeds_with_the_t_interval(results: pa.Table) -> None:
+    table = build("label-efficiency", results, Options(test=False))
+    cell = lines(table)["10 %", "100"]["ImageNet"]
+    chosen = results.filter(
+        (pc.field("init") == "imagenet")
+        & (pc.field("label_fraction") == 0.1)
+        & (pc.field("label") == "macro")
+        & (pc.field("metric") == "auroc")
+    )
+    values = chosen["value"].to_numpy()
+    low, high = scipy_stats.t.interval(0.95, 2, loc=values.mean(), scale=scipy_stats.sem(values))
+    assert cell.n == 3 and cell.interval == "seeds"
+    assert (cell.value, cell.low, cell.high) == pytest.approx((values.mean(), low, high), abs=1e-6)
+    assert "Mean over seeds (n = 3) with its 95 % t interval" in table.caption
+    assert "split official, label policy ones/zeros" in table.caption
+
+
+def test_rows_and_columns_stand_in_a_readers_order(results: pa.Table) -> None:
+    table = build("label-efficiency", results, Options(test=False))
+    assert table.column_names == ("Scratch", "ImageNet", "simclr:nih")
+    assert [names[0] for names in table.row_names] == ["1 %", "10 %", "100 %"]
+
+
+def test_clear_winner_is_bold_and_equals_are_not(tmp_path: Path) -> None:
+    good, bad = {"edema": 0.95, "mass": 0.95}, {"edema": 0.6, "mass": 0.6}
+    clear = build("label-efficiency", grid(tmp_path / "a", winner={"labels": good}, loser={"labels": bad}), Options())
+    (row,) = lines(clear).values()
+    assert row["winner"].best and not row["loser"].best
+    assert any(note.startswith("Bold: better than every other cell") for note in clear.notes)
+    even = build("label-efficiency", grid(tmp_path / "b", one={"labels": bad}, two={"labels": bad}), Options())
+    assert not any(cell.best for cell in lines(even).popitem()[1].values())
+    assert any(note.startswith("Nothing is bold") for note in even.notes)
+    assert "**" not in render(even, "markdown").split("\n", 1)[1]
+
+
+def test_winner_must_beat_every_other_and_not_only_the_worst(tmp_path: Path) -> None:
+    good, bad = {"edema": 0.9}, {"edema": 0.55}
+    table = build(
+        "label-efficiency",
+        grid(tmp_path, one={"labels": good}, two={"labels": good}, three={"labels": bad}),
+        Options(),
+    )
+    assert not any(cell.best for cell in lines(table).popitem()[1].values())
+
+
+def test_without_predictions_nothing_is_bold_and_the_note_says_why(tmp_path: Path) -> None:
+    results = grid(tmp_path, winner={"labels": {"edema": 0.95}}, loser={"labels": {"edema": 0.6}})
+    for source in set(results["source"].to_pylist()):
+        path = predictions_beside(source)
+        assert path is not None
+        path.unlink()
+    table = build("label-efficiency", results, Options())
+    assert not any(cell.best for cell in lines(table).popitem()[1].values())
+    assert any("predictions not found" in note for note in table.notes)
+
+
+def test_runs_tested_on_different_images_are_not_compared(tmp_path: Path) -> None:
+    first = grid(tmp_path / "a", winner={"labels": {"edema": 0.95}})
+    second = grid(tmp_path / "b", loser={"labels": {"edema": 0.6}, "n": {"val": 120, "test": 150}})
+    table = build("label-efficiency", pa.concat_tables([first, second]), Options())
+    assert not any(cell.best for cell in lines(table).popitem()[1].values())
+    assert any("different images" in note for note in table.notes)
+
+
+def test_single_label_auroc_is_tested_by_delong_and_many_tests_are_corrected(tmp_path: Path) -> None:
+    labels = {"edema": 0.9, "mass": 0.9, "nodule": 0.9}
+    worse = {name: 0.6 for name in labels}
+    table = build("per-class", grid(tmp_path, good={"labels": labels}, bad={"labels": worse}), Options())
+    (note,) = [note for note in table.notes if note.startswith("Bold")]
+    assert "DeLong, by patient" in note and "Holm-corrected over 4 comparisons" in note
+    assert [names[0] for names in table.row_names] == ["Edema", "Mass", "Nodule", "Macro mean"]
+    assert table.row_titles == ("Pathology", "Positives")
+
+
+def test_one_seed_shows_the_patient_interval_and_says_so(tmp_path: Path) -> None:
+    results = grid(tmp_path, one={}, two={})
+    table = build("label-efficiency", results, Options(test=False))
+    assert "One seed; 95 % interval by bootstrap over test patients" in table.caption
+    (cells,) = lines(table).values()
+    chosen = results.filter((pc.field("label") == "macro") & (pc.field("metric") == "auroc"))
+    assert cells["one"].interval == "patients"
+    assert {cell.low for cell in cells.values()} == set(chosen["ci_low"].to_pylist())
+
+
+def test_cells_with_one_seed_among_several_are_marked(tmp_path: Path) -> None:
+    table = build("label-efficiency", grid(tmp_path, many={"seeds": (0, 1, 2)}, once={}), Options(test=False))
+    text = render(table, "markdown")
+    assert text.count("]\u2020") == 1 and "\u2020 one seed" in table.caption
+
+
+def test_missing_cells_are_shown_and_counted(tmp_path: Path) -> None:
+    grid(tmp_path, one={"label_fraction": 0.1}, two={"label_fraction": 0.1})
+    table = build("label-efficiency", grid(tmp_path, one={"label_fraction": 1.0}), Options())
+    assert lines(table)["100 %", "1000"]["two"] is None
+    assert "\u2013: no finished run (1 cell)." in table.notes
+    assert "| \u2013 |" in render(table, "markdown") and " -- " in render(table, "latex")
+    assert list(csv.DictReader(io.StringIO(render(table, "csv"))))[-1]["text"] == "missing"
+
+
+def test_undefined_values_are_named_and_left_out_of_the_mean(tmp_path: Path) -> None:
+    results = grid(tmp_path, one={"seeds": (0, 1)}, two={})
+    values = results["value"].to_pylist()
+    for place, row in enumerate(results.select(["init", "seed", "label", "metric"]).to_pylist()):
+        if row["metric"] == "auroc" and row["label"] == "macro" and (row["init"] == "two" or row["seed"] == 1):
+            values[place] = None
+    results = results.set_column(results.column_names.index("value"), "value", pa.array(values, pa.float64()))
+    table = build("label-efficiency", results, Options())
+    (cells,) = lines(table).values()
+    assert cells["two"].value is None and cells["one"].n == 1
+    assert "undefined" in render(table, "latex")
+    assert "1 cell average only the seeds for which the value is defined." in table.notes
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "allow", "message"),
+    [
+        ("split_scheme", {"split_scheme": "list"}, "splits", "several split schemes"),
+        ("label_policy", {"label_policy": "zeros/zeros"}, "policies", "several label policies"),
+    ],
+)
+def test_mixed_schemes_and_policies_are_refused_unless_asked_for(
+    tmp_path: Path, column: str, change: dict, allow: str, message: str
+) -> None:
+    results = grid(tmp_path, one={}, two=change)
+    with pytest.raises(InputError, match=f"{message}.*--allow {allow}"):
+        build("label-efficiency", results, Options())
+    table = build("label-efficiency", results, Options(allow=(allow,)))
+    assert len(table.row_names) == 2, "what was mixed becomes a row and is not averaged"
+    one = build("label-efficiency", results, Options(where=(f"{column}={next(iter(change.values()))}",)))
+    assert one.column_names == ("two",)
+
+
+def test_two_runs_of_one_seed_in_a_cell_are_refused_with_what_differs(tmp_path: Path) -> None:
+    results = grid(tmp_path, one={"config": {"lr": 0.1}})
+    results = grid(tmp_path, one={"config": {"lr": 0.2}})
+    with pytest.raises(InputError, match=r"share seed 0.*lr \(0\.[12] and 0\.[12]\).*--allow seeds"):
+        build("label-efficiency", results, Options())
+    assert build("label-efficiency", results, Options(allow=("seeds",))).cells[0][0].n == 2  # type: ignore[union-attr]
+
+
+def test_axis_that_varies_inside_a_cell_becomes_a_row_or_is_refused(tmp_path: Path) -> None:
+    grid(tmp_path, one={"mode": "linear"})
+    results = grid(tmp_path, one={"mode": "full"})
+    assert build("label-efficiency", results, Options()).row_titles[0] == "Mode"
+    with pytest.raises(InputError, match="mode takes 2 values"):
+        build("label-efficiency", results, Options(rows=("label_fraction",)))
+    assert len(build("label-efficiency", results, Options(rows=("label_fraction",), where=("mode=full",))).cells) == 1
+
+
+def test_encoders_of_one_name_but_different_runs_are_kept_apart(tmp_path: Path) -> None:
+    grid(tmp_path, **{"simclr:nih": {"init_signature": "a" * 12}})
+    results = grid(tmp_path, **{"simclr:nih": {"init_signature": "b" * 12}})
+    assert build("label-efficiency", results, Options()).column_names == ("simclr:nih (aaaaaa)", "simclr:nih (bbbbbb)")
+
+
+def test_unequal_labelled_subsets_are_cautioned(tmp_path: Path) -> None:
+    results = grid(tmp_path, one={"fraction_hash": "x"}, two={"fraction_hash": "y"})
+    assert any("did not see the same labelled images" in note for note in build("label-efficiency", results).notes)
+
+
+def test_transfer_compares_down_a_test_set(tmp_path: Path) -> None:
+    for train in ("nih", "chexpert"):
+        simulate.finetune(
+            tmp_path, train_dataset=train, test_datasets=("nih", "chexpert"), init="simclr:nih", n_boot=50
+        )
+    table = build("transfer", collect(tmp_path)[0], Options())
+    assert table.column_names == ("chexpert", "nih") and table.row_titles == ("Training set",)
+    assert all(cell is not None for line in table.cells for cell in line)
+    assert "Test sets: chexpert" in table.caption
+
+
+def test_models_table_counts_what_was_missed(tmp_path: Path) -> None:
+    results = grid(tmp_path, one={"labels": {"pneumonia": 0.9}})
+    table = build("models", results, Options())
+    (cells,) = lines(table).values()
+    misses = results.filter((pc.field("label") == "pneumonia") & (pc.field("metric") == "fn"))
+    assert cells["False negatives"].text == f"{misses['value'][0].as_py():.0f}/{misses['n_pos'][0].as_py()}"
+    assert cells["Parameters"].text == "11.18 M"
+    assert {"Balanced accuracy", "Sensitivity", "Specificity"} <= set(table.column_names)
+
+
+def test_ablation_gives_differences_to_the_full_recipe_with_corrected_p(tmp_path: Path) -> None:
+    strong, weak = {"edema": 0.95}, {"edema": 0.6}
+    simulate.finetune(tmp_path, labels=strong, n_boot=50)
+    simulate.finetune(tmp_path, labels=weak, variant="augment.blur=false", n_boot=50)
+    simulate.finetune(tmp_path, labels=strong, variant="head.width=64", n_boot=50)
+    table = build("ablation", collect(tmp_path)[0], Options())
+    rows = lines(table)
+    assert [names[0] for names in table.row_names] == ["full recipe", "augment.blur=false", "head.width=64"]
+    blur = rows[("augment.blur=false",)]
+    base = rows[("full recipe",)]["AUROC"].value
+    assert blur["Difference"].value == pytest.approx(blur["AUROC"].value - base)
+    assert blur["Difference"].best and blur["p"].text == "< 0.001"
+    assert not rows[("head.width=64",)]["Difference"].best
+    assert "DeLong" in table.notes[0]
+
+
+def test_ablation_without_variants_says_what_to_do(results: pa.Table) -> None:
+    with pytest.raises(InputError, match="name another axis with --rows"):
+        build("ablation", results, Options())
+    table = build("ablation", results, Options(rows=("init",), reference="scratch", test=False))
+    assert table.row_names[0][-1] == "Scratch"
+
+
+def test_peak_accuracy_chooses_on_validation(tmp_path: Path) -> None:
+    results = grid(tmp_path, one={"label_fraction": 0.1, "labels": {"edema": 0.95}})
+    results = grid(tmp_path, one={"label_fraction": 1.0, "labels": {"edema": 0.6}})
+    table = build("peak-accuracy", results, Options())
+    assert any("chosen on validation images" in note for note in table.notes)
+    best = results.filter(
+        (pc.field("label") == "edema") & (pc.field("metric") == "accuracy") & (pc.field("label_fraction") == 0.1)
+    )
+    assert table.cells[0][0].value == best["value"][0].as_py()  # type: ignore[union-attr]
+    for source in set(results["source"].to_pylist()):
+        path = predictions_beside(source)
+        assert path is not None
+        path.rename(path.with_name("gone"))
+    from results import overview
+
+    overview._validation_panel.cache_clear()
+    assert any("chosen on the test images" in note for note in build("peak-accuracy", results, Options()).notes)
+
+
+def test_search_orders_trials_by_validation_and_names_settings(tmp_path: Path) -> None:
+    for rate, auroc in ((0.1, 0.6), (0.01, 0.95), (0.001, 0.75)):
+        simulate.finetune(tmp_path, labels={"edema": auroc}, config={"optim": {"rate": rate}}, n_boot=50)
+    table = build("search", collect(tmp_path)[0], Options(limit=2))
+    assert table.row_titles == ("Rank", "optim.rate")
+    assert [names[1] for names in table.row_names] == ["0.01", "0.001"]
+    assert "The first 2 of 3 trials." in table.notes
+
+
+def test_cost_adds_pretraining_and_counts_each_run_once(results: pa.Table) -> None:
+    rows = lines(build("cost", results, Options()))
+    total = next(cells for names, cells in rows.items() if names[0] == "Total")
+    assert total["Runs"].text == "28"
+    assert total["GPU-hours"].value == pytest.approx(2.0 + 27 * 0.1)
+
+
+class _Cells(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.data = 0
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.open.append(tag)
+        self.data += tag == "td"
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "ablation"])
+def test_every_table_renders_in_every_format(name: str, results: pa.Table) -> None:
+    table = build(name, results, Options(n_boot=100))
+    count = len(table.row_names) * len(table.column_names)
+    markdown = [line for line in render(table, "markdown").splitlines() if line.startswith("|")]
+    assert len(markdown) == len(table.row_names) + 2 and len({line.count("|") for line in markdown}) == 1
+    latex = render(table, "latex")
+    body = latex[latex.index(r"\midrule") : latex.index(r"\bottomrule")].splitlines()
+    rows = [line for line in body if line.endswith(r"\\")]
+    ampersands = len(table.row_titles) + len(table.column_names) - 1
+    assert len(rows) == len(table.row_names) and {line.count(" & ") for line in rows} == {ampersands}
+    assert latex.count("{") == latex.count("}")
+    assert len(list(csv.reader(io.StringIO(render(table, "csv"))))) == count + 1
+    parser = _Cells()
+    parser.feed(render(table, "html"))
+    assert parser.open == [] and parser.data == count
+
+
+def test_csv_keeps_all_digits(results: pa.Table) -> None:
+    table = build("label-efficiency", results, Options(test=False, digits=1))
+    rows = list(csv.DictReader(io.StringIO(render(table, "csv"))))
+    assert [float(row["value"]) for row in rows] == [cell.value for line in table.cells for cell in line if cell]
+
+
+def test_special_letters_survive_latex_and_html(tmp_path: Path) -> None:
+    table = build("label-efficiency", grid(tmp_path, **{"50%_a&b<c>#{x}|": {}}), Options(test=False))
+    assert r"50\%\_a\&b\textless{}c\textgreater{}\#\{x\}" in render(table, "latex")
+    assert "50%_a&amp;b&lt;c&gt;#{x}|" in render(table, "html")
+    assert r"#{x}\|" in render(table, "markdown")
+
+
+def test_latex_compiles(results: pa.Table, tmp_path: Path) -> None:
+    pdflatex, found = shutil.which("pdflatex"), shutil.which("kpsewhich")
+    if not pdflatex or not found or not subprocess.run([found, "booktabs.sty"], capture_output=True).stdout:
+        pytest.skip("TeX: no pdflatex with booktabs here")
+    parts = [
+        render(build(name, results, Options(n_boot=100)), "latex") for name in ("label-efficiency", "models", "cost")
+    ]
+    document = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n%s\n\\end{document}\n"
+    (tmp_path / "paper.tex").write_text(document % "\n".join(parts), encoding="utf-8")
+    done = subprocess.run(
+        [pdflatex, "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=120,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "paper.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_wrong_names_and_values_are_refused_with_the_right_ones(results: pa.Table) -> None:
+    for name, options, message in (
+        ("tabel", Options(), "label-efficiency, transfer"),
+        ("models", Options(metric="auc"), "the values are: .*auroc"),
+        ("models", Options(where=("seed=7",)), "the values are: 0, 1, 2"),
+        ("models", Options(where=("colour=red",)), "columns: run, signature"),
+        ("models", Options(rows=("weight",)), "cannot be rows or columns"),
+        ("models", Options(allow=("all",)), "there are splits, policies, seeds"),
+    ):
+        with pytest.raises(InputError, match=message):
+            build(name, results, options)
+    with pytest.raises(InputError, match="there are markdown, latex, csv, html"):
+        render(build("cost", results), "docx")
+    assert set(FORMATS) == {"markdown", "latex", "csv", "html"}
+
+
+def test_filters_and_lists_of_words_are_split_as_a_shell_would() -> None:
+    assert filters('mode=full init="simclr nih" seed=0,1') == ("mode=full", "init=simclr nih", "seed=0,1")
+    assert words("label_fraction, mode") == ("label_fraction", "mode") and words(None) == ()
+    with pytest.raises(InputError, match="No closing quotation"):
+        filters('init="a')
+
+
+def test_results_of_a_table_do_not_depend_on_the_order_of_rows(results: pa.Table) -> None:
+    mixed = results.take(np.random.default_rng(0).permutation(len(results)))
+    options = Options(n_boot=100)
+    assert render(build("label-efficiency", mixed, options), "csv") == render(
+        build("label-efficiency", results, options), "csv"
+    )
