@@ -101,6 +101,10 @@ class Index:
             out[:, column] = self._arrays["labels"][row][part]
         return out
 
+    def labels_at(self, row: int) -> np.ndarray:
+        """All labels of one sample, int8 (L,)."""
+        return self._arrays["labels"][:, row].copy()
+
     def key(self, row: int) -> str:
         """Key of one sample."""
         first, last = self._arrays["key_offsets"][row : row + 2]

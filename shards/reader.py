@@ -143,7 +143,7 @@ class ShardSet(Dataset):
         self._decoder.into(self.rows_at(positions), out.numpy()[:, 0])
 
     def stored(self, position: int) -> bytes:
-        """The file of one sample as it lies in the tar (JPEG or PNG)."""
+        """The file of one sample as it lies in the tar (JPEG or PNG); raises InputError for a wrong position."""
         return self._decoder.raw(int(self.rows_at(np.array([position]))[0]))
 
     def __len__(self) -> int:
@@ -154,10 +154,15 @@ class ShardSet(Dataset):
             position += len(self)
         if not 0 <= position < len(self):
             raise IndexError(f"position {position} of {len(self)}")
-        row = int(self.rows_at(np.array([position]))[0])
+        row = self._row(position)
+        image = torch.empty((1, self.size, self.size), dtype=torch.uint8)
+        self._decoder.into(np.array([row]), image.numpy())
         return {
-            "image": self.images(np.array([position]))[0],
+            "image": image,
             "key": self.index.key(row),
             "row": row,
-            "labels": torch.from_numpy(self.index.labels_matrix(None, np.array([row]))[0]),
+            "labels": torch.from_numpy(self.index.labels_at(row)),
         }
+
+    def _row(self, position: int) -> int:
+        return self._span.start + int(position) if self._rows is None else int(self._rows[position])
