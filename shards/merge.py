@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
@@ -20,7 +20,7 @@ from shards.card import CARD, FORMAT_VERSION, INDEX, REJECTS, Card, card_bytes
 from shards.config import ConvertConfig
 from shards.errors import FailedError, InputError
 from shards.pack import chunk_header
-from shards.plan import LABEL, Plan, reject_table
+from shards.plan import LABEL, Plan, in_two_splits, reject_table
 
 if TYPE_CHECKING:
     from shards.writer import Shard
@@ -63,13 +63,13 @@ def merge(plan: Plan, config: ConvertConfig, shards: Sequence[Shard], out: Path,
         InputError: some tars are not made yet.
         FailedError: too many rejects over all parts, or nothing left.
     """
-    missing = [shard.name for shard in shards if not (work / f"{shard.name}.json").exists()]
+    missing = [shard.name for shard in shards if not is_made(shard, out, work)]
     if missing:
         raise InputError(
             f"{len(missing)} of {len(shards)} tars of {out} are not made yet (first: {missing[0]}); run the missing "
             "parts, then merge"
         )
-    facts = [json.loads((work / f"{shard.name}.json").read_bytes()) for shard in shards]
+    facts = [_summary(shard, work, sides=config.size is None) for shard in shards]
     n_samples = sum(fact["n"] for fact in facts)
     refused = list(plan.refused) + _rejects(plan, facts)
     limit = config.max_rejects * (plan.table.num_rows + len(plan.refused))
@@ -79,8 +79,8 @@ def merge(plan: Plan, config: ConvertConfig, shards: Sequence[Shard], out: Path,
             f"--max_rejects {config.max_rejects:g} (first: {': '.join(refused[0])}); mend the source, or allow more"
         )
     schema = index_schema(plan.labels)
-    tally = _Tally(plan.labels)
-    write_with(out / INDEX, lambda path: _write_index(path, schema, plan, shards, facts, tally), temporary_in=work)
+    tally = _Tally(plan.labels, plan.patients_known)
+    write_with(out / INDEX, lambda path: _write_index(path, schema, plan, shards, work, tally), temporary_in=work)
     rejects = reject_table([*refused, *plan.excluded])
     _write_parquet(out / REJECTS, rejects, work)
     for name, table in plan.extras.items():
@@ -106,7 +106,7 @@ def merge(plan: Plan, config: ConvertConfig, shards: Sequence[Shard], out: Path,
         index_sha256=file_sha256(out / INDEX),
         n_samples=n_samples,
         n_rejects=rejects.num_rows,
-        shared_patients=dict(plan.shared_patients),
+        shared_patients=tally.shared(),
         patients_known=plan.patients_known,
         config={**config.recorded(), **plan.origin},
         conversion=identity,
@@ -115,19 +115,39 @@ def merge(plan: Plan, config: ConvertConfig, shards: Sequence[Shard], out: Path,
     return card
 
 
+def is_made(shard: Shard, out: Path, work: Path) -> bool:
+    """Whether the tar of a shard is complete under its final name (or has no sample and so no tar)."""
+    try:
+        made = _sidecar(shard, work)
+        return made["n"] == 0 or (out / f"{shard.name}.tar").stat().st_size == made["bytes"]
+    except FileNotFoundError:
+        return False
+
+
+def _sidecar(shard: Shard, work: Path) -> dict[str, Any]:
+    return json.loads((work / f"{shard.name}.json").read_bytes())
+
+
+def _summary(shard: Shard, work: Path, *, sides: bool) -> dict[str, Any]:
+    """Return a sidecar without its rows (memory must not grow with them); with their shorter sides where wanted."""
+    fact = _sidecar(shard, work)
+    done = fact.pop("done")
+    if sides:
+        fact["sides"] = Counter(map(min, zip(done.get("height", []), done.get("width", []), strict=True)))
+    return fact
+
+
 def _rejects(plan: Plan, facts: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     sources = plan.table["source"]
     return [(sources[row].as_py(), reason) for fact in facts for row, reason in fact["rejects"]]
 
 
-def _write_index(
-    path: Path, schema: pa.Schema, plan: Plan, shards: Sequence[Shard], facts: Sequence[dict[str, Any]], tally: _Tally
-) -> None:
+def _write_index(path: Path, schema: pa.Schema, plan: Plan, shards: Sequence[Shard], work: Path, tally: _Tally) -> None:
     """Write row groups of equal length, so that the bytes do not depend on the tars' lengths."""
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         waiting: list[pa.Table] = []
         rows = 0
-        for table in _index_tables(schema, plan, shards, facts):
+        for table in _index_tables(schema, plan, shards, work):
             tally.add(table)
             waiting.append(table)
             rows += table.num_rows
@@ -140,10 +160,9 @@ def _write_index(
             writer.write_table(pa.concat_tables(waiting), row_group_size=ROW_GROUP)
 
 
-def _index_tables(
-    schema: pa.Schema, plan: Plan, shards: Sequence[Shard], facts: Sequence[dict[str, Any]]
-) -> Iterator[pa.Table]:
-    for shard, fact in zip(shards, facts, strict=True):
+def _index_tables(schema: pa.Schema, plan: Plan, shards: Sequence[Shard], work: Path) -> Iterator[pa.Table]:
+    for shard in shards:
+        fact = _sidecar(shard, work)
         if not fact["n"]:
             continue
         done = fact["done"]
@@ -158,8 +177,8 @@ def _index_tables(
 class _Tally:
     """Counts per split and label, taken while the index is written."""
 
-    def __init__(self, labels: Sequence[str]) -> None:
-        self.labels = labels
+    def __init__(self, labels: Sequence[str], patients_known: bool) -> None:
+        self.labels, self.patients_known = labels, patients_known
         self.n: Counter[str] = Counter()
         self.patients: dict[str, set[str]] = {}
         self.values: dict[tuple[str, str], Counter[int | None]] = {}
@@ -171,6 +190,9 @@ class _Tally:
         for label in self.labels:
             for entry in pc.value_counts(table[LABEL + label]).to_pylist():
                 self.values.setdefault((split, label), Counter())[entry["values"]] += entry["counts"]
+
+    def shared(self) -> dict[str, int]:
+        return in_two_splits(self.patients) if self.patients_known else {}
 
     def counts(self) -> dict[str, Any]:
         kinds = {"positive": 1, "negative": 0, "uncertain": -1, "null": None}
@@ -208,8 +230,8 @@ def _grey_statistics(shards: Sequence[Shard], facts: Sequence[dict[str, Any]]) -
 def _image_size(config: ConvertConfig, facts: Sequence[dict[str, Any]]) -> int:
     if config.size is not None:
         return config.size
-    sides = np.concatenate([np.minimum(fact["done"]["height"], fact["done"]["width"]) for fact in facts if fact["n"]])
-    return int(np.median(sides))
+    sides = sum((fact["sides"] for fact in facts), Counter())
+    return statistics.median_low(sides.elements())
 
 
 def _write_parquet(path: Path, table: pa.Table, work: Path) -> None:
@@ -222,7 +244,7 @@ def write_rejects_so_far(plan: Plan, shards: Sequence[Shard], out: Path, work: P
     for shard in shards:
         sidecar = work / f"{shard.name}.json"
         if sidecar.exists():
-            found += _rejects(plan, [json.loads(sidecar.read_bytes())])
+            found += _rejects(plan, [_sidecar(shard, work)])
             continue
         for name, _, _ in shard.chunks():
             header = chunk_header(work / name)

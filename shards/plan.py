@@ -202,6 +202,11 @@ def shared_patients(table: pa.Table) -> dict[str, int]:
     members: dict[str, set[str]] = {}
     for split, patient in zip(table["split"].to_pylist(), table["patient_id"].to_pylist(), strict=True):
         members.setdefault(split, set()).add(patient)
+    return in_two_splits(members)
+
+
+def in_two_splits(members: Mapping[str, set[str]]) -> dict[str, int]:
+    """Return how many patients each pair of splits shares, from the patients of every split."""
     names = [name for name in ("train", "val", "test") if name in members]
     pairs = {
         f"{a}/{b}": len(members[a] & members[b]) for position, a in enumerate(names) for b in names[position + 1 :]

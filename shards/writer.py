@@ -22,7 +22,7 @@ from shards.atomic import write_bytes
 from shards.card import CARD, Card, read_card
 from shards.config import ConvertConfig
 from shards.errors import FailedError, InputError
-from shards.merge import conversion_hash, merge, write_rejects_so_far
+from shards.merge import conversion_hash, is_made, merge, write_rejects_so_far
 from shards.pack import ChunkJob, Encoding, JoinJob, chunk_header, run_chunk, run_join
 from shards.plan import Plan
 from shards.pool import cores, run_jobs
@@ -179,7 +179,7 @@ class _lock:
 def _work_on(
     plan: Plan, config: ConvertConfig, shards: list[Shard], out: Path, work: Path, say: Callable[[str], None]
 ) -> None:
-    todo = [shard for shard in shards if not _is_made(shard, out, work)]
+    todo = [shard for shard in shards if not is_made(shard, out, work)]
     if not todo:
         return
     plan.opener.prepare(work)
@@ -202,14 +202,6 @@ def _work_on(
                 break
     if rejects > limit:
         _too_many(plan, config, shards, out, work, rejects, rows)
-
-
-def _is_made(shard: Shard, out: Path, work: Path) -> bool:
-    try:
-        made = json.loads((work / f"{shard.name}.json").read_bytes())
-        return made["n"] == 0 or (out / f"{shard.name}.tar").stat().st_size == made["bytes"]
-    except FileNotFoundError:
-        return False
 
 
 def _too_many(

@@ -118,3 +118,12 @@ def test_real_kermany_files_convert_and_shared_persons_are_recorded(shared_data:
     tested = set(index[index.split == "test"].patient_id)
     assert len({name for name in trained & tested if name.startswith("person")}) == 170
     assert set(card.shared_patients) == {"train/val", "train/test", "val/test"}
+
+
+def test_shared_persons_are_counted_over_what_became_samples(tmp_path: Path) -> None:
+    from shards.verify import verify
+
+    root = write_kermany(tmp_path / "chest_xray")
+    (root / "test/PNEUMONIA/person3_virus_15.jpeg").write_bytes(b"not an image")
+    make(config(root, max_rejects=0.5))
+    assert verify(tmp_path / "out", workers=1) == []
