@@ -4,6 +4,7 @@ Legend: B images, S side in pixels.
 """
 
 import os
+import resource
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -18,7 +19,6 @@ from shards.index import Index
 cv2.setNumThreads(1)
 
 _FLAGS = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
-_OPEN_TARS = 64
 _JPEG, _JPEG_END, _PNG, _PNG_END = b"\xff\xd8", b"\xff\xd9", b"\x89PNG", b"IEND\xaeB`\x82"
 
 
@@ -26,10 +26,16 @@ class Decoder:
     """Reads and decodes samples of a shard set by row number; safe in many threads and after a fork."""
 
     def __init__(self, folder: Path, index: Index):
-        """Read from the tars in `folder`; they are opened at first use, at most 64 at a time."""
+        """Read from the tars in `folder`; they are opened at first use, at most `most_open` at a time.
+
+        That many is a quarter of the files this process may have open, and 1024 at most: to open a tar again for each
+        sample is slow on network file systems.
+        """
         self.folder, self.index = folder, index
         self._tars: OrderedDict[int, _Tar] = OrderedDict()
         self._lock = threading.Lock()
+        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.most_open = 1024 if allowed == resource.RLIM_INFINITY else max(16, min(1024, allowed // 4))
 
     def __reduce__(self):
         return Decoder, (self.folder, self.index)
@@ -95,7 +101,7 @@ class Decoder:
         with self._lock:
             self._tars[shard] = tar
             # A dropped tar closes when the last thread reading from it lets go: its number is never reused under one.
-            while len(self._tars) > _OPEN_TARS:
+            while len(self._tars) > self.most_open:
                 self._tars.popitem(last=False)
         return tar
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 
 from shards import InputError, ShardSet
-from shards.decode import _OPEN_TARS, Decoder
+from shards.decode import Decoder
 from shards.index import Index
 
 
@@ -134,9 +135,10 @@ def test_torch_dataloader_with_processes_reads_it(small_set) -> None:
 
 
 def test_many_threads_and_more_tars_than_may_be_open_mix_nothing_up(make_set, tmp_path: Path) -> None:
-    n = _OPEN_TARS + 20
+    n = 30
     images = np.stack(make_set(tmp_path / "set", splits={"train": n}, per_shard=1, size=8, shape=lambda i: (8, 8)))
     shardset = ShardSet(tmp_path / "set", "train")
+    shardset._decoder.most_open = 5
     wrong = []
 
     def work(seed: int) -> None:
@@ -152,7 +154,9 @@ def test_many_threads_and_more_tars_than_may_be_open_mix_nothing_up(make_set, tm
     for thread in threads:
         thread.join()
     assert not wrong
-    assert len(shardset._decoder._tars) <= _OPEN_TARS
+    assert len(shardset._decoder._tars) <= 5
+    still_open = [fd for fd in Path("/proc/self/fd").iterdir() if str(tmp_path) in os.path.realpath(fd)]
+    assert len(still_open) <= 5
 
 
 def test_a_missing_split_is_named_with_those_there_are(small_set) -> None:
