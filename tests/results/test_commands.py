@@ -1,0 +1,86 @@
+"""`cxrdist collect`, `table`, `plot` and `report` as a user types them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs import cli
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def call(*words: object) -> int:
+    return cli.main([str(word) for word in words]) or 0
+
+
+@pytest.fixture(scope="module")
+def collected(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("collected") / "results.parquet"
+    assert call("collect", study, "--out", out) == 0
+    return out
+
+
+def test_collect_says_how_much_it_found(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("collect", study, "--out", tmp_path / "all.parquet") == 0
+    assert f"{tmp_path / 'all.parquet'}: 1405 rows from 28 runs" in capsys.readouterr().out
+
+
+def test_table_goes_to_stdout_or_to_a_file(collected: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("table", "label-efficiency", collected, "--metric", "auprc", "--digits", "2", "--n_boot", "50")
+    assert call(*words) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("**Macro AUPRC") and "| ImageNet |" in text
+    assert call(*words, "--format", "latex", "--out", tmp_path / "table.tex") == 0
+    assert r"\toprule" in (tmp_path / "table.tex").read_text(encoding="utf-8")
+
+
+def test_table_takes_runs_as_they_lie(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("table", "cost", study / "cells", study / "pretrain", "--where", "init=scratch") == 0
+    assert "Total" in capsys.readouterr().out
+
+
+def test_plot_prints_the_caption(collected: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        call("plot", "per-class", collected, "--where", "label_fraction=1 init=scratch", "--out", tmp_path / "p.svg")
+        == 0
+    )
+    assert "AUROC per pathology" in capsys.readouterr().out and (tmp_path / "p.svg").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("collect", "nowhere"), "no such file or folder"),
+        (("table", "label-efficiency", "{file}", "--metric", "auc"), "the values are"),
+        (("table", "label-efficiency", "{file}", "--where", "seed"), "is not column=value"),
+        (("table", "label-efficiency", "{file}", "--digits", "-1"), "--digits goes from 0"),
+        (("table", "pie", "{file}"), "pie"),
+        (("plot", "roc", "{file}", "--out", "figure.gif"), "must end in"),
+        (("plot", "roc", "{file}", "--out", "/proc/figure.png"), "cannot write"),
+        (("report", "nowhere"), "no such file or folder"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(words: tuple, message: str, collected: Path) -> None:
+    command = [str(word).replace("{file}", str(collected)) for word in words]
+    done = subprocess.run([sys.executable, "-m", "jobs.cli", *command], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+def test_table_and_collect_import_nothing_heavy(collected: Path, study: Path) -> None:
+    code = (
+        "import sys; from jobs import cli\n"
+        "try: cli.main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'ray', 'pandas', 'scipy', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
+        "sys.stderr.write(repr(sorted(heavy)))\n"
+    )
+    for words in (("table", "label-efficiency", collected, "--n_boot", "20"), ("collect", study, "--out", collected)):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, cwd=ROOT, check=True
+        )
+        assert done.stderr.endswith("[]"), done.stderr

@@ -1,0 +1,113 @@
+"""The report: complete, self-contained, and looked at in a browser."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from results.report import RESEARCH_ONLY, write_report
+from tests.results import simulate
+
+BROWSER_FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"),
+)
+
+
+@pytest.fixture(scope="module")
+def written(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report") / "report.html"
+    left_out = write_report(study, out, "A study of <labels>")
+    assert [line.split(":")[0] for line in left_out] == ["table ablation"]
+    return out
+
+
+class _Links(HTMLParser):
+    """Everything the page would fetch or point to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.anchors: list[str] = []
+        self.ids: set[str] = set()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        held = dict(attrs)
+        self.ids |= {held["id"]} if "id" in held else set()
+        if tag == "a":
+            self.anchors.append(held["href"])
+        elif tag not in ("a",) and ("src" in held or "href" in held):
+            self.fetched.append(held.get("src") or held["href"])
+        assert tag not in ("script", "iframe", "object")
+        if tag not in ("meta", "link", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_page_fetches_nothing_and_its_links_lead_somewhere(written: Path) -> None:
+    links = _Links()
+    text = written.read_text(encoding="utf-8")
+    links.feed(text)
+    assert links.open == []
+    assert all(link.startswith("data:") for link in links.fetched) and len(links.fetched) >= 10
+    assert links.anchors and all(link.removeprefix("#") in links.ids for link in links.anchors)
+    assert not re.search(r"url\(|@import", text)
+
+
+def test_page_holds_data_tables_figures_configurations_provenance_and_limits(written: Path) -> None:
+    text = written.read_text(encoding="utf-8")
+    assert "A study of &lt;labels&gt;" in text and RESEARCH_ONLY in text
+    for part in ("label-efficiency", "transfer", "per-class", "models", "peak-accuracy", "search", "cost"):
+        assert f'id="table-{part}"' in text
+    for part in ("label-efficiency", "roc", "confusion", "calibration", "history"):
+        assert f'id="figure-{part}"' in text
+    assert "Patients in two splits" in text and "2 (train/test)" in text
+    assert "label_fraction" in text and "28 runs" in text
+    assert "the spread over seeds is hardly known" in text
+
+
+def test_report_of_one_run_says_what_it_cannot_show(tmp_path: Path) -> None:
+    simulate.finetune(tmp_path / "runs", n_boot=50, history=False)
+    simulate.finetune(tmp_path / "runs", n_boot=0, seed=1, done=False)
+    left_out = write_report(tmp_path / "runs", tmp_path / "report.html", "One run")
+    assert any("history" in line for line in left_out)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "One seed; 95 % interval by bootstrap" in text and "not done yet" in text
+
+
+def test_page_opens_in_a_browser(written: Path, tmp_path: Path) -> None:
+    browser = next(
+        (path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None
+    )
+    if browser is None:
+        pytest.skip("browser: no chromium here")
+    common = [browser, *BROWSER_FLAGS, f"--user-data-dir={tmp_path / 'profile'}"]
+    quiet = {name: value for name, value in os.environ.items() if not name.startswith("DBUS")}
+    shot = subprocess.run(
+        [*common, "--window-size=1200,2400", f"--screenshot={tmp_path / 'page.png'}", written.as_uri()],
+        capture_output=True,
+        timeout=120,
+        env=quiet,
+    )
+    assert shot.returncode == 0, shot.stderr[-500:]
+    with Image.open(tmp_path / "page.png") as image:
+        grey = image.convert("L")
+        assert image.size == (1200, 2400)
+        share = sum(grey.histogram()[:128]) / (1200 * 2400)
+        colours = image.convert("RGB").resize((120, 240)).getcolors(maxcolors=100_000)
+    assert 0.005 < share < 0.4, "text is dark on white"
+    assert colours is not None and len(colours) > 50
+    tree = subprocess.run(
+        [*common, "--dump-dom", written.as_uri()], capture_output=True, timeout=120, env=quiet, text=True
+    )
+    assert tree.returncode == 0 and tree.stdout.count("<table") == written.read_text(encoding="utf-8").count("<table")
