@@ -77,6 +77,9 @@ def head_and_own(nodelist: str, node: int) -> tuple[str, str]:
 
 
 def job_port(offset: int = 0) -> int:
-    """Return a port for this stretch of this job, below the range from which systems draw their own (32768 on)."""
+    """Return a port for this stretch of this job.
+
+    It lies between Ray's workers (up to 19999) and the range from which systems draw their own (from 32768).
+    """
     job, restart = int(os.environ.get("SLURM_JOB_ID", "0")), int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    return 12000 + (job * 37 + restart * 11 + offset) % 20000
+    return 20100 + (job * 37 + restart * 11 + offset) % 12000

@@ -6,6 +6,7 @@ time, because a requeued job runs the very same task again, possibly on other or
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -72,6 +73,10 @@ class Task:
         except (FailedError, InputError) as error:
             print(f"cxrdist: {error}", file=sys.stderr, flush=True)
             code = error.exit_code
+            _mark_failure(self)
+        except Exception:
+            _mark_failure(self)
+            raise
         for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)  # what is left is to report
         if code:
@@ -108,7 +113,7 @@ def node_main(task: Task, asked: Asked) -> int:
         time.sleep(1.0 if nodes > 1 else 0.0)
         return STOPPED if outcome.code or node == 0 else 0
     if outcome.code:
-        (Path(task.folder) / requeue.failure_mark(job, restart)).touch()
+        _mark_failure(task)
         return outcome.code
     if node > 0:
         return 0
@@ -116,6 +121,13 @@ def node_main(task: Task, asked: Asked) -> int:
         return STOPPED  # the ranks were asked to stop without us (a signal sent to them alone)
     print(f"cxrdist: the program ended with 0 but did not write {task.done}", file=sys.stderr, flush=True)
     return 1
+
+
+def _mark_failure(task: Task) -> None:
+    """Say that this node failed by itself: srun then stops the others, which must not look like a request to stop."""
+    job, restart = os.environ.get("SLURM_JOB_ID", "0"), os.environ.get("SLURM_RESTART_COUNT", "0")
+    with contextlib.suppress(OSError):
+        (Path(task.folder) / requeue.failure_mark(job, restart)).touch()
 
 
 def _prepare(task: Task, node: int) -> None:

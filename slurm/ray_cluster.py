@@ -7,6 +7,7 @@ other by one TCP connection from each worker to the first node; when that closes
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -37,6 +38,12 @@ def run(task: Task, asked: Asked, fence: Fence, node: int, nodes: int) -> Outcom
     """Run one node's part and return how the program ended (workers: once the first node has finished)."""
     head, own = hosts.head_and_own(os.environ.get("SLURM_JOB_NODELIST", "localhost"), node)
     port = hosts.job_port()
+    token = Path(task.folder) / f".ray-{fence.owner.removeprefix('job ')}"
+    if node == 0:
+        _write_token(token)
+    _await(token.is_file, None, f"the first node's {token}")
+    # Only this job's processes may talk to its Ray: others who reach the port could run code as this user.
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
     temporary = Path(f"/tmp/cxrdist-ray-{os.getuid()}/{fence.owner.removeprefix('job ')}")
     temporary.parent.mkdir(mode=0o700, exist_ok=True)
     resources = [
@@ -52,6 +59,15 @@ def run(task: Task, asked: Asked, fence: Fence, node: int, nodes: int) -> Outcom
         return _other(asked, head, port, resources)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if node == 0:
+            token.unlink(missing_ok=True)
+
+
+def _write_token(path: Path) -> None:
+    half = path.with_suffix(".tmp")
+    half.touch(mode=0o600)
+    half.write_text(secrets.token_hex(32))
+    os.replace(half, path)
 
 
 def _first(task: Task, asked: Asked, fence: Fence, nodes: int, head: str, port: int, options: list[str]) -> Outcome:
@@ -72,7 +88,7 @@ def _first(task: Task, asked: Asked, fence: Fence, nodes: int, head: str, port: 
                     print(f"cxrdist: {len(workers) + 1} of {nodes} nodes joined Ray in {START_S:.0f} s", flush=True)
                     break
             print(f"cxrdist: Ray runs on {len(workers) + 1} of {nodes} nodes at {head}:{port}", flush=True)
-            env = {**dict(task.env), "RAY_ADDRESS": f"{head}:{port}", "RAY_USAGE_STATS_ENABLED": "0"}
+            env = {**dict(task.env), "RAY_ADDRESS": f"{head}:{port}"}
             return run_shielded(
                 [list(task.words)], env=env, threads=task.cpus_per_rank, patience_s=min(task.patience_s, 30.0),
                 relay=signal.SIGINT, abort=lambda: fence.lost() or _gone(ray, "the Ray head"), asked=asked,
@@ -105,7 +121,7 @@ def _other(asked: Asked, head: str, port: int, options: list[str]) -> Outcome:
 
 def _start(words: list[str]) -> tuple[subprocess.Popen[bytes], Callable[[], bool]]:
     """Start `ray WORDS` behind the shield; the second value tells whether Ray has said that it runs."""
-    env = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
+    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "slurm.agent", RAY, *words],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, process_group=0,

@@ -94,6 +94,9 @@ def _executor(request: Request) -> _Executor:
     extra: dict[str, Any] = {"requeue": True}
     if request.min_nodes is not None and request.min_nodes != request.nodes:
         extra["nodes"] = f"{request.min_nodes}-{request.nodes}"
+        per_node: dict[str, Any] = {}  # with --ntasks-per-node SLURM would give the fewest nodes even when all are free
+    else:
+        per_node = {"ntasks_per_node": 1}
     if request.array is not None:
         extra["array"] = f"0-{request.array - 1}"
     if request.after:
@@ -107,7 +110,7 @@ def _executor(request: Request) -> _Executor:
         partition=request.where,
         account=profile.account,
         nodes=request.nodes,
-        ntasks_per_node=1,
+        **per_node,
         cpus_per_task=cores,
         gpus_per_node=profile.gpus_per_node or None,
         mem=profile.mem,
@@ -118,7 +121,7 @@ def _executor(request: Request) -> _Executor:
         wckey=None,
         additional_parameters=extra,
         # One dead launcher must not leave the others waiting for it.
-        srun_args=["--kill-on-bad-exit=1", f"--cpus-per-task={cores}"],
+        srun_args=["--kill-on-bad-exit=1", "--ntasks-per-node=1", f"--cpus-per-task={cores}"],
         setup=[
             "umask 077",
             *(f"export {key}={shlex.quote(str(value))}" for key, value in profile.env.items()),

@@ -25,7 +25,6 @@ GOLDEN = """\
 #SBATCH --kill-on-invalid-dep=yes
 #SBATCH --mem=0
 #SBATCH --nodes=2-4
-#SBATCH --ntasks-per-node=1
 #SBATCH --open-mode=append
 #SBATCH --output=/runs/r1/submission/%j_0_log.out
 #SBATCH --partition=gpu
@@ -43,8 +42,8 @@ ${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}_submitted.pkl"
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /runs/r1/submission/%j_%t_log.out --kill-on-bad-exit=1 --cpus-per-task=32 \
-/opt/env/bin/python -u -m submitit.core._submit /runs/r1/submission
+srun --unbuffered --output /runs/r1/submission/%j_%t_log.out --kill-on-bad-exit=1 --ntasks-per-node=1 \
+--cpus-per-task=32 /opt/env/bin/python -u -m submitit.core._submit /runs/r1/submission
 
 
 # teardown

@@ -1,0 +1,186 @@
+"""Jobs on the real cluster: two nodes, preemption, requeue, lost nodes, Ray. Every wait has a bound."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import time
+
+import pytest
+from conftest import HERE, wait_until
+
+from slurm import processes, queue, submit
+from slurm.errors import FailedError, InputError
+
+pytestmark = pytest.mark.slurm
+
+STEPS = 40
+EVERY_SAMPLE_ONCE = list(range(STEPS * 12))
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory) -> dict:
+    """The weights after all steps on four ranks that nothing interrupts."""
+    from slurm import launch
+
+    folder = tmp_path_factory.mktemp("unbroken")
+    words = [str(folder), "--steps", str(STEPS), "--step_seconds", "0"]
+    assert launch.local("counting_worker", words, nproc=4, env={"PYTHONPATH": str(HERE)}) == 0
+    return json.loads((folder / "final.json").read_text())
+
+
+def final(job) -> dict:
+    return json.loads((job.folder / "final.json").read_text())
+
+
+def test_torchrun_crosses_both_nodes_and_plain_sbatch_runs_the_same_job_again(cluster, counting, monkeypatch):
+    monkeypatch.setenv("MY_API_TOKEN", "hush-hush")
+    job = counting("--steps", "3", "--step_seconds", "0")
+    job.queue()
+    assert job.wait_for_end() == "COMPLETED", job.log()
+    assert {line["world"] for line in job.lines()} == {4}
+    assert "node 2 of 2" in job.log()
+    (job.folder / "final.json").unlink()
+    again = subprocess.run(["sbatch", job.folder / "submission" / "job.sbatch"], capture_output=True, text=True)
+    job.job_id = again.stdout.split()[-1]
+    assert job.wait_for_end() == "COMPLETED", job.log()
+    assert final(job)["step"] == 3
+    for path in job.folder.rglob("*"):
+        assert not path.is_file() or b"hush-hush" not in path.read_bytes()
+    assert (job.folder / "submission").stat().st_mode & 0o077 == 0
+
+
+def test_preempted_job_saves_requeues_and_goes_on_at_the_next_step(cluster, counting, unbroken):
+    job = counting("--steps", str(STEPS), "--step_seconds", "0.15", "--save_every", "1000", partition="preempt")
+    job.queue()
+    job.wait_for_step(5)
+    subprocess.run("sbatch -p high -N2 --exclusive -o /dev/null --wrap true".split(), check=True)
+    assert job.wait_for_end() == "COMPLETED", job.log()
+    assert job.samples() == EVERY_SAMPLE_ONCE
+    assert {line["restart"] for line in job.lines()} == {"0", "1"}
+    assert final(job) == unbroken
+    assert len((job.folder / "saves.jsonl").read_text().splitlines()) == 1
+
+
+def test_signal_of_a_job_shorter_than_ten_minutes_requeues_it_within_the_bound_only(cluster, counting):
+    job = counting("--steps", "400", "--step_seconds", "0.1", nodes=1, max_requeues=1)
+    job.queue()
+    for restart in ("0", "1"):
+        wait_until(lambda now=restart: job.lines() and job.lines()[-1]["restart"] == now, 120, "a stretch")
+        subprocess.run(["scancel", "--signal=USR2", job.job_id], check=True)
+    assert job.wait_for_end() == "FAILED"
+    assert "requeued 1 times already (max_requeues = 1)" in job.log()
+    steps = [line["step"] for line in job.lines()]
+    assert steps == list(range(1, len(steps) + 1))
+    assert json.loads((job.folder / "checkpoint.json").read_text())["step"] == steps[-1]
+
+
+def test_program_that_fails_ends_its_job_at_once(cluster, counting):
+    job = counting("--steps", "400", "--fail_at", "3", "--step_seconds", "0", max_restarts=0)
+    job.queue()
+    assert job.wait_for_end() == "FAILED"
+    assert "this step cannot be taken" in job.log() and "goes back to the queue" not in job.log()
+
+
+def test_killed_launcher_requeues_the_job_from_its_last_checkpoint(cluster, counting):
+    job = counting("--steps", str(STEPS), "--step_seconds", "0.15", "--save_every", "5", nodes=1, max_restarts=0)
+    job.queue()
+    job.wait_for_step(7)
+    _kill_task(job)
+    assert job.wait_for_end() == "COMPLETED", job.log()
+    assert "its processes were killed" in job.log() or "it was asked to stop" in job.log()
+    assert {line["restart"] for line in job.lines()} == {"0", "1"}
+    assert sorted(set(job.samples())) == EVERY_SAMPLE_ONCE
+
+
+def _kill_task(job) -> None:
+    folder = str(job.folder).encode()
+    for pid in processes.parents():
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as words:
+                line = words.read()
+        except OSError:
+            continue
+        if b"submitit.core._submit" in line and folder in line and b"srun" not in line:
+            processes.send([pid], 9)
+
+
+def test_job_that_loses_a_node_goes_on_with_the_one_that_is_left(cluster, counting):
+    job = counting("--steps", str(STEPS), "--step_seconds", "0.15", "--save_every", "5", min_nodes=1)
+    wait_until(
+        lambda: subprocess.check_output("sinfo -h -N -p main -o %T".split()).split() == [b"idle"] * 2, 60, "idle"
+    )
+    job.queue()
+    job.wait_for_step(7)
+    assert job.lines()[-1]["world"] == 4
+    cluster.crash_node("cx2")
+    # What the controller does by itself after SlurmdTimeout; not waiting for it saves the test half a minute.
+    subprocess.run("scontrol update NodeName=cx2 State=DOWN Reason=test".split(), check=True)
+    assert job.wait_for_end(240) == "COMPLETED", job.log()
+    assert job.lines()[-1]["world"] == 2
+    assert sorted(set(job.samples())) == EVERY_SAMPLE_ONCE
+
+
+def test_ray_tune_runs_on_both_nodes_of_an_allocation(cluster, counting):
+    job = counting(nodes=2, ranks_per_node=1, cpus_per_rank=2)
+    task = dataclasses.replace(
+        job.request.task, kind="ray", words=("ray_probe", str(job.folder)), listens=False,
+        done=str(job.folder / "answer.json"),
+    )  # fmt: skip
+    job.request = dataclasses.replace(job.request, task=task)
+    job.queue()
+    assert job.wait_for_end(240) == "COMPLETED", job.log()
+    answer = json.loads((job.folder / "answer.json").read_text())
+    assert answer["nodes"] == 2
+    assert sorted(answer["trials"]) == [[4, answer["trials"][0][1]], [9, answer["trials"][1][1]]]
+    if cluster.mode == "netns":
+        assert {host for _, host in answer["trials"]} == {cluster.address("cx1"), cluster.address("cx2")}
+
+
+def test_second_submission_of_a_queued_run_is_refused_and_cancel_ends_it(cluster, counting):
+    job = counting("--steps", "9")
+    job.request = dataclasses.replace(job.request, after=())
+    subprocess.run("sbatch -p high -N2 --exclusive -o /dev/null --wrap".split() + ["sleep 60"], check=True)
+    wait_until(lambda: "R" in subprocess.check_output(["squeue", "-h", "-o", "%t"], text=True), 20, "the blocker")
+    job.queue()
+    with pytest.raises(InputError, match=f"in the queue already: job {job.job_id} is PENDING"):
+        submit.submit(job.request)
+    assert queue.cancel([job.job_id]) == [job.job_id]
+    assert job.wait_for_end() == "CANCELLED"
+
+
+def test_requests_that_the_cluster_cannot_meet_are_refused_before_they_are_queued(cluster, counting):
+    request = counting().request
+    with pytest.raises(InputError, match="partition 'gpuu' is unknown; this cluster has high, main, preempt"):
+        submit.check(dataclasses.replace(request, partition="gpuu"))
+    with pytest.raises(InputError, match="has 2 nodes, fewer than the 3"):
+        submit.check(dataclasses.replace(request, nodes=3))
+    with pytest.raises(InputError, match="allows 1440 minutes"):
+        submit.check(dataclasses.replace(request, profile=dataclasses.replace(request.profile, time="2-0")))
+    with pytest.raises(InputError, match="2 GPUs on a node"):
+        profile = dataclasses.replace(request.profile, gpus_per_node=4, ranks_per_node=4)
+        submit.check(dataclasses.replace(request, profile=profile))
+    subprocess.run("scontrol update PartitionName=high State=DOWN".split(), check=True)
+    try:
+        with pytest.raises(InputError, match="is closed"):
+            submit.check(dataclasses.replace(request, partition="high"))
+    finally:
+        subprocess.run("scontrol update PartitionName=high State=UP".split(), check=True)
+
+
+def test_controller_or_munge_that_is_down_is_one_line_and_no_hang(cluster, counting, tmp_path, monkeypatch):
+    text = cluster.conf.read_text()
+    conf = tmp_path / "slurm.conf"
+    (tmp_path / "gres.conf").write_text("")
+    monkeypatch.setenv("SLURM_CONF", str(conf))
+    conf.write_text(text.replace("SlurmctldPort=26817", "SlurmctldPort=1"))
+    started = time.monotonic()
+    with pytest.raises(FailedError, match="controller does not answer|gave no answer"):
+        submit.check(counting().request)
+    conf.write_text(text.replace("/munge/socket", "/munge/nobody"))
+    with pytest.raises(FailedError, match="munge"):
+        submit.check(counting().request)
+    assert time.monotonic() - started < 2 * queue.CALL_S + 10
+    assert os.environ["SLURM_CONF"] == str(conf)
