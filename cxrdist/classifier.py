@@ -129,7 +129,12 @@ def build(config: FinetuneConfig, labels: tuple[str, ...], pixel: tuple[float, f
     }
     torch.manual_seed(config.seed)
     head = build_head(config.head, int(backbone.num_features), len(labels))  # pyright: ignore[reportArgumentType]
-    return Classifier(backbone, head, facts)
+    return _laid_out(Classifier(backbone, head, facts))
+
+
+def _laid_out(classifier: Classifier) -> Classifier:
+    """One layout in memory for all: another one sums in another order."""
+    return classifier.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def _small_cnn(config: FinetuneConfig) -> tuple[nn.Module, dict[str, str]]:
@@ -189,8 +194,7 @@ def load(path: str | os.PathLike[str]) -> Classifier:
         classifier.load_state_dict(tensors)
     except RuntimeError as error:
         raise InputError(f"{file} does not fit its own description: {str(error).splitlines()[0]}") from None
-    # The layout in memory it was trained in: another one sums in another order.
-    return classifier.to(memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
+    return _laid_out(classifier).eval()
 
 
 def _value(text: str) -> Any:

@@ -88,7 +88,7 @@ class Trial:
         self.data.manifest.write(run.manifest)
         card = self.data.card
         self.model: Classifier = classifier.build(config, self.data.labels, (card.mean, card.std))
-        self.model.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.model.to(self.device)
         self.network = Network(config, self.model, self.precision)
         self.fit: Fit | None = None
         self.facts: dict[str, Any] = {}
