@@ -25,6 +25,8 @@ class Card:
     """Version of this layout."""
     name: str
     """Data set, e.g. "nih"."""
+    source: str = ""
+    """Whose data they are, e.g. "CheXpert (Irvin et al., AAAI 2019)"."""
     labels: tuple[str, ...]
     """Label names in the order of the index columns `label_NAME`."""
     counts: Mapping[str, Any]

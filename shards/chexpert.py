@@ -60,6 +60,7 @@ def plan_chexpert(config: ChexpertConfig) -> Plan:
     return build(
         _with_splits(kept, config),
         name="chexpert",
+        source="CheXpert (Irvin et al., AAAI 2019)",
         labels=LABELS,
         split_scheme="official",
         split_detail=_detail(config),

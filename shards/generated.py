@@ -52,7 +52,11 @@ def convert_phantom(config: PhantomConfig, *, say: Callable[[str], None] = print
     published = plan(settings)
     boxes = truth_boxes(layout, published)
     drawn = dataclasses.replace(
-        published, name=f"phantom-{config.style}", origin=origin, extras={"boxes.parquet": boxes}
+        published,
+        name=f"phantom-{config.style}",
+        source="drawn X-rays (cxrdist shard phantom)",
+        origin=origin,
+        extras={"boxes.parquet": boxes},
     )
     return convert(drawn, settings, say=say)
 

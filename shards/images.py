@@ -100,10 +100,27 @@ def _decode_png(data: bytes, max_pixels: int, bits: int | None) -> Grey:
     fast = _fast_png()
     plain = depth == 8 and colour in (0, 2) and not interlace and b"tRNS" not in data[33 : data.find(b"IDAT")]
     if fast is not None and plain:
-        pixels = fast(data, (height, width), "mono" if colour == 0 else "rgb")
+        pixels = _run_fast(fast, data, (height, width), "mono" if colour == 0 else "rgb")
         return Grey(pixels[:, :, 0] if colour == 0 else _grey(pixels), 255)
     _check_png(data)
-    return _decode_pillow(data, max_pixels, bits)
+    try:
+        return _decode_pillow(data, max_pixels, bits)
+    except (OSError, SyntaxError) as error:
+        raise Unusable(_BAD_PIXELS) from error
+
+
+_BAD_PIXELS = "damaged image (its PNG pixels cannot be decoded)"
+
+
+def _run_fast(fast: Any, data: bytes, shape: tuple[int, int], mode: str) -> np.ndarray:
+    """Decode; refuse what fails for the same reason as the slow way does, so that rejects.parquet is the same."""
+    try:
+        return fast(data, shape, mode)
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # a panic of Rust code is no Exception
+        _check_png(data)
+        raise Unusable(_BAD_PIXELS) from error
 
 
 def _check_png(data: bytes) -> None:

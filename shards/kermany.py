@@ -42,6 +42,7 @@ def plan_kermany(config: KermanyConfig) -> Plan:
     return build(
         _samples(files, split_of),
         name="kermany",
+        source="paediatric chest X-rays of Kermany et al. (Cell 2018)",
         labels=LABELS,
         split_scheme=config.splits,
         split_detail=detail,

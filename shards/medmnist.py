@@ -100,6 +100,7 @@ def plan_medmnist(config: MedmnistConfig) -> Plan:
     return build(
         _samples(targets, labels),
         name="pneumoniamnist" if len(labels) == 1 else "chestmnist",
+        source="MedMNIST v2 (Yang et al., Scientific Data 2023)",
         labels=labels,
         split_scheme="official",
         opener=_opener(npz),

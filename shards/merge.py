@@ -89,6 +89,7 @@ def merge(plan: Plan, config: ConvertConfig, shards: Sequence[Shard], out: Path,
     card = Card(
         format_version=FORMAT_VERSION,
         name=plan.name,
+        source=plan.source,
         labels=plan.labels,
         counts=tally.counts(),
         image_size=_image_size(config, facts),

@@ -20,7 +20,7 @@ COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patien
 OLDEST = 120.0
 """Ages above this many years (411 occurs) are typing errors and become null."""
 
-_AGE = re.compile(r"0*(\d+)\s*([YMWD]?)", re.IGNORECASE)
+_AGE = re.compile(r"(\d+(?:\.\d*)?)\s*([YMWD]?)", re.IGNORECASE)
 _YEARS = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 
 
@@ -62,6 +62,7 @@ def plan_nih(config: NihConfig) -> Plan:
     return build(
         samples,
         name="nih",
+        source="NIH ChestX-ray14 (Wang et al., CVPR 2017)",
         labels=LABELS,
         split_scheme=config.splits,
         split_detail={"val_fraction": config.val_fraction, "seed": config.seed} if config.splits != "list" else {},
@@ -126,11 +127,11 @@ def findings(text: str, separator: str, labels: Iterable[str], where: str) -> di
 
 
 def parse_age(text: str) -> float | None:
-    """Return an age in years from 58, 058Y, 060M (months), 003W or 001D; None where blank, odd or above 120 years."""
-    match = _AGE.fullmatch(text.strip().removesuffix(".0"))
+    """Return an age in years from 58, 58.5, 058Y, 060M (months), 003W or 001D; None where blank, odd or above 120."""
+    match = _AGE.fullmatch(text.strip())
     if match is None:
         return None
-    years = int(match[1]) * _YEARS[match[2].upper()]
+    years = float(match[1]) * _YEARS[match[2].upper()]
     return years if years <= OLDEST else None
 
 
@@ -176,11 +177,14 @@ def read_boxes(root: Path, files: dict[str, str]) -> list[tuple[str, str, float,
     boxes = []
     for line, row in read_table(path, ("Image Index", "Finding Label")):
         cells = list(row.values())
+        label = names.known(cells[1])
+        if label is None:
+            raise InputError(f"{path}, line {line}: unknown finding {cells[1]!r}")
         try:
             x, y, width, height = (float(cell) for cell in cells[2:6])
         except ValueError as error:
             raise InputError(f"{path}, line {line}: a box needs four numbers ({error})") from error
         name = cells[0].strip()
         if name in files:
-            boxes.append((files[name], names.canonical(cells[1]), x, y, width, height))
+            boxes.append((files[name], label, x, y, width, height))
     return boxes

@@ -80,6 +80,8 @@ class Plan:
     """More files for the set, e.g. boxes.parquet."""
     notes: tuple[str, ...] = ()
     """What the user should hear."""
+    source: str = ""
+    """Whose data they are, for the card."""
     origin: Mapping[str, Any] = field(default_factory=dict)
     """More facts for the card's config, e.g. how the pictures were drawn."""
 
@@ -110,6 +112,7 @@ def build(
     labels: Sequence[str],
     split_scheme: str,
     opener: Opener,
+    source: str = "",
     split_detail: Mapping[str, Any] | None = None,
     excluded: Iterable[tuple[str, str]] = (),
     refused: Iterable[tuple[str, str]] = (),
@@ -124,6 +127,7 @@ def build(
         labels: label columns, in order.
         split_scheme: name of the split scheme.
         opener: reads a source.
+        source: whose data they are, for the card.
         split_detail: what else determines the splits.
         excluded: (source, reason) of rows without a file or not asked for.
         refused: (source, reason) of unusable rows.
@@ -172,6 +176,7 @@ def build(
         patients_known=patients_known,
         shared_patients=shared,
         opener=opener,
+        source=source,
         extras=extras,
         notes=(*notes, *_loud(shared)),
     )

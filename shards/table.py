@@ -61,13 +61,34 @@ def plan_csv(config: CsvConfig) -> Plan:
     return build(
         _with_splits(kept, config),
         name=config.name,
+        source=f"own table {table.name}",
         labels=labels,
         split_scheme="list" if config.split_column else "random",
         split_detail={} if config.split_column else _detail(config),
         opener=FileOpener(str(root)),
         excluded=excluded,
         refused=refused,
+        notes=_not_understood(config, rows),
     )
+
+
+def _not_understood(config: CsvConfig, rows: list[tuple[int, dict[str, str]]]) -> list[str]:
+    """Say how many cells of optional columns became null though they were not blank."""
+    readers = {config.view_column: _view, config.sex_column: _sex, config.age_column: parse_age}
+    notes = []
+    for column, read in readers.items():
+        odd = [row[column].strip() for _, row in rows if column and row[column].strip() and read(row[column]) is None]
+        if odd:
+            notes.append(f"column {column}: {len(odd)} values are not understood and become null (first: {odd[0]!r})")
+    return notes
+
+
+def _view(text: str) -> str | None:
+    return _VIEWS.get(text.strip().upper())
+
+
+def _sex(text: str) -> str | None:
+    return _SEXES.get(text.strip().upper())
 
 
 def _detail(config: CsvConfig) -> dict[str, object]:
@@ -150,8 +171,8 @@ def _sample(
         split=SPLITS[split],
         patient_id=(row[config.patient_column].strip() or None) if config.patient_column else None,
         labels=values,
-        view=_VIEWS.get(row[config.view_column].strip().upper()) if config.view_column else None,
-        sex=_SEXES.get(row[config.sex_column].strip().upper()) if config.sex_column else None,
+        view=_view(row[config.view_column]) if config.view_column else None,
+        sex=_sex(row[config.sex_column]) if config.sex_column else None,
         age=parse_age(row[config.age_column]) if config.age_column else None,
     )
 

@@ -67,6 +67,19 @@ def test_columns_are_mapped_as_the_user_says(tmp_path: Path) -> None:
     assert read_card(tmp_path / "out").split_scheme == "list"
 
 
+def test_cells_that_are_not_understood_become_null_and_are_counted(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    write_table(
+        root,
+        ["path,Mass,sex,age", "x.png,1,male,31", "y.png,0,0,old", "z.png,0,,"],
+        {n: png(picture(1)) for n in ("x.png", "y.png", "z.png")},
+    )
+    index, _, told = make(config(root, sex_column="sex", age_column="age"))
+    assert index.set_index("source").sex.isna().to_dict() == {"x.png": False, "y.png": True, "z.png": True}
+    assert "column sex: 1 values are not understood and become null (first: '0')" in told
+    assert "column age: 1 values are not understood and become null (first: 'old')" in told
+
+
 def test_findings_in_one_column_are_spread_over_labels(tmp_path: Path) -> None:
     root = tmp_path / "mine"
     lines = ["path,found", "x.png,Mass; TB", "y.png,", "z.png,Infiltrate"]

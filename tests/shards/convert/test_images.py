@@ -133,6 +133,33 @@ def test_unusable_files_are_refused_with_a_reason(kind: str) -> None:
         pixels(data)
 
 
+def test_a_panic_of_the_fast_decoder_is_one_reject_and_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    class PanicException(BaseException):
+        pass
+
+    def panic(*_: object) -> None:
+        raise PanicException("index out of bounds")
+
+    monkeypatch.setattr(shards.images, "_FAST_PNG", panic)
+    with pytest.raises(Unusable, match="cannot be decoded"):
+        pixels(png(GREY))
+
+
+def test_reasons_are_the_same_with_and_without_the_fast_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reason(data: bytes) -> str:
+        with pytest.raises(Unusable) as caught:
+            pixels(data)
+        return str(caught.value)
+
+    body = zlib.compress(bytes(100))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, 0, 0, 0, 0))
+    too_short = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    files = [BROKEN[kind][0] for kind in BROKEN if "png" in kind] + [too_short]
+    fast = [reason(data) for data in files]
+    monkeypatch.setattr(shards.images, "_FAST_PNG", None)
+    assert [reason(data) for data in files] == fast
+
+
 def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 

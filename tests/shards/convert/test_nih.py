@@ -19,6 +19,7 @@ from tests.shards.convert.conftest import NIH_2017, make, picture, png, write_ni
         ("058Y", 58),
         ("58", 58),
         ("58.0", 58),
+        ("0.5", 0.5),
         ("060M", 5),
         ("001D", 1 / 365.25),
         ("006W", 42 / 365.25),

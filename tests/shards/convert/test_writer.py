@@ -44,6 +44,7 @@ def test_the_folder_is_the_contract(nih_config) -> None:
     assert all(name.startswith("label_") for name in list(index)[12:])
     assert all(index[name].dtype == "int8" for name in list(index)[12:])
     card = read_card(out)
+    assert card.source.startswith("NIH ChestX-ray14")
     assert card.n_samples == 24 and card.image_size == 32 and sum(shard["n"] for shard in card.shards) == 24
 
 
