@@ -86,7 +86,7 @@ def fraction_manifest(
     idea of iterative stratification, Sechidis et al. 2011, with whole patients), and within each fold to ten parts.
     Folds stand in an order whose every beginning is again balanced, and a fraction takes patients from the front: so
     1 % lies inside 10 % inside 25 %, and steps of 1 % are the most exact. The draw stops at the patient that brings
-    the number of samples closest to `fraction`; it always holds at least one patient. It takes about 20 microseconds a
+    the number of samples closest to `fraction`; it always holds at least one patient. It takes about 10 microseconds a
     patient.
 
     Args:

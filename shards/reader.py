@@ -67,6 +67,13 @@ class ShardSet(Dataset):
         self._rows: np.ndarray | None = None  # None: the whole span, so that no worker holds a copy of it
         self._decoder = Decoder(self.path, self.index)
 
+    def __getstate__(self) -> dict:
+        # The card of a large set is large; another process reads it again, as it does the index.
+        return {**self.__dict__, "card": None}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state, card=read_card(state["path"]))
+
     def _match(self) -> None:
         """Refuse an index that belongs to another card."""
         known = {entry["name"] for entry in self.card.shards}
