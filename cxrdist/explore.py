@@ -159,8 +159,8 @@ def explore(
 
 
 def _page(title: str, note: str, data: dict[str, Any]) -> str:
-    # "</" would end the script element early, whatever string it stands in.
-    text = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
+    # A key could hold "</script>", which would end the element early; JSON may spell "<" otherwise.
+    text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     template = (Path(__file__).parent / "explore.html").read_text(encoding="utf-8")
     page = template.replace("@TITLE@", html.escape(title)).replace("@NOTE@", html.escape(note))
     return page.replace("@DATA@", text)

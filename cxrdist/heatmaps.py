@@ -41,15 +41,23 @@ def pick_layer(network: Classifier, name: str | None = None) -> str:
 
 
 def _feature_maps(network: Classifier) -> dict[str, int]:
-    """Modules of the backbone that give maps (B, C, h, w) larger than 1 x 1, in order of completion -> min(h, w)."""
+    """Modules of the backbone that give square maps (B, C, h, h) with h > 1, in order of completion -> h.
+
+    Empty for networks of tokens (vision transformers, Swin): their maps are not (B, C, h, w).
+    """
     found: dict[str, int] = {}
+    tokens: list[str] = []
     hooks = []
 
     def note(name: str):
         def hook(_module: nn.Module, _inputs: object, output: object) -> None:
-            if isinstance(output, torch.Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1:
+            if not isinstance(output, torch.Tensor):
+                return
+            if output.ndim == 3:
+                tokens.append(name)
+            elif output.ndim == 4 and output.shape[2] == output.shape[3] > 1:
                 found.pop(name, None)
-                found[name] = min(output.shape[2:])
+                found[name] = output.shape[2]
 
         return hook
 
@@ -63,7 +71,7 @@ def _feature_maps(network: Classifier) -> dict[str, int]:
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return {} if tokens else found
 
 
 def grad_cam(network: Classifier, pixels: torch.Tensor, column: int, layer: str) -> np.ndarray:

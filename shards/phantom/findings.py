@@ -40,7 +40,7 @@ class Finding:
         return np.random.default_rng(self.seed)
 
 
-Drawing = Callable[[Finding, Layers, np.random.Generator], Map | None]
+Drawing = Callable[[Finding, Layers, np.random.Generator], Map]
 
 
 def reshape(finding: Finding, shape: Shape) -> None:
@@ -343,7 +343,7 @@ def _thickening(finding: Finding, layers: Layers, rng: np.random.Generator) -> M
     return band
 
 
-def _fracture(finding: Finding, layers: Layers, rng: np.random.Generator) -> Map | None:
+def _fracture(finding: Finding, layers: Layers, rng: np.random.Generator) -> Map:
     canvas = layers.canvas
     ribs = [rib for rib in layers.chest.ribs if SIDES[finding.side] == SIDES[rib[0]] and 3 <= rib[1] <= 9]
     seen = canvas.blank()

@@ -16,6 +16,9 @@ from .geometry import build
 from .layers import compose
 from .pose import Shape
 
+_OUTSIDE = frozenset(["cardiomegaly", "enlarged_cardiomediastinum", "hernia", "fracture"])
+"""Findings that are not in the aerated lung."""
+
 Box = tuple[str, float, float, float, float]
 """A finding and its box: x, y, width, height as fractions of the picture's width and height."""
 
@@ -44,13 +47,16 @@ def render(case: Case, style: Style, height: int, width: int) -> Picture:
         reshape(finding, shape)
     chest = build(case.anatomy, pose, shape)
     layers = compose(chest, canvas, rng)
+    # Where there is lung to be seen: under the heart a finding hides, and its box would reach too far.
+    aerated = layers.air > 0.22
     boxes: list[Box] = []
     found = {finding.name: finding for finding in case.findings}
     for name, draw in DRAWINGS.items():
         if name not in found:
             continue
         seen = draw(found[name], layers, found[name].rng())
-        box = None if seen is None else canvas.box(seen, 0.4 * max(float(seen.max()), 0.2))
+        box = canvas.box(seen * aerated if name not in _OUTSIDE else seen, 0.4 * max(float(seen.max()), 0.2))
+        box = box or canvas.box(seen, 0.4 * float(seen.max()))
         if box:
             boxes.append((name, *box))
     for name, seed in case.devices:
