@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import os
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +39,6 @@ class TarJob:
     offsets: Sequence[int]
     sizes: Sequence[int]
     image_format: str
-    image_size: int
     decode: bool
 
 
@@ -166,7 +165,6 @@ def _job(root: Path, card: Card, index: pa.Table, facts: Mapping[str, Any], deco
         offsets=rows["offset"].to_pylist(),
         sizes=rows["size"].to_pylist(),
         image_format=card.image_format,
-        image_size=card.image_size,
         decode=decode_images,
     )
 
@@ -179,9 +177,8 @@ def check_tar(job: TarJob) -> list[str]:
         problems.append(f"{name} was changed or damaged (sha256 differs from {CARD})")
     if len(job.keys) != job.facts["n"]:
         problems.append(f"{name}: {len(job.keys)} rows in {INDEX}, {CARD} says {job.facts['n']}")
-    data = job.path.read_bytes()
     try:
-        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        with tarfile.open(job.path) as tar:
             found = {info.name: (info.offset_data, info.size) for info in tar}
     except tarfile.TarError as error:
         return [*problems, f"{name} is not a whole tar ({_short(error)})"]
@@ -191,17 +188,18 @@ def check_tar(job: TarJob) -> list[str]:
         first = (lost or extra)[0]
         problems.append(f"{name}: {len(lost)} members missing, {len(extra)} unknown (first: {first})")
     details = []
-    for key, offset, size in zip(job.keys, job.offsets, job.sizes, strict=True):
-        member = f"{key}.{job.image_format}"
-        if member in found and found[member] != (offset, size):
-            details.append(f"{name}: {member} lies at {found[member]}, {INDEX} says {(offset, size)}")
-        elif job.decode and (reason := _undecodable(data[offset : offset + size], job.image_size)):
-            details.append(f"{name}: {member}: {reason}")
+    with open(job.path, "rb") as file:
+        for key, offset, size in zip(job.keys, job.offsets, job.sizes, strict=True):
+            member = f"{key}.{job.image_format}"
+            if member in found and found[member] != (offset, size):
+                details.append(f"{name}: {member} lies at {found[member]}, {INDEX} says {(offset, size)}")
+            elif job.decode and (reason := _undecodable(os.pread(file.fileno(), size, offset))):
+                details.append(f"{name}: {member}: {reason}")
     more = [f"{name}: and {len(details) - MOST_PER_TAR} more images"] if len(details) > MOST_PER_TAR else []
     return problems + details[:MOST_PER_TAR] + more
 
 
-def _undecodable(data: bytes, image_size: int) -> str | None:
+def _undecodable(data: bytes) -> str | None:
     try:
         pixels = decode(data, max_pixels=1 << 30).pixels
     except Unusable as error:
