@@ -17,9 +17,9 @@ _CHUNK_BYTES = 64 * 2**20  # of logits at a time
 def nt_xent(z1_BD: torch.Tensor, z2_BD: torch.Tensor, temperature: float = 0.2, *, gather: bool = True) -> torch.Tensor:
     """Mean cross-entropy of telling each view's partner from the 2G - 2 other views of the global batch.
 
-    Every rank compares its 2B views with all 2G, in float32 (float64 for float64 input), a chunk of rows at a time: memory is O(G D) plus a fixed
-    64 MiB, whatever the batch. Each term is l(i, j) = -log(exp(s_ij / t) / sum over k != i of exp(s_ik / t)) with
-    cosine similarities s.
+    Every rank compares its 2B views with all 2G, in float32 (float64 for float64 input), a chunk of rows at a time:
+    memory is O(G D) plus a fixed 64 MiB, whatever the batch.
+    Each term is l(i, j) = -log(exp(s_ij / t) / sum over k != i of exp(s_ik / t)) with cosine similarities s.
 
     Args:
         z1_BD: embeddings of the first views, not normalised; any floating type.

@@ -31,8 +31,8 @@ def measure(case: str, ranks: Ranks, pool: Pool, order: Order, augment: Augment)
     """One step of one model."""
     arch, norm, dtype, micro_batch = CASES[case]
     torch.manual_seed(rng.mix(0, 0))
-    backbone = build_backbone(arch, 32)
-    model = SimCLR(backbone, build_projection(HeadConfig(dim=16, hidden=32, norm=norm), int(backbone.num_features)))
+    backbone: Any = build_backbone(arch, 32)
+    model = SimCLR(backbone, build_projection(HeadConfig(dim=16, hidden=32, norm=norm), backbone.num_features))
     model = model.to(dtype).train()
     if norm:
         synchronise(model, ranks)

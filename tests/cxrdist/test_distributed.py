@@ -10,7 +10,6 @@ import torch
 
 from tests.cxrdist.conftest import ROOT
 
-
 Found = dict[int, list[dict[str, dict[str, Any]]]]
 
 
@@ -25,8 +24,8 @@ def found(blobs: Path, tmp_path_factory: pytest.TempPathFactory) -> Found:
     return {world: [torch.load(out / f"{world}-{rank}.pt") for rank in range(world)] for world in (1, 2, 4)}
 
 
-# Gradients are compared by the norm of the whole difference. float32 rounding of the first convolution's gradient, a sum
-# of large terms that cancel behind BatchNorm, is 5e-6 of the norm; in float64 the same model shows that the
+# Gradients are compared by the norm of the whole difference. float32 rounding of the first convolution's gradient, a
+# sum of large terms that cancel behind BatchNorm, is 5e-6 of the norm; in float64 the same model shows that the
 # mathematics is equal to twelve digits.
 @pytest.mark.parametrize(("case", "tolerance"), [("plain", 1e-6), ("parts", 1e-6), ("norm", 2e-5), ("double", 1e-12)])
 def test_one_two_and_four_ranks_give_the_same_loss_and_gradients(found: Found, case: str, tolerance: float):
@@ -66,7 +65,8 @@ def test_global_batchnorm_alone_is_torchs_batchnorm():
         theirs.load_state_dict(ours.state_dict())
         x = (torch.randn(shape) * 3 + 50).requires_grad_()
         for training in (True, True, False):
-            ours.train(training), theirs.train(training)
+            ours.train(training)
+            theirs.train(training)
             grads = [torch.autograd.grad((m(x) ** 3).sum(), [x, *m.parameters()]) for m in (ours, theirs)]
             for a, b in zip(*grads, strict=True):
                 assert torch.allclose(a, b, rtol=1e-3, atol=1e-3)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -27,12 +28,14 @@ def test_backbones_turn_grey_images_into_vectors(arch, size):
 
 
 def test_small_images_get_a_small_stem_and_large_ones_the_standard_one():
-    tiny, small, large = (build_backbone("resnet18", size) for size in (32, 64, 65))
+    models: list[Any] = [build_backbone("resnet18", size) for size in (32, 64, 65)]
+    tiny, small, large = models
     assert tiny.conv1.kernel_size == (3, 3) and tiny.conv1.stride == (1, 1)
     assert isinstance(tiny.maxpool, torch.nn.Identity)
     assert small.conv1.kernel_size == (3, 3) and small.conv1.stride == (2, 2)
     assert large.conv1.kernel_size == (7, 7)
-    assert build_backbone("resnet18", 32, stem="standard").conv1.kernel_size == (7, 7)
+    standard: Any = build_backbone("resnet18", 32, stem="standard")
+    assert standard.conv1.kernel_size == (7, 7)
 
 
 def test_a_folded_stem_sees_a_grey_picture_as_the_colour_stem_saw_it():
@@ -71,9 +74,9 @@ def test_a_small_encoder_keeps_its_strides_at_another_size(tmp_path):
 
 
 def test_position_embeddings_are_resampled_to_another_size(tmp_path):
-    big = timm.create_model("vit_tiny_patch16_224", num_classes=10)
+    big: Any = timm.create_model("vit_tiny_patch16_224", num_classes=10)
     torch.save(big.state_dict(), tmp_path / "vit.pth")
-    model, _ = load_init(str(tmp_path / "vit.pth"), "vit_tiny_patch16_224", 64)
+    model: Any = load_init(str(tmp_path / "vit.pth"), "vit_tiny_patch16_224", 64)[0]
     assert model.pos_embed.shape == (1, 17, 192)
     assert torch.equal(model.cls_token, big.cls_token)
 
