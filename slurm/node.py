@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import signal
 import socket
@@ -95,6 +96,8 @@ def node_main(task: Task, asked: Asked) -> int:
     fence = Fence(Path(task.folder), f"job {job}.{restart}")
     if node == 0:
         fence.claim()
+        with (Path(task.folder) / "stretches.jsonl").open("a") as log:
+            log.write(json.dumps({"job": job, "restart": int(restart), "nodes": nodes, "time": time.time()}) + "\n")
         record.write(Path(task.folder) / f"environment-{job}.json", dict(task.env))
     print(
         f"cxrdist: job {job}, stretch {int(restart) + 1}, node {node + 1} of {nodes} ({socket.gethostname()})",

@@ -1,0 +1,151 @@
+"""`cxrdist drill preempt|kill|resume`: interrupt a small pretraining on your own cluster, and see that it survives."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+from slurm import drill, submit
+from slurm.errors import FailedError, InputError
+
+HELP = "prove on your own cluster that a run survives"
+POSITIONALS = ("kind",)
+Kind = Literal["preempt", "kill", "resume"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to interrupt, how, and where."""
+
+    kind: Kind
+    """preempt: the signal of a preemption or time limit. kill: all processes die. resume: scontrol requeue."""
+    profile: str = "local"
+    """Cluster profile."""
+    nodes: int = 1
+    """Nodes."""
+    partition: str | None = None
+    """Instead of the profile's."""
+    out: str = "runs/drill"
+    """Folder for the generated images and the two runs; must be shared by the nodes."""
+    times: int = 1
+    """Interruptions in one run; a kill at most 3, since a job that dies more often is given up."""
+    steps: int = 60
+    """Training steps of the run."""
+    timeout: float = 1800.0
+    """Bound in seconds on each wait, the scheduler's own included."""
+
+
+def run(config: Config) -> int:
+    """Run the drill and print what was measured; 1 when a step was lost or the result differs."""
+    if config.times < 1 or config.times >= config.steps or (config.kind == "kill" and config.times > 3):
+        raise InputError(f"--times {config.times}: 1 to --steps {config.steps} - 1, for kill at most 3")
+    facts = measure(config)
+    print(report(facts))
+    good = facts["lost"] == 0 and facts["same_samples"] and (config.kind == "kill" or facts["repeated"] == 0)
+    return 0 if good and (facts["same_weights"] or facts["device"] == "gpu") else 1
+
+
+def measure(config: Config) -> dict:
+    """Run one pretraining unbroken and one interrupted, and return what was seen."""
+    from jobs import stages
+    from results.run import Run
+
+    out = Path(config.out).expanduser().absolute()
+    own = {"profile": config.profile, "nodes": str(config.nodes)}
+    at = stages.where(own | ({"partition": config.partition} if config.partition else {}))
+    if not (out / "shards" / "dataset.json").is_file():
+        words = ["-m", "jobs.cli", "shard", "phantom", "--out", str(out / "shards"), "--images", "100", "--size", "64"]
+        if subprocess.run([sys.executable, *words]).returncode:
+            raise FailedError("the generated images could not be written; see above")
+    number = 1 + max([int(p.name.rpartition("-")[2]) for p in out.glob(f"{config.kind}-[0-9]*")], default=0)
+    runs = {name: Run(out / f"{name}-{number}") for name in ("unbroken", config.kind)}
+    for name, each in runs.items():
+        print(f"{name}: {each.path}", file=sys.stderr, flush=True)
+    _queue(runs["unbroken"].path, config, at)
+    broken = runs[config.kind]
+    job_id = _queue(broken.path, config, at)
+    watched = drill.Watched(
+        job_id=job_id,
+        steps=lambda: _steps(broken.metrics_log),
+        saved=lambda: _saved(broken.checkpoints),
+        stretches=broken.submission / "stretches.jsonl",
+    )
+    found = []
+    for turn in range(config.times):
+        drill.wait_for_step(watched, max(1, config.steps * (turn + 1) // (config.times + 2)), seconds=config.timeout)
+        found.append(drill.interrupt(watched, config.kind, seconds=config.timeout))
+        print(f"interruption {turn + 1}: {found[-1]}", file=sys.stderr, flush=True)
+    for each in runs.values():
+        drill.wait_for_end(submit.job_ids(each.submission)[-1], seconds=config.timeout)
+    lost, repeated = drill.lost_and_repeated(_steps(broken.metrics_log), config.steps)
+    done = [each.read_done() for each in runs.values()]
+    return {
+        "kind": config.kind, "interruptions": [dataclasses.asdict(one) for one in found], "steps": config.steps,
+        "ranks": done[0]["world"], "device": "gpu" if at.profile.gpus_per_node else "cpu", "lost": lost,
+        "repeated": repeated, "same_samples": done[0]["order_sha256"] == done[1]["order_sha256"],
+        "same_weights": len({_sha256(each.encoder) for each in runs.values()}) == 1,
+    }  # fmt: skip
+
+
+def _queue(path: Path, config: Config, at) -> str:
+    from jobs import stages
+    from jobs.submit import _check, _queue, _requests
+
+    batch = at.nodes * at.profile.ranks * 8
+    # Checkpoints only when asked to stop, so that what continues must come from the interruption (kill needs others).
+    every = 5 if config.kind == "kill" else 10 * config.steps
+    words = ["pretrain", "--shards", str(path.parent / "shards"), "--out", str(path), "--arch", "resnet10t"]
+    words += ["--image_size", "32", "--global_batch", str(batch), "--steps", str(config.steps), "--log_every", "1"]
+    words += ["--checkpoint.every_steps", str(every), "--tensorboard", "false", "--watch.every_epochs", "1000"]
+    words += ["--precision", "float32"]
+    requests = _requests(stages.work(words, at, create=False), at, f"drill-{path.name}")
+    _check(requests)
+    return _queue(_requests(stages.work(words, at, create=True), at, f"drill-{path.name}"))
+
+
+def _steps(log: Path) -> list[int]:
+    if not log.exists():
+        return []
+    rows = []
+    for line in log.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:  # the last line, half written
+            continue
+    return [row["step"] for row in rows if "loss" in row and "images_per_s" in row]
+
+
+def _saved(folder: Path) -> int:
+    return max([int(path.name.removeprefix("step-")) for path in folder.glob("step-[0-9]*")], default=0)
+
+
+def _sha256(path: Path) -> str:
+    """Hash of a safetensors file's names, shapes and bytes (the order of its header's entries is left to chance)."""
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True)
+    return hashlib.sha256(header.encode() + content[8 + size :]).hexdigest()
+
+
+def report(facts: dict) -> str:
+    """Return the measurements as a Markdown table and one sentence."""
+    lines = [
+        "| step at the signal | saved step | signal to checkpoint (s) | signal to next start (s) | start to step (s) |"
+    ]
+    lines += ["|---|---|---|---|---|"]
+    for one in facts["interruptions"]:
+        save = "-" if one["save_s"] is None else f"{one['save_s']:.2f}"
+        times = f"{one['queue_s']:.1f} | {one['first_step_s']:.1f}"
+        lines.append(f"| {one['at_step']} | {one['saved_step']} | {save} | {times} |")
+    same = "bit-identical to" if facts["same_weights"] else "NOT identical to"
+    lines.append(
+        f"\n{len(facts['interruptions'])} x {facts['kind']} on {facts['ranks']} ranks: {facts['lost']} of "
+        f"{facts['steps']} steps lost, {facts['repeated']} repeated, samples {'the same' if facts['same_samples'] else 'NOT THE SAME'}, "
+        f"final weights {same} those of the unbroken run."
+    )
+    return "\n".join(lines)
