@@ -31,7 +31,7 @@ _GMACS_AT_224 = {
 CPU_GFLOPS, GPU_GFLOPS = 100.0, 30_000.0
 """Assumed arithmetic rate of one core and of one GPU in training, until finished cells give a measured one."""
 
-_FIXED_SECONDS = 1.0
+_FIXED_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def images(config: FinetuneConfig) -> float:
     val = counts.get("val", {"n": 0})["n"]
     tests = [counts.get("test", {"n": 0})["n"]]
     tests += [card(path).counts.get("test", {"n": 0})["n"] for path in words(config.eval_shards) or []]
-    if config.mode == "linear":
-        return n + val + sum(tests)
+    if config.mode == "linear":  # every split once, whatever the fraction: the cells of an encoder share them
+        return counts.get("train", {"n": 0})["n"] + val + sum(tests)
     size = max(2, min(config.global_batch, n))
     per_epoch = math.ceil(n / size)
     steps = max(config.epochs * per_epoch, config.min_steps)
@@ -73,19 +73,39 @@ def gflops(config: FinetuneConfig) -> float:
 
 def work(cell: Cell) -> float:
     """A number that grows with a cell's time, to weigh cells against each other: 10^9 operations, and a fixed part."""
-    return images(cell.config) * gflops(cell.config) + _FIXED_SECONDS * CPU_GFLOPS
+    fixed = _FIXED_SECONDS * CPU_GFLOPS
+    return fixed if cell.config.mode == "linear" else images(cell.config) * gflops(cell.config) + fixed
+
+
+def encoder_key(config: FinetuneConfig) -> str:
+    """Linear probes with the same key read the same features."""
+    return "|".join(
+        str(getattr(config, part)) for part in ("init", "arch", "stem", "image_size", "shards", "precision")
+    )
+
+
+def _shared(cells: list[Cell]) -> list[FinetuneConfig]:
+    """One configuration for every set of features that the linear cells share."""
+    return list({encoder_key(cell.config): cell.config for cell in cells if cell.config.mode == "linear"}.values())
+
+
+def total_images(cells: list[Cell]) -> float:
+    """Forward-pass equivalents of some cells, features counted once."""
+    alone = sum(images(cell.config) for cell in cells if cell.config.mode != "linear")
+    return alone + sum(images(config) for config in _shared(cells))
+
+
+def total_work(cells: list[Cell]) -> float:
+    """The work of some cells, features counted once."""
+    return sum(map(work, cells)) + sum(images(config) * gflops(config) for config in _shared(cells))
 
 
 def estimate(cells: Iterable[Cell], finished: Iterable[Cell], gpu: bool, cores: int = 1) -> Estimate:
     """Cost of `cells`, at the rate of `finished` ones or at an assumed one."""
     cells, finished = list(cells), list(finished)
     spent = sum(float(cell.run.read_done().get("wall_seconds") or 0) for cell in finished)
-    rate = sum(map(work, finished)) / spent if spent else GPU_GFLOPS if gpu else CPU_GFLOPS * cores
-    return Estimate(
-        images=sum(images(cell.config) for cell in cells),
-        seconds=sum(map(work, cells)) / rate,
-        measured=bool(spent),
-    )
+    rate = total_work(finished) / spent if spent else GPU_GFLOPS if gpu else CPU_GFLOPS * cores
+    return Estimate(images=total_images(cells), seconds=total_work(cells) / rate, measured=bool(spent))
 
 
 def spoken(seconds: float) -> str:

@@ -134,7 +134,9 @@ def tasks(cells: list[dict[str, Any]], lanes: int) -> list[list[dict[str, Any]]]
         config = cell["config"]
         key = cell["signature"]
         if config.get("mode") == "linear":
-            key = "|".join(str(config.get(part)) for part in ("init", "arch", "image_size", "shards", "precision"))
+            key = "|".join(
+                str(config.get(part)) for part in ("init", "arch", "stem", "image_size", "shards", "precision")
+            )
         groups.setdefault(key, []).append(cell)
     out = []
     for group in groups.values():

@@ -80,7 +80,11 @@ def test_a_maker_that_fails_leaves_nothing_and_the_next_one_begins_again(tmp_pat
     with pytest.raises(OSError, match="disk full"):
         once(tmp_path / "f", broken)
     assert [name for name in os.listdir(tmp_path) if not name.endswith(".lock")] == []
-    assert once(tmp_path / "f", lambda temporary: temporary.write_bytes(b"whole") and None).read_bytes() == b"whole"
+
+    def whole(temporary: Path) -> None:
+        temporary.write_bytes(b"whole")
+
+    assert once(tmp_path / "f", whole).read_bytes() == b"whole"
 
 
 def test_the_probe_is_the_logistic_regression_of_scaled_features():

@@ -156,6 +156,11 @@ def test_the_estimate_grows_with_the_work(spec):
     assert not cost.estimate(few, [], gpu=False).measured
 
 
+def test_the_estimate_counts_shared_features_once(spec):
+    probes = expand(spec({"seed": [0, 1, 2], "label_fraction": [0.1, 1.0]}, {"mode": "linear"}))
+    assert cost.estimate(probes, [], gpu=False).images == 150 + 40 + 40
+
+
 def test_a_dry_run_lists_every_cell_without_torch_or_ray(spec, blobs, tmp_path):
     text = f'[axes]\nseed = [0, 1]\nmode = ["linear"]\n[finetune]\nshards = "{blobs}"\narch = "resnet10t"\n'
     (tmp_path / "spec.toml").write_text(text)

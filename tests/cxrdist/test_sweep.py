@@ -133,7 +133,7 @@ def test_a_cell_of_a_sweep_has_the_numbers_of_the_single_command(finished, blobs
         alone, shared = Run(tmp_path / mode), Run(out / "cells" / name)
         assert alone.read_info()["signature"] == name
         scores = [np.array(schema.read_predictions(run.predictions)["y_score"]) for run in (alone, shared)]
-        assert np.array_equal(*scores)
+        assert np.array_equal(scores[0], scores[1])
 
 
 def test_only_what_is_missing_runs_again(finished):
