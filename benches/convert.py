@@ -114,7 +114,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         kind, found = sources(Path(scratch))
         paths = [found[number % len(found)] for number in range(n)]
-        some = paths[: max(200, n // 10)]
+        some = paths[: min(n, 200)]
         seen: dict[str, list[tuple[float, float]]] = {}
         wide: dict[str, list[float]] = {"bare": [], "ours": []}
         many = cores()

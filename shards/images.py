@@ -148,8 +148,20 @@ def _fast_png() -> Any:
             from kornia_rs.io import decode_image_png_u8
         except ImportError:
             decode_image_png_u8 = None
-        _FAST_PNG = decode_image_png_u8
+        _FAST_PNG = decode_image_png_u8 if _knows_its_work(decode_image_png_u8) else None
     return _FAST_PNG
+
+
+def _knows_its_work(decode_png: Any) -> bool:
+    """Try a decoder on a tiny picture: a version with another interface must not turn every file into a reject."""
+    import cv2
+
+    tiny = np.arange(12, dtype=np.uint8).reshape(2, 6)
+    try:
+        data = cv2.imencode(".png", tiny)[1].tobytes()
+        return np.array_equal(decode_png(data, (2, 6), "mono")[:, :, 0], tiny)
+    except Exception:
+        return False
 
 
 _UNKNOWN = object()

@@ -133,6 +133,17 @@ def test_unusable_files_are_refused_with_a_reason(kind: str) -> None:
         pixels(data)
 
 
+def test_a_fast_decoder_of_another_interface_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    io_module = pytest.importorskip("kornia_rs.io", reason="kornia-rs: not installed")
+    monkeypatch.setattr(shards.images, "_FAST_PNG", shards.images._UNKNOWN)
+    monkeypatch.setattr(io_module, "decode_image_png_u8", lambda data: None)
+    assert np.array_equal(pixels(png(GREY)), GREY)
+    assert shards.images._FAST_PNG is None
+    monkeypatch.undo()
+    monkeypatch.setattr(shards.images, "_FAST_PNG", shards.images._UNKNOWN)
+    assert shards.images._fast_png() is not None
+
+
 def test_a_panic_of_the_fast_decoder_is_one_reject_and_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     class PanicException(BaseException):
         pass
