@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import os
 import platform
 import statistics
@@ -28,9 +29,7 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         if "SLURM_CONF" not in os.environ:
             sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "slurm"))
-            import cluster
-
-            stack.enter_context(cluster.session())
+            stack.enter_context(importlib.import_module("cluster").session())
         out = options.out or stack.enter_context(tempfile.TemporaryDirectory(prefix="cxrdist-drill-"))
         return _measure(options, out)
 

@@ -143,9 +143,10 @@ def report(facts: dict) -> str:
         times = f"{one['queue_s']:.1f} | {one['first_step_s']:.1f}"
         lines.append(f"| {one['at_step']} | {one['saved_step']} | {save} | {times} |")
     same = "bit-identical to" if facts["same_weights"] else "NOT identical to"
+    samples = "the same" if facts["same_samples"] else "NOT THE SAME"
     lines.append(
         f"\n{len(facts['interruptions'])} x {facts['kind']} on {facts['ranks']} ranks: {facts['lost']} of "
-        f"{facts['steps']} steps lost, {facts['repeated']} repeated, samples {'the same' if facts['same_samples'] else 'NOT THE SAME'}, "
+        f"{facts['steps']} steps lost, {facts['repeated']} repeated, samples {samples}, "
         f"final weights {same} those of the unbroken run."
     )
     return "\n".join(lines)

@@ -1,0 +1,48 @@
+"""`cxrdist doctor`: what this machine and a SLURM profile can do, and what is missing, each with its mend."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+from slurm.errors import InputError
+
+HELP = "what this machine and a SLURM profile can do, and what is missing"
+POSITIONALS: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to look at."""
+
+    profile: str | None = None
+    """Cluster profile to check as well; None looks at this machine only."""
+    nodes: int = 1
+    """Nodes to look at, by a short job."""
+    out: str = "."
+    """Folder in which runs will be made; the nodes must share it."""
+    wait: float = 120.0
+    """Seconds to wait for free nodes."""
+
+
+def run(config: Config) -> int:
+    """Print every finding; 1 when something must be mended."""
+    from slurm import doctor, profiles
+
+    profile = profiles.load(config.profile) if config.profile else None
+    out = Path(config.out).expanduser()
+    if not out.is_dir():
+        raise InputError(f"--out {config.out}: no such folder")
+    with tempfile.TemporaryDirectory(dir=out, prefix=".cxrdist-doctor-") as name:
+        folder = Path(name).absolute()
+        findings = [*doctor.here(folder), *doctor.slurm_here(profile)]
+        if profile is not None and not any(one.level == "FAIL" for one in findings):
+            findings.append(doctor.fits(profile, config.nodes))
+            if findings[-1].level == "ok":
+                findings += doctor.on_nodes(profile, config.nodes, folder, config.wait)
+    for one in findings:
+        print(one)
+    failed = sum(one.level == "FAIL" for one in findings)
+    print(f"{failed} to mend" if failed else "nothing to mend")
+    return 1 if failed else 0

@@ -1,0 +1,175 @@
+"""What this machine and a profile can do, and what is missing, each with its mend."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Literal
+
+from slurm import probe, queue, submit
+from slurm.errors import FailedError, InputError
+from slurm.profiles import Profile
+
+NEEDED = ("sbatch", "srun", "scontrol", "squeue", "sinfo", "scancel")
+MAX_SKEW_S = 2.0
+FEW_FILES = 4096
+SMALL_SHM_MIB = 1024
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was looked at."""
+
+    level: Literal["ok", "note", "FAIL"]
+    what: str
+    found: str
+    mend: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.level:4}  {self.what}: {self.found}" + (f"\n      -> {self.mend}" if self.mend else "")
+
+
+def here(folder: Path) -> list[Finding]:
+    """Look at this machine: versions, limits, the output folder."""
+    own = probe.facts(folder, gpus=False)
+    listed = ", ".join(f"{name} {version}" for name, version in own["versions"].items())
+    findings = [Finding(level="ok", what="versions", found=listed)]
+    findings += _limits(own, "this machine")
+    if "write_error" in own:
+        findings.append(
+            Finding(level="FAIL", what="folder", found=f"{folder}: {own['write_error']}", mend="choose another --out")
+        )
+    if shutil.which("nvidia-smi") is None:
+        findings.append(Finding(level="note", what="GPU", found="none on this machine (usual for a login node)"))
+    return findings
+
+
+def slurm_here(profile: Profile | None) -> list[Finding]:
+    """Look at SLURM from this machine: binaries, controller, the profile's partition."""
+    absent = [name for name in NEEDED if shutil.which(name) is None]
+    if absent:
+        level = "note" if profile is None else "FAIL"
+        mend = "log in to the cluster's login node, or `module load slurm`; not needed to train on this machine"
+        return [Finding(level=level, what="SLURM", found=f"no {', '.join(absent)} here", mend=mend)]
+    try:
+        version = queue.call("sinfo", "--version").strip()
+        known = queue.partitions()
+    except FailedError as error:
+        level = "note" if profile is None else "FAIL"
+        return [Finding(level=level, what="SLURM", found=str(error), mend="ask the cluster's administrators")]
+    findings = [Finding(level="ok", what="SLURM", found=f"{version}; partitions {', '.join(sorted(known))}")]
+    if shutil.which("sacct") is None or not _has_accounting():
+        mend = "states of jobs older than some minutes are then shown as UNKNOWN; nothing else is lost"
+        findings.append(Finding(level="note", what="accounting", found="sacct does not answer", mend=mend))
+    preempt = queue.call("scontrol", "show", "config")
+    user_signal = "preempt_send_user_signal" in preempt
+    found = "jobs get the stop signal at a preemption" if user_signal else "jobs get TERM only, which works as well"
+    findings.append(Finding(level="ok", what="preemption", found=found))
+    return findings
+
+
+def _has_accounting() -> bool:
+    try:
+        queue.call("sacct", "-n", "-X", "-S", "now", seconds=20)
+    except FailedError:
+        return False
+    return True
+
+
+def fits(profile: Profile, nodes: int) -> Finding:
+    """Compare a profile with the cluster."""
+    task = submit.task_for(profile, kind="command", words=("x",), folder="/tmp/x")
+    try:
+        submit.check(submit.Request(name="doctor", task=task, profile=profile, nodes=nodes))
+    except (InputError, FailedError) as error:
+        return Finding(level="FAIL", what="profile", found=str(error), mend="change the profile's file")
+    where = profile.partition or "the default partition"
+    gpus = f", {profile.gpus_per_node} GPUs" if profile.gpus_per_node else ""
+    found = f"{profile.name}: {where}, {profile.ranks} ranks{gpus} on a node, {profile.time} a stretch"
+    return Finding(level="ok", what="profile", found=found)
+
+
+def on_nodes(profile: Profile, nodes: int, folder: Path, seconds: float) -> list[Finding]:
+    """Look at the nodes through a short srun job: folder, clock, versions, limits, GPUs.
+
+    Args:
+        profile: Its partition, account, GPUs and extra options are used.
+        nodes: How many nodes to look at.
+        folder: Folder that must be shared by this machine and the nodes.
+        seconds: Bound on waiting for free nodes and for the answers.
+    """
+    (folder / "login").write_text("x")
+    words = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--time=5", "--job-name=doctor"]
+    for option, value in (("partition", profile.partition), ("account", profile.account)):
+        words += [f"--{option}={value}"] if value else []
+    words += [f"--gpus-per-node={profile.gpus_per_node}"] if profile.gpus_per_node else []
+    for key, value in profile.sbatch.items():
+        words += [f"--{key.replace('_', '-')}" + ("" if value is True else f"={value}")] if value is not False else []
+    words += [sys.executable, "-m", "slurm.probe", str(folder), *(["--gpus"] if profile.gpus_per_node else [])]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    asked = time.time()
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # srun takes its job from the queue
+        process.communicate()
+        mend = "the partition may be full: try later, fewer --nodes, or a longer --wait"
+        return [Finding(level="FAIL", what="nodes", found=f"{nodes} not free within {seconds:.0f} s", mend=mend)]
+    answered = time.time()
+    answers = [json.loads(line.removeprefix("PROBE ")) for line in out.splitlines() if line.startswith("PROBE ")]
+    if process.returncode or len(answers) != nodes:
+        last = (err.strip().splitlines() or ["no message"])[-1]
+        mend = f"is {sys.executable} (this environment) on a file system that the nodes share?"
+        return [Finding(level="FAIL", what="nodes", found=f"{len(answers)} of {nodes} answered: {last}", mend=mend)]
+    login = probe.versions()
+    findings: list[Finding] = []
+    for answer in answers:
+        findings += _node(answer, profile, login, asked, answered, folder)
+    return findings
+
+
+def _node(answer: dict, profile: Profile, login: dict, asked: float, answered: float, folder: Path) -> list[Finding]:
+    host = answer["host"]
+    found: list[Finding] = []
+
+    def add(good: bool, what: str, text: str, mend: str, level: Literal["note", "FAIL"] = "FAIL") -> None:
+        found.append(
+            Finding(level="ok" if good else level, what=f"{host}: {what}", found=text, mend="" if good else mend)
+        )
+
+    shared = answer.get("sees", False) and "write_error" not in answer
+    text = "shared and writable" if shared else answer.get("write_error", "what this machine wrote is not seen there")
+    add(shared, "folder", f"{folder} is {text}" if shared else f"{folder}: {text}", "use a folder all nodes share")
+    skew = max(asked - answer["time"], answer["time"] - answered, 0.0)
+    add(skew <= MAX_SKEW_S, "clock", f"differs by {skew:.1f} s at least", "ask for NTP on the nodes", "note")
+    differ = [f"{k} {login.get(k)} here, {answer['versions'].get(k)} there" for k in login
+              if answer["versions"].get(k) != login[k]]  # fmt: skip
+    add(not differ, "versions", "; ".join(differ) or "the same as here", "use one environment on a shared file system")
+    found += _limits(answer, host)
+    if profile.gpus_per_node:
+        count = answer.get("torch_gpus", 0)
+        shown = f"{count} seen by torch, nvidia-smi lists {', '.join(answer.get('gpus', [])) or 'none'}"
+        good = count >= profile.gpus_per_node
+        mend = f"CUDA_VISIBLE_DEVICES is {answer.get('cuda_visible_devices')}; driver and torch's CUDA must fit"
+        add(good, "GPU", answer.get("torch_error", shown), mend)
+        add(bool(answer.get("nccl")), "NCCL", "in this torch" if answer.get("nccl") else "not in this torch",
+            "install torch's CUDA build")  # fmt: skip
+    return found
+
+
+def _limits(answer: dict, host: str) -> list[Finding]:
+    found = []
+    if answer["open_files"] < FEW_FILES:
+        mend = "ulimit -n 65536 in the profile's setup, or ask the administrators"
+        found.append(
+            Finding(level="note", what=f"{host}: ulimit", found=f"{answer['open_files']} open files", mend=mend)
+        )
+    if answer["shm_mib"] < SMALL_SHM_MIB:
+        mend = "Ray and NCCL share memory there; ask for more"
+        found.append(Finding(level="note", what=f"{host}: /dev/shm", found=f"{answer['shm_mib']} MiB", mend=mend))
+    return found
