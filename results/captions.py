@@ -102,10 +102,19 @@ def macro_notes(rows: Sequence[Row]) -> list[str]:
     macro = [row for row in rows if row["label"] == MACRO and row["n_labels"] is not None]
     if not macro:
         return []
-    sizes = sorted({row["n_labels"] for row in macro})
+    notes = []
+    by_set: dict[object, set[int]] = {}
+    for row in macro:
+        by_set.setdefault(row["test_dataset"], set()).add(row["n_labels"])
+    if any(len(sizes) > 1 for sizes in by_set.values()):
+        notes.append(
+            "Caution: on one test set the means go over different labels, because some could not be learnt or scored in"
+            " some runs; such cells are not comparable."
+        )
+    sizes = sorted(set().union(*by_set.values()))
     left = max(row["n_labels_undefined"] or 0 for row in macro)
     text = f"Macro: mean over {count(sizes[0], 'label') if len(sizes) == 1 else f'{sizes[0]} to {sizes[-1]} labels'}"
-    return [text + (f"; up to {left} without both classes or undefined are left out." if left else ".")]
+    return [*notes, text + (f"; up to {left} without both classes or undefined are left out." if left else ".")]
 
 
 def verdict_note(verdict: Verdict, compare: str) -> str:

@@ -17,7 +17,7 @@ from results.errors import InputError
 from results.names import AXIS_TITLES, FULL_RECIPE, LOWER_IS_BETTER, METRIC_TITLES, listing, show, sort_key
 from results.options import Options
 from results.overview import validation_value
-from results.render import MISSING, Table
+from results.render import Table
 from results.schema import MACRO
 from results.select import Choice, Row, choose, layout, varying
 
@@ -232,10 +232,12 @@ def with_misses_and_size(
 def _missed(runs: dict[str, list[int]] | None) -> Cell | None:
     if not runs:
         return None
-    positives = sorted({total for _, total in runs.values()})
-    mean = sum(count for count, _ in runs.values()) / len(runs)
-    number = f"{mean:.0f}" if mean == int(mean) else f"{mean:.1f}"
-    return Cell(value=mean, n=len(runs), text=f"{number}/{positives[0] if len(positives) == 1 else MISSING}")
+    missed, positives = (sum(held[place] for held in runs.values()) / len(runs) for place in (0, 1))
+    return Cell(value=missed, n=len(runs), text=f"{_number(missed)}/{_number(positives)}")
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value == int(value) else f"{value:.1f}"
 
 
 def _size(sizes: set[int] | None) -> Cell | None:
