@@ -17,7 +17,7 @@ from cxrdist.checkpoint import CheckpointWarning
 from cxrdist.distributed import Ranks
 from cxrdist.errors import FailedError, InputError
 from slurm.signals import StopRequest
-from tests.cxrdist.conftest import run_ranks, start_worker
+from tests.cxrdist.conftest import ROOT, run_ranks, start_worker
 
 
 class StopAfter(StopRequest):
@@ -274,7 +274,7 @@ def test_a_hundred_random_kills_lose_and_repeat_no_sample(make_run, blobs, tmp_p
 
 
 def test_torchruns_elastic_restart_goes_on_by_itself(make_run, whole_of_two, tmp_path):
-    from tests.cxrdist.conftest import ROOT, subprocess, sys
+    from tests.cxrdist.conftest import subprocess, sys
 
     run = make_run("elastic", steps=40)
     code = (
@@ -362,3 +362,12 @@ def test_a_collapse_is_seen_by_its_effective_rank():
     features = torch.nn.functional.normalize(torch.tensor([[1.0, 0.1], [0.1, 1.0]]).repeat(20, 1))
     assert knn_auroc(features, truth, features, truth, 5) == 1.0
     assert knn_auroc(features, truth, features, truth * 0 + 1, 5) is None
+
+
+@pytest.mark.parametrize("spec", sorted(p.name for p in (ROOT / "jobs" / "specs").glob("pretrain*.toml")))
+def test_every_pretraining_spec_is_usable(spec):
+    from cxrdist.config import validate
+    from jobs.cli import parse
+
+    words = ["--config", str(ROOT / "jobs" / "specs" / spec), "--shards", "S", "--out", "O"]
+    validate(parse("pretrain", words))
