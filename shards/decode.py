@@ -3,9 +3,9 @@
 Legend: B images, S side in pixels.
 """
 
+import contextlib
 import os
 import resource
-import threading
 from collections import OrderedDict
 from pathlib import Path
 
@@ -33,7 +33,6 @@ class Decoder:
         """
         self.folder, self.index = folder, index
         self._tars: OrderedDict[int, _Tar] = OrderedDict()
-        self._lock = threading.Lock()
         allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.most_open = 1024 if allowed == resource.RLIM_INFINITY else max(16, min(1024, allowed // 4))
 
@@ -98,10 +97,11 @@ class Decoder:
             raise InputError(
                 f"{path}: {error.strerror}; `cxrdist verify {self.folder}` lists what is missing"
             ) from error
-        with self._lock:
-            self._tars[shard] = tar
-            # A dropped tar closes when the last thread reading from it lets go: its number is never reused under one.
-            while len(self._tars) > self.most_open:
+        # Single dict operations need no lock, and a lock could be held by another thread when this process forks.
+        self._tars[shard] = tar
+        # A dropped tar closes when the last thread reading from it lets go: its number is never reused under one.
+        while len(self._tars) > self.most_open:
+            with contextlib.suppress(KeyError):
                 self._tars.popitem(last=False)
         return tar
 
