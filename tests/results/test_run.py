@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -134,3 +135,18 @@ def test_dataclass_configs_are_plain_values(tmp_path: Path) -> None:
     config = {"head": Head(), "out": tmp_path}
     run = Run.create(tmp_path / "run", job="pretrain", config=config, signature=signature(config, ["out"]))
     assert run.read_config() == {"head": {"width": 128}, "out": str(tmp_path)}
+
+
+def test_of_runs_created_at_once_one_signature_wins_and_the_others_are_refused(tmp_path: Path) -> None:
+    def attempt(number: int) -> str:
+        try:
+            return str(make(tmp_path / "run", lr=float(number % 2)).read_config()["lr"])
+        except InputError as error:
+            assert "holds another run" in str(error)
+            return "refused"
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        outcomes = list(pool.map(attempt, range(16)))
+    winner = Run(tmp_path / "run").read_config()["lr"]
+    assert set(outcomes) == {str(winner), "refused"} and outcomes.count("refused") == 8
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.toml", "run.json"]

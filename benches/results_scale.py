@@ -1,0 +1,137 @@
+"""How long results take: bootstrap, DeLong, collecting 10,000 runs, a table of 100,000 rows, the command itself.
+
+usage: OMP_NUM_THREADS=1 python -m benches.results_scale [--runs 10000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from results import stats
+from results.collect import COLLECTED, collect, open_results, write_collected
+from results.delong import delong_paired
+from results.options import Options
+from results.render import render
+from results.run import Run
+from results.schema import METRICS
+from results.scoring import metric_rows
+from results.tables import build
+
+LABELS = 14
+IMAGES = 25_000
+
+
+def main() -> None:
+    """Measure and print one line each."""
+    parser = argparse.ArgumentParser(prog="python -m benches.results_scale")
+    parser.add_argument("--runs", type=int, default=10_000)
+    arguments = parser.parse_args()
+    truth, score, patients = scores()
+    for name, owner in (("every image its own patient", np.arange(IMAGES)), ("3,000 patients", patients)):
+        seconds = timed(
+            lambda owner=owner: stats.bootstrap(truth, score, owner, thresholds=[0.3] * LABELS, n_boot=1000)
+        )
+        print(f"bootstrap, 10 metrics, 1,000 resamples x 14 labels x 25,000 images, {name}: {seconds:.2f} s")
+    seconds = timed(lambda: stats.bootstrap(truth, score, patients, metrics=("auroc",), n_boot=1000))
+    print(f"the same, AUROC only, 3,000 patients: {seconds:.2f} s")
+    seconds = timed(lambda: naive(truth, score, patients, 10)) * 100
+    print(f"the same by scikit-learn in a loop (10 resamples measured, times 100): {seconds:.0f} s")
+    one = truth[:, 5] == 1
+    seconds = timed(lambda: delong_paired(one, score[:, 5], score[:, 6], patients))
+    print(f"paired DeLong by patient, 25,000 images: {1000 * seconds:.1f} ms")
+    with tempfile.TemporaryDirectory() as scratch:
+        in_folders(Path(scratch), arguments.runs)
+        in_one_file(Path(scratch))
+
+
+def scores() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A test set of NIH's size and prevalences, scored by a model of AUROC near 0.76."""
+    generator = np.random.default_rng(0)
+    prevalence = np.geomspace(0.002, 0.2, LABELS)
+    truth = (generator.random((IMAGES, LABELS)) < prevalence).astype(np.int8)
+    score = 1 / (1 + np.exp(-(generator.normal(size=(IMAGES, LABELS)) + truth - 1)))
+    return truth, score, np.unique(generator.integers(0, 3000, IMAGES), return_inverse=True)[1]
+
+
+def naive(truth: np.ndarray, score: np.ndarray, patients: np.ndarray, n_boot: int) -> None:
+    """What a paper's script does: repeat the images of drawn patients, call roc_auc_score."""
+    from sklearn.metrics import roc_auc_score
+
+    members = np.split(np.argsort(patients, kind="stable"), np.cumsum(np.bincount(patients))[:-1])
+    generator = np.random.default_rng(0)
+    for _ in range(n_boot):
+        rows = np.concatenate([members[p] for p in generator.integers(0, len(members), len(members))])
+        for label in range(LABELS):
+            roc_auc_score(truth[rows, label], score[rows, label])
+
+
+def in_folders(scratch: Path, count: int) -> None:
+    """Collect `count` finished runs of 14 labels."""
+    rows = metric_rows(_predictions(), {}, n_boot=0)
+    for number in range(count):
+        described = {"signature": f"{number:012x}", "job": "finetune", "init": f"init{number % 3}"}
+        described |= {"seed": number // 300, "label_fraction": (number // 3 % 100 + 1) / 100, "arch": "resnet18"}
+        described |= {"split_scheme": "official", "label_policy": "ones/zeros"}
+        run = Run(scratch / "cells" / f"{number:012x}")
+        run.results.mkdir(parents=True)
+        run.info.write_text("{}")
+        run.done.write_text("{}")
+        table = pa.Table.from_pylist([row | described | {"run": str(run.path)} for row in rows[:206]], schema=METRICS)
+        pq.write_table(table, run.metrics, compression="zstd")
+    seconds = timed(lambda: collect(scratch / "cells", scratch / "all.parquet"))
+    found = pq.read_metadata(scratch / "all.parquet").num_rows
+    size = (scratch / "all.parquet").stat().st_size / 1e6
+    print(f"collect of {count:,} run folders ({found:,} rows, written as {size:.1f} MB): {seconds:.1f} s")
+
+
+def in_one_file(scratch: Path) -> None:
+    """A table of 100,000 rows in one file, and the whole command on a small file."""
+    table = pq.read_table(scratch / "all.parquet").slice(0, 100_000).replace_schema_metadata(COLLECTED.metadata)
+    write_collected(scratch / "rows.parquet", table)
+    options = Options(test=False)
+    seconds = timed(
+        lambda: render(build("label-efficiency", open_results(scratch / "rows.parquet")[0], options), "latex")
+    )
+    print(f"{len(table):,} rows read, checked for twins, tabulated and rendered: {seconds:.2f} s")
+    write_collected(scratch / "small.parquet", table.slice(0, 206 * 27))
+    words = [sys.executable, "-m", "jobs.cli", "table", "label-efficiency", str(scratch / "small.parquet")]
+    seconds = min(timed(lambda: subprocess.run(words, check=True, stdout=subprocess.DEVNULL)) for _ in range(5))
+    print(f"`cxrdist table` on {len(table.slice(0, 206 * 27)):,} rows, start to end, best of 5: {seconds:.2f} s")
+
+
+def _predictions() -> pa.Table:
+    generator = np.random.default_rng(0)
+    count, columns = 60, {name: [] for name in ("key", "label", "y_true", "y_score")}
+    for label in range(LABELS):
+        columns["key"] += [f"k{i}" for i in range(count)]
+        columns["label"] += [f"label{label}"] * count
+        columns["y_true"] += [i % 2 for i in range(count)]
+        columns["y_score"] += generator.random(count).tolist()
+    fixed = {"run": "r", "dataset": "nih", "split": "test"}
+    total = LABELS * count
+    return pa.table({name: [value] * total for name, value in fixed.items()} | columns | {"patient_id": columns["key"]})
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
