@@ -181,7 +181,8 @@ def _finetune(config: Any, rest: list[str], at: Where, create: bool) -> Work:
         _create_trial(dataclasses.replace(config, out=str(out)))
     prepare = () if create else ("jobs.submit", "prepare", "finetune", *rest)
     task = _task(
-        at, kind="command", words=("cxrdist.finetune", str(out)), folder=str(out / "submission"),
+        at, kind="command", ranks_per_node=1, gpus_per_node=min(1, at.profile.gpus_per_node),
+        words=("cxrdist.finetune", str(out)), folder=str(out / "submission"),
         done=str(out / "done.json"), prepare=prepare, prepared=str(out / "config.toml"),
     )  # fmt: skip
     return Work(tasks=(task,), folder=out, complete=(out / "done.json").is_file())
@@ -222,9 +223,14 @@ def prepare(words: Sequence[str]) -> None:
 def _command(name: str, config: Any, rest: Sequence[str], at: Where, *, kind: str) -> Work:
     folder = _folder(name, config)
     mark = folder / "submission" / f"complete-{_digest([name, *rest], config)}"
-    task = _task(
-        at, kind=kind, words=("jobs.cli", name, *rest), folder=str(folder / "submission"), listens=False, mark=str(mark)
+    uses_gpu = name in ("evaluate", "embed", "explain")
+    less = (
+        {} if kind == "ray" else {"ranks_per_node": 1, "gpus_per_node": int(uses_gpu and at.profile.gpus_per_node > 0)}
     )
+    task = _task(
+        at, kind=kind, words=("jobs.cli", name, *rest), folder=str(folder / "submission"), listens=False,
+        mark=str(mark), **less,
+    )  # fmt: skip
     return Work(tasks=(task,), folder=folder, complete=mark.is_file())
 
 
@@ -233,7 +239,7 @@ def _shard(config: Any, rest: Sequence[str], at: Where) -> Work:
     folder = out.with_name(f"{out.name}.job")  # a shard set holds nothing but shards
     shared: dict[str, Any] = {
         "kind": "command", "folder": str(folder / "submission"), "listens": False, "ranks_per_node": 1,
-        "cpus_per_rank": at.profile.cpus_per_rank * at.profile.ranks,
+        "gpus_per_node": 0,        "cpus_per_rank": at.profile.cpus_per_rank * at.profile.ranks,
     }  # fmt: skip
     parts = at.parts or at.nodes
     done = str(out / "dataset.json")

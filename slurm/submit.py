@@ -112,7 +112,7 @@ def _executor(request: Request) -> _Executor:
         nodes=request.nodes,
         **per_node,
         cpus_per_task=cores,
-        gpus_per_node=profile.gpus_per_node or None,
+        gpus_per_node=task.gpus_per_node or None,
         mem=profile.mem,
         time=profile.minutes,
         signal_delay_s=signal_delay(profile),

@@ -26,13 +26,16 @@ from pathlib import Path
 
 from slurm.processes import children, descendants, send
 
-STATE = Path(os.environ.get("CXRDIST_TEST_CLUSTER", "/tmp/cxrdist-slurm"))
-PORT = int(os.environ.get("CXRDIST_TEST_CLUSTER_PORT", "26817"))
-SUBNET = os.environ.get("CXRDIST_TEST_CLUSTER_NET", "10.217.43")
-BRIDGE = "cxrslurm0"
-NODES = ("cx1", "cx2")
+# A second checkout on the same machine sets another number (0 to 9) and gets a cluster of its own.
+NUMBER = int(os.environ.get("CXRDIST_TEST_CLUSTER", "0"))
+STATE = Path(f"/tmp/cxrdist-slurm{NUMBER}")
+PORT = 26817 + 100 * NUMBER
+SUBNET = f"10.217.{43 + NUMBER}"
+LOOPBACK = f"127.0.{43 + NUMBER}"
+BRIDGE = f"cxrslurm{NUMBER}"
+NODES = (f"cx{NUMBER}a", f"cx{NUMBER}b")
 CPUS, GPUS = 4, 2
-HOSTS_MARK = "# cxrdist test cluster"
+HOSTS_MARK = f"# cxrdist test cluster {NUMBER}"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "slurmdbd", "mariadbd", "mariadb-install-db", "ip", "nsenter")
 PACKAGES = "munge slurm-wlm slurmdbd mariadb-server-core mariadb-client-core iproute2 util-linux"
 
@@ -216,7 +219,7 @@ class Cluster:
 
     def address(self, node: str) -> str:
         number = NODES.index(node) + 1
-        return f"{SUBNET}.{number}" if self.mode == "netns" else f"127.0.43.{number}"
+        return f"{SUBNET}.{number}" if self.mode == "netns" else f"{LOOPBACK}.{number}"
 
     def in_node(self, node: str, *words: str) -> list[str]:
         """Return the words that run a command inside a node."""

@@ -8,6 +8,7 @@ import os
 import subprocess
 import time
 
+import cluster as harness
 import pytest
 from conftest import HERE, wait_until
 
@@ -115,9 +116,10 @@ def test_job_that_loses_a_node_goes_on_with_the_one_that_is_left(cluster, counti
     job.queue()
     job.wait_for_step(7)
     assert job.lines()[-1]["world"] == 4
-    cluster.crash_node("cx2")
+    lost = harness.NODES[1]
+    cluster.crash_node(lost)
     # What the controller does by itself after SlurmdTimeout; not waiting for it saves the test half a minute.
-    subprocess.run("scontrol update NodeName=cx2 State=DOWN Reason=test".split(), check=True)
+    subprocess.run(f"scontrol update NodeName={lost} State=DOWN Reason=test".split(), check=True)
     assert job.wait_for_end(240) == "COMPLETED", job.log()
     assert job.lines()[-1]["world"] == 2
     assert sorted(set(job.samples())) == EVERY_SAMPLE_ONCE
@@ -136,7 +138,7 @@ def test_ray_tune_runs_on_both_nodes_of_an_allocation(cluster, counting):
     assert answer["nodes"] == 2
     assert sorted(answer["trials"]) == [[4, answer["trials"][0][1]], [9, answer["trials"][1][1]]]
     if cluster.mode == "netns":
-        assert {host for _, host in answer["trials"]} == {cluster.address("cx1"), cluster.address("cx2")}
+        assert {host for _, host in answer["trials"]} == {cluster.address(node) for node in harness.NODES}
 
 
 def test_second_submission_of_a_queued_run_is_refused_and_cancel_ends_it(cluster, counting):
@@ -175,7 +177,7 @@ def test_controller_or_munge_that_is_down_is_one_line_and_no_hang(cluster, count
     conf = tmp_path / "slurm.conf"
     (tmp_path / "gres.conf").write_text("")
     monkeypatch.setenv("SLURM_CONF", str(conf))
-    conf.write_text(text.replace("SlurmctldPort=26817", "SlurmctldPort=1"))
+    conf.write_text(text.replace(f"SlurmctldPort={harness.PORT}", "SlurmctldPort=1"))
     started = time.monotonic()
     with pytest.raises(FailedError, match="controller does not answer|gave no answer"):
         submit.check(counting().request)
