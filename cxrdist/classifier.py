@@ -6,6 +6,7 @@ Shapes: B images, S side in pixels, D features, L labels.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from cxrdist import model
+from cxrdist import cells, model
 from cxrdist.errors import FailedError, InputError
 from cxrdist.finetune_config import ClassifierHeadConfig, FinetuneConfig
 from cxrdist.heads import build_head
@@ -109,11 +110,12 @@ def build(config: FinetuneConfig, labels: tuple[str, ...], pixel: tuple[float, f
         pixel: mean and standard deviation of the training pixels in [0, 1], used unless the encoder brings its own.
     """
     assert config.arch is not None and config.image_size is not None
-    torch.manual_seed(0 if config.mode == "linear" else config.seed)
-    if config.arch == SMALL_CNN:
-        backbone, known = _small_cnn(config)
+    asked = (config.init, config.arch, config.image_size, config.stem)
+    if config.mode == "linear":
+        backbone, known = _frozen_backbone(cells.read_start(config.init).sha256, *asked)
     else:
-        backbone, known = model.load_init(config.init, config.arch, config.image_size, stem=config.stem)
+        torch.manual_seed(config.seed)
+        backbone, known = _backbone(*asked)
     mean, std = IMAGENET_GREY if config.init == "imagenet" else pixel
     facts = {
         "format": "cxrdist classifier 1",
@@ -137,10 +139,23 @@ def _laid_out(classifier: Classifier) -> Classifier:
     return classifier.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
-def _small_cnn(config: FinetuneConfig) -> tuple[nn.Module, dict[str, str]]:
-    if config.init != "scratch":
-        raise InputError(f"small_cnn starts from scratch only, not from init {config.init}")
+def _backbone(init: str, arch: str, image_size: int, stem: str) -> tuple[nn.Module, dict[str, str]]:
+    if arch != SMALL_CNN:
+        return model.load_init(init, arch, image_size, stem=stem)
+    if init != "scratch":
+        raise InputError(f"small_cnn starts from scratch only, not from init {init}")
     return SmallCNN(), {}
+
+
+@functools.lru_cache(maxsize=2)
+def _frozen_backbone(
+    sha256: str | None, init: str, arch: str, image_size: int, stem: str
+) -> tuple[nn.Module, dict[str, str]]:
+    """A backbone that no trial changes: linear probes of one encoder that share a process share it too."""
+    del sha256  # part of the key: a file that was replaced is another encoder
+    torch.manual_seed(0)
+    backbone, known = _backbone(init, arch, image_size, stem)
+    return backbone.requires_grad_(False).eval(), known
 
 
 def save(path: Path, classifier: Classifier, **more: Any) -> None:

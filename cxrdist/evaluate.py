@@ -29,7 +29,6 @@ from results.provenance import git_commit
 from results.run import Run
 from results.schema import MACRO
 from results.scoring import metric_rows
-from shards import ShardSet
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
@@ -179,7 +178,7 @@ def _elsewhere(
     Raises:
         InputError: no label in common.
     """
-    other = ShardSet(path, "test")
+    other = trial_data.opened(path, "test")
     shared = [label for label in trial_data.choose_labels(other, None, derived=True) if label in learnt]
     if not shared:
         raise InputError(

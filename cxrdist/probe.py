@@ -78,7 +78,7 @@ def _path(
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(solver="lbfgs", tol=1e-5, max_iter=500, warm_start=True)
+    model = LogisticRegression(solver="lbfgs", tol=1e-4, max_iter=500, warm_start=True)
     found = []
     for penalty in penalties:
         model.C = 1 / (penalty * len(target))

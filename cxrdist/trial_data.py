@@ -5,14 +5,15 @@ Shapes: n samples of a split, L labels.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cxrdist import cells
 from cxrdist.errors import InputError
 from cxrdist.finetune_config import FinetuneConfig, words
 from shards import ShardSet
@@ -103,15 +104,34 @@ def _some(shards: ShardSet, labels: tuple[str, ...]) -> tuple[str, ...]:
     return labels
 
 
+def opened(path: str, split: str) -> ShardSet:
+    """One split of a shard set; trials that share a process share it."""
+    return _opened(path, cells.card(path).sha256, split)
+
+
+@functools.lru_cache(maxsize=16)
+def _opened(path: str, sha256: str, split: str) -> ShardSet:
+    del sha256  # part of the key
+    return ShardSet(path, split)
+
+
+@functools.lru_cache(maxsize=256)
+def _manifest(sha256: str, path: str, fraction: float, seed: int, labels: tuple[str, ...]) -> Manifest:
+    """The label fraction of the train split; the same for every initialisation."""
+    del sha256  # part of the key
+    train = opened(path, "train")
+    return fraction_manifest(train.index, train.rows, fraction, seed, _strata(labels))
+
+
 def load(config: FinetuneConfig) -> TrialData:
     """Open the shard set of a resolved configuration and draw its label fraction.
 
     Raises:
         InputError: no such shard set, split or label; no label that can be learnt.
     """
-    train = ShardSet(config.shards, "train")
+    train = opened(config.shards, "train")
     labels = choose_labels(train, words(config.labels))
-    manifest = fraction_manifest(train.index, train.rows, config.label_fraction, config.seed, _strata(labels))
+    manifest = _manifest(train.card.sha256, config.shards, config.label_fraction, config.seed, labels)
     chosen = split_of(train, labels, config, manifest.rows)
     known = chosen.mask.sum(0)
     positives = (chosen.y * chosen.mask).sum(0)
@@ -132,7 +152,7 @@ def load(config: FinetuneConfig) -> TrialData:
         manifest=manifest,
         train=chosen,
         val=_val(config, train, labels),
-        test=split_of(ShardSet(config.shards, "test"), labels, config),
+        test=split_of(opened(config.shards, "test"), labels, config),
     )
 
 
@@ -145,7 +165,7 @@ def _val(config: FinetuneConfig, train: ShardSet, labels: tuple[str, ...]) -> Sp
     if "val" not in train.card.splits:
         log.warning("%s has no val split: no early stopping, no thresholds", config.shards)
         return None
-    val = ShardSet(config.shards, "val")
+    val = opened(config.shards, "val")
     rows = None
     if config.val_fraction_too:
         rows = fraction_manifest(val.index, val.rows, config.label_fraction, config.seed, _strata(labels)).rows
@@ -193,8 +213,3 @@ def policy_text(config: FinetuneConfig) -> str:
     if not isinstance(uncertain, str):
         uncertain = ",".join(f"{name}:{policy}" for name, policy in sorted(uncertain.items()))
     return f"{uncertain}/{config.blanks}"
-
-
-def write_manifest(manifest: Manifest, path: Path) -> None:
-    """Keep the label fraction in the run."""
-    manifest.write(path)
