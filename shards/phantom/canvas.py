@@ -118,6 +118,14 @@ class Canvas:
             norm += weight**2 * 0.5
         return total / np.float32(max(norm, 1e-6) ** 0.5)
 
+    def boxes(self, mask: Map, threshold: float) -> list[tuple[float, float, float, float]]:
+        """One box as `box` gives it for every separate part of mask > threshold, from the top down."""
+        _, _, parts, _ = cv2.connectedComponentsWithStats((mask > threshold).astype(np.uint8))
+        return [
+            (int(x) / self.width, int(y) / self.height, int(w) / self.width, int(h) / self.height)
+            for x, y, w, h, _ in parts[1:]
+        ]
+
     def box(self, mask: Map, threshold: float) -> tuple[float, float, float, float] | None:
         """Bounding box (x, y, w, h) of mask > threshold as fractions of the picture's width and height."""
         x, y, w, h = cv2.boundingRect((mask > threshold).astype(np.uint8))

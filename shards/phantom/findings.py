@@ -140,9 +140,14 @@ def _pneumothorax(finding: Finding, layers: Layers, rng: np.random.Generator) ->
     return space
 
 
+def _in_lung(finding: Finding, layers: Layers) -> Points:
+    """Where a round lesion stands: anywhere in the lung but under the mediastinum and in the tip of the apex."""
+    return layers.chest.at(finding.side, 0.26 + 0.58 * finding.u, 0.15 + 0.71 * finding.v)
+
+
 def _round(finding: Finding, layers: Layers, rng: np.random.Generator, radius: float, rough: float, peak: float) -> Map:
     canvas = layers.canvas
-    x, y = layers.chest.at(finding.side, np.clip(finding.u, 0.12, 0.86), np.clip(finding.v, 0.10, 0.86))
+    x, y = _in_lung(finding, layers)
     outline = blob(rng, x, y, radius * rng.uniform(0.85, 1.15), radius * rng.uniform(0.85, 1.15), rough=rough)
     mask = canvas.fill(outline)
     body = canvas.blur(canvas.depth(mask, radius * 0.9) if radius > 3 * canvas.pixel else mask, radius * 0.07)
@@ -157,14 +162,14 @@ def _nodule(finding: Finding, layers: Layers, rng: np.random.Generator) -> Map:
             finding if extra == 0 else dataclasses.replace(finding, u=rng.uniform(0.2, 0.8), v=rng.uniform(0.2, 0.8))
         )
         spot = _round(place, layers, rng, 0.015 + 0.022 * finding.size, 0.07, 0.42 + 0.28 * finding.size)
-        body = spot if extra == 0 else body
+        body = np.maximum(body, spot)
     return body
 
 
 def _mass(finding: Finding, layers: Layers, rng: np.random.Generator) -> Map:
     radius = 0.045 + 0.06 * finding.size
     body = _round(finding, layers, rng, radius, 0.16, 0.62 + 0.2 * finding.size)
-    x, y = layers.chest.at(finding.side, np.clip(finding.u, 0.12, 0.86), np.clip(finding.v, 0.10, 0.86))
+    x, y = _in_lung(finding, layers)
     if rng.random() < 0.5:  # spiculated rim
         angle = rng.uniform(0, 2 * np.pi, 16)
         near, far = radius * 0.85, radius * rng.uniform(1.15, 1.6, 16)

@@ -172,12 +172,12 @@ def _draw_patient(job: tuple[Path, Style, int, int, int]) -> list[Row]:
 
 
 def _row(name: str, table: list[Any], case: Case, picture: Picture, test: bool) -> Row:
-    placed = {box[0]: box[1:] for box in picture.boxes}
     height, width = picture.image.shape
-    truth = [
-        [name, width, height, f.name, round(f.size, 4), "RL"[f.side], *(round(v, 6) for v in placed.get(f.name, ()))]
-        for f in case.findings
-    ]
+    truth = []
+    for finding in case.findings:
+        places = [[round(v, 6) for v in box[1:]] for box in picture.boxes if box[0] == finding.name]
+        what = [name, width, height, finding.name, round(finding.size, 4), "RL"[finding.side]]
+        truth += [[*what, *place] for place in places or [[""] * 4]]
     return {"name": name, "table": table, "boxes": picture.boxes, "test": test, "truth": truth}
 
 

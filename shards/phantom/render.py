@@ -48,17 +48,14 @@ def render(case: Case, style: Style, height: int, width: int) -> Picture:
     chest = build(case.anatomy, pose, shape)
     layers = compose(chest, canvas, rng)
     # Where there is lung to be seen: under the heart a finding hides, and its box would reach too far.
-    aerated = layers.air > 0.22
+    aerated = (layers.air > 0.22).astype(np.float32)
     boxes: list[Box] = []
     found = {finding.name: finding for finding in case.findings}
     for name, draw in DRAWINGS.items():
         if name not in found:
             continue
         seen = draw(found[name], layers, found[name].rng())
-        box = canvas.box(seen * aerated if name not in _OUTSIDE else seen, 0.4 * max(float(seen.max()), 0.2))
-        box = box or canvas.box(seen, 0.4 * float(seen.max()))
-        if box:
-            boxes.append((name, *box))
+        boxes += [(name, *box) for box in _boxes(canvas, name, seen, aerated)]
     for name, seed in case.devices:
         draw_device(name, layers, seed)
     attenuation = layers.attenuation() + 0.6 * marker(canvas, rng, portable=pose.view == "AP")
@@ -66,6 +63,15 @@ def render(case: Case, style: Style, height: int, width: int) -> Picture:
         attenuation = cv2.resize(attenuation, (width, height), interpolation=cv2.INTER_AREA)
     image = expose(attenuation, pose.exposure, pose.contrast, pose.noise, style, rng)
     return Picture(image=image, boxes=tuple(boxes), ctr=chest.ctr)
+
+
+def _boxes(canvas: Canvas, name: str, seen: Map, aerated: Map) -> list[tuple[float, float, float, float]]:
+    """Boxes of one finding: one, but for several nodules one each; none where nothing can be seen."""
+    if name == "nodule":
+        return canvas.boxes(seen, 0.4)
+    inside = seen if name in _OUTSIDE else seen * aerated
+    box = canvas.box(inside, 0.4 * max(float(seen.max()), 0.2)) or canvas.box(seen, 0.4 * float(seen.max()))
+    return [box] if box else []
 
 
 def expose(
