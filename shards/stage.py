@@ -25,7 +25,7 @@ from shards.errors import FailedError, InputError
 from shards.locks import locked
 
 MODES = ("none", "ram", "disk")
-_RAM = Path("/dev/shm")  # noqa: S108 (memory of the node, by design)
+_RAM = Path("/dev/shm")  # memory of the node
 _PIECE = 8 << 20
 _SPARE = 64 << 20  # bytes left free on the target, so that others there go on
 _LOCK_SECONDS = 1800.0  # the owner of a lock fetches one file; after this long it is taken as stuck
@@ -102,9 +102,10 @@ def _files(card: cards.Card) -> list[tuple[str, str, int | None]]:
 
 def _present(target: Path, name: str, size: int | None) -> bool:
     try:
-        return size is None or (target / name).stat().st_size == size if (target / name).exists() else False
+        found = (target / name).stat().st_size
     except OSError:
         return False
+    return size is None or found == size
 
 
 def _complete(target: Path, card: cards.Card) -> bool:
