@@ -35,6 +35,9 @@ IDENTITY = ("signature", "job", "test_dataset", "split_scheme", "label_policy", 
 COST_METRIC = "cost"
 """The metric name of the one row that a pretraining run contributes: what it took."""
 
+RUN_FOLDERS = {"checkpoints", "tb", "results", "submission"}
+"""Folders of a run that hold no runs."""
+
 _FOLDER_KEY = b"cxrdist.folder"
 
 
@@ -126,8 +129,8 @@ def _walk(top: str, unfinished: bool, warnings: list[str]) -> Iterator[Path | Ru
     names = {entry.name for entry in entries}
     if "run.json" in names:
         yield from _of_run(Run(top), names, unfinished, warnings)
-        return
-    if Path(top).name == "results" and "metrics.parquet" in names:
+        entries = [entry for entry in entries if entry.name not in RUN_FOLDERS]  # a sweep holds runs of its own
+    elif Path(top).name == "results" and "metrics.parquet" in names:
         warnings.append(
             f"{top}: metrics without a run (no run.json beside the folder), skipped; name the file to use it"
         )
@@ -138,24 +141,31 @@ def _walk(top: str, unfinished: bool, warnings: list[str]) -> Iterator[Path | Ru
 
 
 def _of_run(run: Run, names: set[str], unfinished: bool, warnings: list[str]) -> Iterator[Path | Run]:
-    done = "done.json" in names
-    if not done and not unfinished:
-        warnings.append(f"{run.path}: not done yet, skipped")
+    if "done.json" not in names and not unfinished:
+        if _job(run) in RUNNING_JOBS:
+            warnings.append(f"{run.path}: not done yet, skipped")
         return
-    files = []
-    if "results" in names:
-        files = sorted(run.results.glob("metrics*.parquet"))
+    files = sorted(run.results.glob("metrics*.parquet")) if "results" in names else []
     yield from files
     if not files:
-        try:
-            job = run.read_info().get("job")
-        except InputError as error:
-            warnings.append(f"{error}, skipped")
-            return
-        if job == "pretrain" and done:
+        job = _job(run)
+        if job == "pretrain" and run.is_done:
             yield run
-        else:
-            warnings.append(f"{run.path}: {job} run without results/metrics.parquet, skipped")
+        elif job in RUNNING_JOBS:
+            what = f"{job} run without results/metrics.parquet" if job else "run.json is damaged"
+            warnings.append(f"{run.path}: {what}, skipped")
+
+
+def _job(run: Run) -> str | None:
+    """What ran; None when run.json cannot be read."""
+    try:
+        return run.read_info().get("job")
+    except InputError:
+        return None
+
+
+RUNNING_JOBS = ("pretrain", "finetune", None)
+"""Jobs whose runs are expected to give rows; a sweep's or a submission's own folder is not."""
 
 
 def _read(item: Path | Run) -> pa.Table | str:

@@ -23,6 +23,9 @@ from results.select import Row
 ALPHA = 0.05
 """Level of a test after Holm's correction."""
 
+PANELS_HELD = 64
+"""Runs whose predictions stay in memory (3 MB for NIH's test set)."""
+
 
 class Comparer:
     """Compares cells; keeps what it has read and resampled, so that a run is resampled once per metric."""
@@ -71,6 +74,8 @@ class Comparer:
         """The test predictions behind a row, or why there are none."""
         key = (str(row["source"]), str(row["test_dataset"]))
         if key not in self._panels:
+            while len(self._panels) >= PANELS_HELD:
+                del self._panels[next(iter(self._panels))]
             self._panels[key] = load_panel(*key)
         return self._panels[key]
 

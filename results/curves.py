@@ -174,7 +174,7 @@ def with_band(runs: Sequence[Scores], curve: Curve) -> tuple[np.ndarray, np.ndar
     for run in runs:
         blocks = [
             curve(run.truth, run.score, counts[:, run.patients])
-            for counts in stats.resample_counts(int(run.patients.max()) + 1, BAND_RESAMPLES, 0)
+            for counts in stats.resample_counts(int(run.patients.max()) + 1, BAND_RESAMPLES, 0, len(run.patients))
         ]
         resampled += np.concatenate(blocks) / len(runs)
     defined = resampled[np.isfinite(resampled).all(axis=1)]

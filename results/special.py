@@ -11,7 +11,7 @@ import pyarrow as pa
 from results import stats
 from results.captions import caption_of, macro_notes, notes_of
 from results.cells import Cell, gather
-from results.compare import Comparer, judge
+from results.compare import ALPHA, Comparer, judge
 from results.delong import Difference
 from results.errors import InputError
 from results.names import AXIS_TITLES, FULL_RECIPE, LOWER_IS_BETTER, METRIC_TITLES, listing, show, sort_key
@@ -58,7 +58,7 @@ def ablation(results: pa.Table, options: Options) -> Table:
     reasons = sorted({outcome for outcome in differences.values() if isinstance(outcome, str)})
     note = f"Difference: variant minus {show(axis, reference)}, on the same test images"
     note += f"; intervals and p by {listing(methods)}" if methods else ""
-    note += f", p Holm-corrected over {len(tested)}." if tested else "."
+    note += f", p Holm-corrected over {len(tested)}; bold: told from zero, p < {ALPHA:g}." if tested else "."
     notes = [note, *([f"Not tested: {listing(reasons)}."] if reasons else []), *macro_notes(rows)]
     return Table(
         name="ablation",
@@ -102,7 +102,11 @@ def _effect(
         return None, None
     if isinstance(outcome, Difference):
         difference = Cell(
-            value=cell.value - base.value, low=outcome.low, high=outcome.high, n=cell.n, best=p is not None and p < 0.05
+            value=cell.value - base.value,
+            low=outcome.low,
+            high=outcome.high,
+            n=cell.n,
+            best=p is not None and p < ALPHA,
         )
         assert p is not None
         return difference, Cell(text="< 0.001" if p < 0.001 else f"{p:.3f}")

@@ -18,14 +18,15 @@ BLOCK_ELEMENTS = 2_000_000
 """Resample weights held at a time (int32), so that memory stays flat."""
 
 
-def resample_counts(n_patients: int, n_boot: int, seed: int) -> Iterator[np.ndarray]:
+def resample_counts(n_patients: int, n_boot: int, seed: int, width: int = 0) -> Iterator[np.ndarray]:
     """How often each patient is drawn in each bootstrap resample, in blocks of int32 (b, P).
 
     A function of its three arguments only: two runs tested on the same patients get the same resamples,
-    which is what makes a comparison paired.
+    which is what makes a comparison paired. `width`, the images that the caller spreads each resample over, only
+    bounds the blocks.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
-    block = max(1, min(n_boot, BLOCK_ELEMENTS // max(n_patients, 1)))
+    block = max(1, min(n_boot, BLOCK_ELEMENTS // max(n_patients, width, 1)))
     for start in range(0, n_boot, block):
         rows = min(block, n_boot - start)
         drawn = generator.integers(0, n_patients, size=(rows, n_patients), dtype=np.int64)
@@ -64,7 +65,7 @@ def bootstrap(
     linear = _Linear(truth, score, patients, cuts) if set(metrics) - set(RANK_METRICS) else None
     n_patients = int(patients.max()) + 1 if len(patients) else 0
     start = 0
-    for counts in resample_counts(n_patients, n_boot, seed):
+    for counts in resample_counts(n_patients, n_boot, seed, len(patients)):
         rows = slice(start, start + len(counts))
         if ranked:
             weights = counts[:, patients]

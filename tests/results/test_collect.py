@@ -14,6 +14,7 @@ import pytest
 import results
 from results.collect import COLLECTED, collect, predictions_beside
 from results.errors import InputError
+from results.run import Run
 from results.schema import METRICS
 from tests.results import simulate
 
@@ -68,6 +69,13 @@ def test_state_of_every_unusable_run_is_named_and_the_rest_is_used(tmp_path: Pat
     ):
         assert any(str(run.path) in line and reason in line for line in warnings), (reason, text)
     assert len(warnings) == 6, text
+
+
+def test_runs_inside_a_sweeps_own_run_folder_are_found(tmp_path: Path) -> None:
+    Run.create(tmp_path / "sweep", job="sweep", config={}, signature="0" * 12)
+    inner = simulate.finetune(tmp_path / "sweep" / "cells", n_boot=0)
+    table, warnings = collect(tmp_path)
+    assert runs_of(table) == {str(inner.path)} and warnings == []
 
 
 def test_unfinished_runs_count_when_asked_for(tmp_path: Path) -> None:

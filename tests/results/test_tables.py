@@ -346,7 +346,7 @@ def test_latex_compiles(results: pa.Table, tmp_path: Path) -> None:
 
 def test_wrong_names_and_values_are_refused_with_the_right_ones(results: pa.Table) -> None:
     for name, options, message in (
-        ("tabel", Options(), "label-efficiency, transfer"),
+        ("diagram", Options(), "label-efficiency, transfer"),
         ("models", Options(metric="auc"), "the values are: .*auroc"),
         ("models", Options(where=("seed=7",)), "the values are: 0, 1, 2"),
         ("models", Options(where=("colour=red",)), "columns: run, signature"),
