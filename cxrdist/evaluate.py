@@ -152,8 +152,10 @@ def write_own(
     rows = rows_of(pa.concat_tables(tables), described, data.test, data.labels, unlearnt, config)
     own = next((row["value"] for row in rows if row["label"] == MACRO and row["metric"] == "auroc"), None)
     val = tables[0] if data.val is not None else None
+    taken = [name]
     for path in words(config.eval_shards) or []:
-        more, more_rows = _elsewhere(run, config, network, path, learnt, val, described, [name])
+        more, more_rows = _elsewhere(run, config, network, path, learnt, val, described, taken)
+        taken.append(more_rows[0]["test_dataset"])
         tables.append(more)
         rows += more_rows
     schema.write_predictions(run.predictions, pa.concat_tables(tables))
@@ -241,7 +243,8 @@ def evaluate(
         val = kept.filter((field("split") == "val") & (field("dataset") == own))
         added: list[dict[str, Any]] = []
         for place in shards:
-            taken = [] if cells.card(place).sha256 in run.read_info()["shards"].values() else [own]
+            is_own = cells.card(place).sha256 == cells.card(config.shards).sha256
+            taken = [row["test_dataset"] for row in added] + ([] if is_own else [own])
             table, new = _elsewhere(run, config, network, place, learnt, val, described, taken)
             name = new[0]["test_dataset"]
             kept = pa.concat_tables([kept.filter(~((field("dataset") == name) & (field("split") == "test"))), table])

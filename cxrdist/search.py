@@ -96,7 +96,7 @@ def trials(cells: Iterable[Cell], searched: Iterable[str]) -> list[dict[str, Any
             {
                 **{key: value for key, value in cell.values.items()},
                 "signature": cell.signature,
-                "state": done.get("stopped_by", "done") if done else "missing",
+                "state": done.get("ended", "done") if done else "missing",
                 "val_auroc": done.get("val_auroc"),
                 "epochs": done.get("epochs"),
                 "wall_seconds": done.get("wall_seconds"),
