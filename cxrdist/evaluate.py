@@ -243,7 +243,7 @@ def evaluate(
         val = kept.filter((field("split") == "val") & (field("dataset") == own))
         added: list[dict[str, Any]] = []
         for place in shards:
-            is_own = cells.card(place).sha256 == cells.card(config.shards).sha256
+            is_own = cells.card(place).sha256 == run.read_info()["shards"].get(config.shards)
             taken = [row["test_dataset"] for row in added] + ([] if is_own else [own])
             table, new = _elsewhere(run, config, network, place, learnt, val, described, taken)
             name = new[0]["test_dataset"]

@@ -174,3 +174,27 @@ def test_a_dry_run_lists_every_cell_without_torch_or_ray(spec, blobs, tmp_path):
     assert lines[-1] == "0 []"
     assert sum("to do" in line for line in lines) == 3 and "2 cells, 0 done, 2 to do" in lines[-2]
     assert not (tmp_path / "o").exists()
+
+
+SPECS = sorted(
+    path
+    for path in (ROOT / "jobs" / "specs").glob("*.toml")
+    if "[axes]" in path.read_text() and "[finetune]" in path.read_text()
+)
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_every_shipped_spec_is_a_grid_and_says_how_to_run_it(path, blobs, tmp_path):
+    from jobs.cli import parse
+
+    config = parse("sweep", ["--config", str(path), "--shards", str(blobs), "--out", str(tmp_path / "out")])
+    assert len(expand(config)) >= 2 or config.search.method != "none"
+    head = path.read_text().split("\n\n")[0]
+    assert all(word in head for word in ("Command:", "Hardware:", "Metric:", f"jobs/specs/{path.name}"))
+
+
+def test_the_named_studies_have_specs():
+    names = {path.stem for path in SPECS}
+    assert {
+        "label_efficiency", "transfer_nih_chexpert", "augmentation_ablation", "hyper_search", "linear_probe"
+    } <= names  # fmt: skip
