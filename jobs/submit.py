@@ -154,4 +154,6 @@ def _chain(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    from jobs import cli
+
+    sys.exit(cli.main(["submit", *sys.argv[1:]]))
