@@ -34,6 +34,8 @@ class Config:
     """Metric, for figures of metrics; None = auroc."""
     label: str | None = None
     """One label; None = macro, or all labels."""
+    columns: str | None = None
+    """Label-efficiency and data-scaling: the column of the results that lines stand for; None = init."""
     where: str | None = None
     """Filters with blanks between, e.g. "mode=full label_fraction=0.1"; a result must meet all. None = no filter."""
     allow: str | None = None
@@ -56,7 +58,13 @@ def run(config: Config) -> None:
     results, warnings = open_results(config.inputs)
     if warnings:
         print(f"note: {warnings[0]}" + (f" (and {len(warnings) - 1} more)" if warnings[1:] else ""), file=sys.stderr)
-    options = Options(metric=config.metric, label=config.label, where=filters(config.where), allow=words(config.allow))
+    options = Options(
+        metric=config.metric,
+        label=config.label,
+        columns=words(config.columns),
+        where=filters(config.where),
+        allow=words(config.allow),
+    )
     drawing = draw(config.name, results, options)
     save(drawing.figure, out)
     print(f"{out}: {drawing.caption}")

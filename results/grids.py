@@ -34,20 +34,21 @@ def data_scaling(results: pa.Table, options: Options) -> Drawing:
 
 def _over_labels(name: str, results: pa.Table, options: Options, x_axis: str) -> Drawing:
     metric, rows = _rows(results, options, (options.label or MACRO,))
-    down, _ = layout(rows, ("label_fraction",), ("init",), chosen=False)
+    lines = options.columns[0] if options.columns else "init"
+    down, _ = layout(rows, ("label_fraction",), (lines,), chosen=False)
     panel_axes = tuple(axis for axis in down if axis != "label_fraction")
-    cells = gather(rows, panel_axes, ("init", "label_fraction"), "seeds" in options.allow)
+    cells = gather(rows, panel_axes, (lines, "label_fraction"), "seeds" in options.allow)
     panels = _sorted({key for key, _ in cells}, panel_axes)
-    inits = sorted({key[0] for _, key in cells}, key=lambda value: sort_key("init", value))
+    held = sorted({key[0] for _, key in cells}, key=lambda value: sort_key(lines, value))
     figure, axes = canvas(_panel_count(panels))
     amounts = [row[x_axis] for row in rows if row[x_axis]]
     for axis, panel in zip(axes, panels, strict=True):
-        for place, init in enumerate(inits):
-            fractions = sorted(key[1] for row, key in cells if row == panel and key[0] == init and key[1] is not None)
-            line = [cells[panel, (init, fraction)] for fraction in fractions]
+        for place, one in enumerate(held):
+            fractions = sorted(key[1] for row, key in cells if row == panel and key[0] == one and key[1] is not None)
+            line = [cells[panel, (one, fraction)] for fraction in fractions]
             xs = fractions if x_axis == "label_fraction" else [_labelled(cell) for cell in line]
             points = [(x, cell) for x, cell in zip(xs, line, strict=True) if x and cell.value is not None]
-            _line_with_band(axis, points, place, show("init", init))
+            _line_with_band(axis, points, place, show(lines, one))
         axis.set_title(", ".join(show(a, v) for a, v in zip(panel_axes, panel, strict=True)))
         axis.set_xscale("log")
         if amounts:
@@ -62,7 +63,7 @@ def _over_labels(name: str, results: pa.Table, options: Options, x_axis: str) ->
     legend_below(figure, axes)
     noun = "share of labels used" if x_axis == "label_fraction" else "number of labelled images"
     caption = caption_of(
-        "{metric} over the " + noun, rows, (*panel_axes, "init", "label_fraction"), list(cells.values())
+        "{metric} over the " + noun, rows, (*panel_axes, lines, "label_fraction"), list(cells.values())
     )
     return Drawing(
         name=name, figure=figure, caption=f"{caption} Bands are the intervals, small dots the seeds; bands may be cut."

@@ -13,7 +13,7 @@ from results.captions import caption_of, notes_of
 from results.cells import Cell, gather
 from results.compare import Comparer, Verdict, judge
 from results.errors import InputError
-from results.names import AXIS_TITLES, show, sort_key
+from results.names import AXIS_TITLES, listing, show, sort_key
 from results.options import Options
 from results.render import Table
 from results.schema import MACRO
@@ -105,7 +105,9 @@ def _pivot(name: str, preset: Preset, results: pa.Table, options: Options) -> Ta
         grid, verdict = _marked(grid, preset.compare, added, options)
     table = Table(
         name=name,
-        caption=caption_of(preset.title, rows, (*down, *across), [cell for line in grid for cell in line if cell]),
+        caption=caption_of(
+            _title(preset, options), rows, (*down, *across), [cell for line in grid for cell in line if cell]
+        ),
         notes=notes_of(rows, grid, verdict, preset.compare),
         row_titles=tuple(AXIS_TITLES[axis] for axis in down),
         row_names=tuple(tuple(show(axis, value) for axis, value in zip(down, key, strict=True)) for key in row_keys),
@@ -119,6 +121,17 @@ def _pivot(name: str, preset: Preset, results: pa.Table, options: Options) -> Ta
     if name == "models" and not options.metric and not options.columns:
         return special.with_misses_and_size(table, results, rows, down, row_keys, options)
     return _with_counts(table, down, row_keys)
+
+
+def _title(preset: Preset, options: Options) -> str:
+    """The preset's title, or what the user's own axes make of it."""
+    if not options.rows and not options.columns:
+        return preset.title
+    axes = [
+        AXIS_TITLES.get(axis, axis).lower()
+        for axis in (*(options.rows or preset.rows), *(options.columns or preset.columns))
+    ]
+    return "{metric} by " + listing(axes)
 
 
 def _sorted(keys: set[tuple[Any, ...]], axes: Sequence[str]) -> list[tuple[Any, ...]]:
