@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -215,13 +216,18 @@ def test_a_killed_sweep_loses_and_doubles_nothing(tmp_path, spec):
 
 
 def workers_of(pid: int) -> list[int]:
-    """Ray's worker processes below a process."""
+    """Ray's worker processes below a process: those that run trials call themselves ray::NAME."""
     import psutil
 
-    return [
-        child.pid for child in psutil.Process(pid).children(recursive=True)
-        if child.name().startswith("ray::") or "CellTask" in " ".join(child.cmdline())
-    ]  # fmt: skip
+    found = []
+    try:
+        for child in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # it may have ended meanwhile
+                if any("ray::" in word and "Trainable" in word for word in child.cmdline()):
+                    found.append(child.pid)
+    except psutil.NoSuchProcess:
+        pass
+    return found
 
 
 @pytest.mark.slow
@@ -266,7 +272,8 @@ reduction = 2
     assert len(ends) == 8 and "scheduler" in ends
     import csv
 
-    rows = list(csv.DictReader(open(out / "trials.csv")))
+    with open(out / "trials.csv") as file:
+        rows = list(csv.DictReader(file))
     chosen = [row for row in rows if row["chosen"] == "True"]
     assert len(rows) == 8 and len(chosen) == 1
     assert float(chosen[0]["val_auroc"]) == max(float(row["val_auroc"]) for row in rows)
