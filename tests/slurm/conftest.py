@@ -84,7 +84,7 @@ def wait_until(true: Callable[[], object], seconds: float, what: str, pause: flo
 
 @pytest.fixture
 def counting(tmp_path: Path) -> Callable[..., Counting]:
-    """Return a maker of counting jobs: two ranks on each node."""
+    """Return a maker of counting jobs: one rank on each node, for each costs the import of torch."""
 
     def make(
         *options: str,
@@ -96,7 +96,7 @@ def counting(tmp_path: Path) -> Callable[..., Counting]:
     ) -> Counting:
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        values = {"env": {"PYTHONPATH": str(HERE)}, "time": "00:05:00", **profile}
+        values = {"env": {"PYTHONPATH": str(HERE)}, "time": "00:05:00", "ranks_per_node": 1, **profile}
         chosen = dataclasses.replace(profiles.load("local"), **values)
         task = submit.task_for(
             chosen,

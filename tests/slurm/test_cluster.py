@@ -23,12 +23,12 @@ EVERY_SAMPLE_ONCE = list(range(STEPS * 12))
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory) -> dict:
-    """The weights after all steps on four ranks that nothing interrupts."""
+    """The weights after all steps on two ranks that nothing interrupts."""
     from slurm import launch
 
     folder = tmp_path_factory.mktemp("unbroken")
     words = [str(folder), "--steps", str(STEPS), "--step_seconds", "0"]
-    assert launch.local("counting_worker", words, nproc=4, env={"PYTHONPATH": str(HERE)}) == 0
+    assert launch.local("counting_worker", words, nproc=2, env={"PYTHONPATH": str(HERE)}) == 0
     return json.loads((folder / "final.json").read_text())
 
 
@@ -38,7 +38,7 @@ def final(job) -> dict:
 
 def test_torchrun_crosses_both_nodes_and_plain_sbatch_runs_the_same_job_again(cluster, counting, monkeypatch):
     monkeypatch.setenv("MY_API_TOKEN", "hush-hush")
-    job = counting("--steps", "3", "--step_seconds", "0")
+    job = counting("--steps", "3", "--step_seconds", "0", ranks_per_node=2)
     job.queue()
     assert job.wait_for_end() == "COMPLETED", job.log()
     assert {line["world"] for line in job.lines()} == {4}
@@ -115,13 +115,13 @@ def test_job_that_loses_a_node_goes_on_with_the_one_that_is_left(cluster, counti
     )
     job.queue()
     job.wait_for_step(7)
-    assert job.lines()[-1]["world"] == 4
+    assert job.lines()[-1]["world"] == 2
     lost = harness.NODES[1]
     cluster.crash_node(lost)
     # What the controller does by itself after SlurmdTimeout; not waiting for it saves the test half a minute.
     subprocess.run(f"scontrol update NodeName={lost} State=DOWN Reason=test".split(), check=True)
     assert job.wait_for_end(240) == "COMPLETED", job.log()
-    assert job.lines()[-1]["world"] == 2
+    assert job.lines()[-1]["world"] == 1
     assert sorted(set(job.samples())) == EVERY_SAMPLE_ONCE
 
 
