@@ -218,13 +218,18 @@ def break_off(run: Any, process: Any, who: str, at: int) -> None:
     """Kill a rank, the agent or everything with SIGKILL once a step is logged."""
     wait_for_step(run, at, process)
     agents, ranks = victims(process.pid)
+    for _ in range(1200):  # a step that an earlier attempt logged says nothing about this one's ranks
+        if ranks or process.poll() is not None:
+            break
+        time.sleep(0.1)
+        agents, ranks = victims(process.pid)
     doomed = {"rank": ranks[-1:], "agent": agents, "all": [process.pid, *agents, *ranks]}[who]
     for pid in doomed:
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
-    process.communicate(timeout=120)
+    process.communicate(timeout=300)
 
 
 @pytest.mark.parametrize("who", ["rank", "agent", "all"])
