@@ -62,7 +62,7 @@ def measure(config: Config) -> dict:
         words = ["-m", "jobs.cli", "shard", "phantom", "--out", str(out / "shards"), "--images", "100", "--size", "64"]
         if subprocess.run([sys.executable, *words]).returncode:
             raise FailedError("the generated images could not be written; see above")
-    number = 1 + max([int(p.name.rpartition("-")[2]) for p in out.glob(f"{config.kind}-[0-9]*")], default=0)
+    number = 1 + max([int(p.name.rpartition("-")[2]) for p in out.glob("*-[0-9]*")], default=0)
     runs = {name: Run(out / f"{name}-{number}") for name in ("unbroken", config.kind)}
     for name, each in runs.items():
         print(f"{name}: {each.path}", file=sys.stderr, flush=True)
