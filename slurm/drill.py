@@ -65,7 +65,8 @@ def interrupt(run: Watched, kind: Kind, *, seconds: float) -> Interruption:
     before, saved_before = run.steps(), run.saved()
     starts = len(stretch_times(run.stretches))
     sent = time.time()
-    queue.call(*COMMANDS[kind], run.job_id)
+    # KILL to the whole job would cancel it: the step is what runs the training.
+    queue.call(*COMMANDS[kind], f"{run.job_id}.0" if kind == "kill" else run.job_id)
     save_s = None
     deadline = time.monotonic() + seconds
     while len(stretch_times(run.stretches)) == starts:
