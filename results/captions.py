@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from results.cells import Cell
+from results.cells import MIN_SEEDS, Cell
 from results.compare import ALPHA, Verdict
 from results.names import METRIC_TITLES, count, listing, show
 from results.render import SINGLE_SEED_MARK
@@ -64,11 +64,12 @@ def interval_sentence(cells: Sequence[Cell]) -> str:
     if kinds == {"seeds"}:
         return f"Mean over seeds ({seeds}) with its 95 % t interval."
     if kinds == {"patients"}:
-        return "One seed; 95 % interval by bootstrap over test patients, which does not include the spread over seeds."
+        who = "One seed" if counts == [1] else f"Mean over seeds ({seeds})"
+        return f"{who}; 95 % interval by bootstrap over test patients, which does not include the spread over seeds."
     if kinds:
         return (
-            f"Mean over seeds ({seeds}) with its 95 % t interval; {SINGLE_SEED_MARK} one seed, 95 % interval by"
-            " bootstrap over test patients."
+            f"Mean over seeds ({seeds}) with its 95 % t interval; {SINGLE_SEED_MARK} fewer than {MIN_SEEDS} seeds,"
+            " 95 % interval by bootstrap over test patients."
         )
     return f"Mean over seeds ({seeds}), no interval." if counts and counts[-1] > 1 else "One seed, no interval."
 

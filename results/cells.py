@@ -14,6 +14,10 @@ from results.run import Run
 from results.select import Row
 from results.stats import seed_interval
 
+MIN_SEEDS = 3
+"""Seeds from which the spread over seeds is an interval: with two, Student's t has one degree of freedom and reaches
+12.7 standard errors, which says nothing. Below it the interval is that over test patients, and the caption says so."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cell:
@@ -28,7 +32,7 @@ class Cell:
     n: int = 0
     """Runs (seeds) in the mean."""
     interval: str | None = None
-    """`seeds` (Student's t over seeds), `patients` (bootstrap, one run), or None without one."""
+    """`seeds` (Student's t over seeds), `patients` (bootstrap; of two runs the mean of their bounds), or None."""
     best: bool = False
     """Whether the paired tests call it better than all it was compared with."""
     text: str | None = None
@@ -61,12 +65,14 @@ def summarise(group: Sequence[Row], allow_duplicates: bool = False) -> Cell:
     if not values:
         return Cell(n=0, rows=tuple(group))
     low, high, interval = None, None, None
-    if len(values) > 1:
+    bounded = all(row["ci_low"] is not None for row in defined)
+    if bounded and len(values) < MIN_SEEDS:
+        low = sum(row["ci_low"] for row in defined) / len(defined)
+        high, interval = sum(row["ci_high"] for row in defined) / len(defined), "patients"
+    elif len(values) > 1:
         (low, high), interval = seed_interval(values), "seeds"
         if defined[0]["metric"] in METRICS:  # all of them lie in [0, 1]; Student's t does not know
             low, high = max(low, 0.0), min(high, 1.0)
-    elif defined[0]["ci_low"] is not None:
-        low, high, interval = defined[0]["ci_low"], defined[0]["ci_high"], "patients"
     return Cell(
         value=sum(values) / len(values), low=low, high=high, n=len(values), interval=interval, rows=tuple(group)
     )

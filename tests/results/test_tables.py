@@ -124,10 +124,19 @@ def test_one_seed_shows_the_patient_interval_and_says_so(tmp_path: Path) -> None
     assert {cell.low for cell in cells.values()} == set(chosen["ci_low"].to_pylist())
 
 
+def test_two_seeds_take_the_interval_over_patients_and_say_so(tmp_path: Path) -> None:
+    table = build("label-efficiency", grid(tmp_path, two={"seeds": (0, 1)}), Options(test=False))
+    cell = next(cell for line in table.cells for cell in line if cell is not None)
+    assert cell.n == 2 and cell.interval == "patients"
+    assert cell.low == pytest.approx(sum(row["ci_low"] for row in cell.rows) / 2)
+    assert cell.high == pytest.approx(sum(row["ci_high"] for row in cell.rows) / 2)
+    assert "Mean over seeds (n = 2); 95 % interval by bootstrap over test patients" in table.caption
+
+
 def test_cells_with_one_seed_among_several_are_marked(tmp_path: Path) -> None:
     table = build("label-efficiency", grid(tmp_path, many={"seeds": (0, 1, 2)}, once={}), Options(test=False))
     text = render(table, "markdown")
-    assert text.count("]\u2020") == 1 and "\u2020 one seed" in table.caption
+    assert text.count("]\u2020") == 1 and "\u2020 fewer than 3 seeds" in table.caption
 
 
 def test_missing_cells_are_shown_and_counted(tmp_path: Path) -> None:
