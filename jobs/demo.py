@@ -34,10 +34,10 @@ class Scale:
     global_batch: int = 128
     """Images in a pretraining step, over all ranks."""
     pretrain_epochs: int | None = None
-    """Passes of SimCLR over the unlabelled train images; None = 12 for generated X-rays, 6 for --data."""
+    """Passes of SimCLR over the unlabelled train images; None = 12 for generated X-rays, 4 for --data."""
     finetune_epochs: int | None = None
-    """Passes of a fine-tuning over its labelled images; None = 8 for generated X-rays, 4 for --data."""
-    min_steps: int = 40
+    """Passes of a fine-tuning over its labelled images; None = 4 for generated X-rays, 2 for --data."""
+    min_steps: int = 30
     """Optimiser steps that a fine-tuning gets at least, however few its labels."""
     label_fractions: list[float] = field(default_factory=lambda: [0.01, 0.1, 1.0])
     """Label fractions of the grid, each in (0, 1]."""
@@ -63,12 +63,12 @@ class Config:
     @property
     def pretrain_epochs(self) -> int:
         """Passes of SimCLR over the train images."""
-        return self.scale.pretrain_epochs or (12 if self.data is None else 6)
+        return self.scale.pretrain_epochs or (12 if self.data is None else 4)
 
     @property
     def finetune_epochs(self) -> int:
         """Passes of a fine-tuning over its labelled images."""
-        return self.scale.finetune_epochs or (8 if self.data is None else 4)
+        return self.scale.finetune_epochs or (4 if self.data is None else 2)
 
 
 def run(config: Config) -> int:
@@ -189,6 +189,8 @@ def _write_spec(config: Config, out: Path, shard_sets: dict[str, Path]) -> Path:
     """Write the sweep's TOML beside its results; a user copies it and changes the lists."""
     import tomli_w
 
+    from shards.labels import SHARED_NIH_CHEXPERT
+
     spec: dict[str, Any] = {
         "axes": {
             "label_fraction": config.scale.label_fractions,
@@ -202,6 +204,7 @@ def _write_spec(config: Config, out: Path, shard_sets: dict[str, Path]) -> Path:
             "mode": "full",
             "epochs": config.finetune_epochs,
             "min_steps": config.scale.min_steps,
+            **({"labels": list(SHARED_NIH_CHEXPERT)} if config.data is None else {}),
             "device": config.device,
         },
     }
