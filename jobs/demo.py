@@ -20,6 +20,7 @@ HELP = "Run the whole chain on one machine: X-rays, shards, SimCLR, a Ray Tune s
 
 FORMAT_VERSION = 1
 PIXELS = 96  # stored; models see fewer, and augmentation has something to crop from
+ARCH = "resnet10t"  # the smallest ResNet of timm that is more than a test
 SEEDS = (0, 1)
 
 
@@ -34,9 +35,9 @@ class Scale:
     global_batch: int = 128
     """Images in a pretraining step, over all ranks."""
     pretrain_epochs: int | None = None
-    """Passes of SimCLR over the unlabelled train images; None = 12 for generated X-rays, 4 for --data."""
+    """Passes of SimCLR over the unlabelled train images; None = 16 for generated X-rays, 12 for --data."""
     finetune_epochs: int | None = None
-    """Passes of a fine-tuning over its labelled images; None = 4 for generated X-rays, 2 for --data."""
+    """Passes of a fine-tuning over its labelled images; None = 8 for generated X-rays, 4 for --data."""
     min_steps: int = 30
     """Optimiser steps that a fine-tuning gets at least, however few its labels."""
     label_fractions: list[float] = field(default_factory=lambda: [0.01, 0.1, 1.0])
@@ -63,12 +64,12 @@ class Config:
     @property
     def pretrain_epochs(self) -> int:
         """Passes of SimCLR over the train images."""
-        return self.scale.pretrain_epochs or (12 if self.data is None else 4)
+        return self.scale.pretrain_epochs or (16 if self.data is None else 12)
 
     @property
     def finetune_epochs(self) -> int:
         """Passes of a fine-tuning over its labelled images."""
-        return self.scale.finetune_epochs or (4 if self.data is None else 2)
+        return self.scale.finetune_epochs or (8 if self.data is None else 4)
 
 
 def run(config: Config) -> int:
@@ -178,9 +179,11 @@ def _display(name: str) -> str:
 
 def _pretrain_words(config: Config, shards: Path, run: Path) -> list[str]:
     return [
-        *("pretrain", "--shards", str(shards), "--out", str(run), "--arch", "resnet18"),
+        *("pretrain", "--shards", str(shards), "--out", str(run), "--arch", ARCH),
         *("--image_size", str(config.scale.image_size)),
         *("--global_batch", str(config.scale.global_batch), "--epochs", str(config.pretrain_epochs)),
+        # LARS, the default, wants larger batches and more steps than a demo has.
+        *("--optim.name", "adamw", "--optim.lr", "0.002"),
         *("--seed", str(config.seed), "--nproc", str(config.nproc), "--device", config.device),
     ]
 
@@ -199,7 +202,7 @@ def _write_spec(config: Config, out: Path, shard_sets: dict[str, Path]) -> Path:
             "seed": list(SEEDS),
         },
         "finetune": {
-            "arch": "resnet18",
+            "arch": ARCH,
             "image_size": config.scale.image_size,
             "mode": "full",
             "epochs": config.finetune_epochs,
