@@ -58,9 +58,12 @@ def looks(out: str, cell: dict[str, Any]) -> Iterator[float | None]:
             ledger.forgive(name)
             raise
         except Exception as error:
-            traceback.print_exc()
             kind = "input" if getattr(error, "exit_code", None) == 2 else "failed"
             text = " ".join(str(error).split()) or type(error).__name__
+            if kind == "input":  # the message says what to mend; where in the code it was noticed helps nobody
+                print(text, file=sys.stderr, flush=True)
+            else:
+                traceback.print_exc()
             ledger.fail(name, kind, f"{type(error).__name__}: {text}", now())
             raise
 

@@ -65,14 +65,13 @@ def summarise(group: Sequence[Row], allow_duplicates: bool = False) -> Cell:
     if not values:
         return Cell(n=0, rows=tuple(group))
     low, high, interval = None, None, None
-    bounded = all(row["ci_low"] is not None for row in defined)
-    if bounded and len(values) < MIN_SEEDS:
-        low = sum(row["ci_low"] for row in defined) / len(defined)
-        high, interval = sum(row["ci_high"] for row in defined) / len(defined), "patients"
-    elif len(values) > 1:
+    if len(values) >= MIN_SEEDS:
         (low, high), interval = seed_interval(values), "seeds"
         if defined[0]["metric"] in METRICS:  # all of them lie in [0, 1]; Student's t does not know
             low, high = max(low, 0.0), min(high, 1.0)
+    elif all(row["ci_low"] is not None for row in defined):
+        low = sum(row["ci_low"] for row in defined) / len(defined)
+        high, interval = sum(row["ci_high"] for row in defined) / len(defined), "patients"
     return Cell(
         value=sum(values) / len(values), low=low, high=high, n=len(values), interval=interval, rows=tuple(group)
     )
