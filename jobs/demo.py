@@ -37,7 +37,7 @@ class Scale:
     pretrain_epochs: int | None = None
     """Passes of SimCLR over the unlabelled train images; None = 16 for generated X-rays, 12 for --data."""
     finetune_epochs: int | None = None
-    """Passes of a fine-tuning over its labelled images; None = 8 for generated X-rays, 4 for --data."""
+    """Passes of a fine-tuning over its labelled images; None = 6 for generated X-rays, 4 for --data."""
     min_steps: int = 30
     """Optimiser steps that a fine-tuning gets at least, however few its labels."""
     label_fractions: list[float] = field(default_factory=lambda: [0.01, 0.1, 1.0])
@@ -69,7 +69,7 @@ class Config:
     @property
     def finetune_epochs(self) -> int:
         """Passes of a fine-tuning over its labelled images."""
-        return self.scale.finetune_epochs or (8 if self.data is None else 4)
+        return self.scale.finetune_epochs or (6 if self.data is None else 4)
 
 
 def run(config: Config) -> int:
