@@ -35,9 +35,9 @@ class Scale:
     global_batch: int = 128
     """Images in a pretraining step, over all ranks."""
     pretrain_epochs: int | None = None
-    """Passes of SimCLR over the unlabelled train images; None = 16 for generated X-rays, 12 for --data."""
+    """Passes of SimCLR over the unlabelled train images; None = 14 for generated X-rays, 12 for --data."""
     finetune_epochs: int | None = None
-    """Passes of a fine-tuning over its labelled images; None = 6 for generated X-rays, 4 for --data."""
+    """Passes of a fine-tuning over its labelled images; None = 5 for generated X-rays, 4 for --data."""
     min_steps: int = 30
     """Optimiser steps that a fine-tuning gets at least, however few its labels."""
     label_fractions: list[float] = field(default_factory=lambda: [0.01, 0.1, 1.0])
@@ -64,12 +64,12 @@ class Config:
     @property
     def pretrain_epochs(self) -> int:
         """Passes of SimCLR over the train images."""
-        return self.scale.pretrain_epochs or (16 if self.data is None else 12)
+        return self.scale.pretrain_epochs or (14 if self.data is None else 12)
 
     @property
     def finetune_epochs(self) -> int:
         """Passes of a fine-tuning over its labelled images."""
-        return self.scale.finetune_epochs or (6 if self.data is None else 4)
+        return self.scale.finetune_epochs or (5 if self.data is None else 4)
 
 
 def run(config: Config) -> int:

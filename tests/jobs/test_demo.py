@@ -16,7 +16,7 @@ import pytest
 from jobs import cli
 from jobs.demo import SEEDS
 
-TINY = "--scale.patients 60 --scale.image_size 32 --scale.global_batch 32 --scale.pretrain_epochs 1".split()
+TINY = "--scale.patients 60 --scale.image_size 40 --scale.global_batch 32 --scale.pretrain_epochs 1".split()
 TINY += "--scale.finetune_epochs 1 --scale.min_steps 2 --scale.label_fractions [0.1,0.5,1.0]".split()
 FRACTIONS = (0.1, 0.5, 1.0)
 
