@@ -3,10 +3,8 @@
 Legend: B images, S side in pixels.
 """
 
-import contextlib
 import os
 import resource
-from collections import OrderedDict
 from pathlib import Path
 
 import cv2
@@ -32,7 +30,7 @@ class Decoder:
         sample is slow on network file systems.
         """
         self.folder, self.index = folder, index
-        self._tars: OrderedDict[int, _Tar] = OrderedDict()
+        self._tars: dict[int, _Tar] = {}
         allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.most_open = 1024 if allowed == resource.RLIM_INFINITY else max(16, min(1024, allowed // 4))
 
@@ -97,12 +95,13 @@ class Decoder:
             raise InputError(
                 f"{path}: {error.strerror}; `cxrdist verify {self.folder}` lists what is missing"
             ) from error
-        # Single dict operations need no lock, and a lock could be held by another thread when this process forks.
+        # Single operations of a plain dict need no lock (those of an OrderedDict would), and a lock could be held by
+        # another thread when this process forks.
         self._tars[shard] = tar
+        opened = list(self._tars)
         # A dropped tar closes when the last thread reading from it lets go: its number is never reused under one.
-        while len(self._tars) > self.most_open:
-            with contextlib.suppress(KeyError):
-                self._tars.popitem(last=False)
+        for oldest in opened[: max(0, len(opened) - self.most_open)]:
+            self._tars.pop(oldest, None)
         return tar
 
     def _broken(self, row: int, why: str) -> InputError:
