@@ -83,8 +83,9 @@ def test_webdataset_alone_reads_the_demos_shards(finished):
 
 def test_a_second_demo_reuses_what_is_complete(finished):
     out, _ = finished
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("done.json")}
-    before |= {path: path.stat().st_mtime_ns for path in out.rglob("*.tar")}
+    kept = [*out.glob("pretrain/*/done.json"), *out.glob("sweep/cells/*/done.json"), *out.rglob("*.tar")]
+    assert len(kept) >= 2 + 36 + 6
+    before = {path: path.stat().st_mtime_ns for path in kept}
     again = demo(out)
     assert again.returncode == 0, again.stderr[-2000:]
     assert before == {path: path.stat().st_mtime_ns for path in before}
@@ -110,7 +111,7 @@ def test_a_demo_interrupted_in_its_sweep_goes_on_when_asked_again(finished, tmp_
     shutil.copytree(out, other)
     for path in (other / "results.parquet", other / "table.md", other / "table.tex"):
         path.unlink()
-    cells = sorted(path.parent for path in (other / "sweep").rglob("done.json"))
+    cells = sorted(path.parent for path in (other / "sweep" / "cells").glob("*/done.json"))
     shutil.rmtree(cells[0])
     assert demo(other).returncode == 0
     assert (other / "table.md").read_text() == (out / "table.md").read_text()
