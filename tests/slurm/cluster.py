@@ -248,6 +248,9 @@ class Cluster:
         run("ip", "link", "del", f"cxr-{node}", check=False)
         run("ip", "link", "add", f"cxr-{node}", "type", "veth", "peer", "name", "eth0", "netns", inner)
         run("ip", "link", "set", f"cxr-{node}", "master", BRIDGE, "up")
+        # One address for life: the others remember it, and would send to the dead one for half a minute.
+        mac = f"02:c5:00:00:{NUMBER:02x}:{NODES.index(node):02x}"
+        run(*self.in_node(node, "ip", "link", "set", "eth0", "address", mac))
         run(*self.in_node(node, "ip", "addr", "add", f"{self.address(node)}/24", "dev", "eth0"))
         run(*self.in_node(node, "ip", "link", "set", "eth0", "up"))
         run(*self.in_node(node, "ip", "route", "add", "default", "via", f"{SUBNET}.254"))
@@ -278,8 +281,9 @@ class Cluster:
             self.start_node(node)
 
         def ready() -> bool:
-            if self.usable():
-                return True
+            if self.usable():  # the controller says so; a step on all nodes proves it
+                words = f"srun -Q -p main -N{len(NODES)} -t1 --immediate=5 hostname".split()
+                return len(run(*words, check=False, seconds=30).split()) == len(NODES)
             for node in run("sinfo", "-h", "-N", "-p", "main", "-t", "drain,down", "-o", "%N", check=False).split():
                 run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
             return False
