@@ -150,13 +150,29 @@ def _tried(work: Callable[[], Result], what: str) -> Result:
             return work()
         except (InputError, FailedError):
             raise
-        except (FileNotFoundError, PermissionError) as error:
-            raise InputError(f"{what}: {error.strerror or 'not found'}: is this the folder of a shard set?") from error
         except Exception as error:  # each fsspec backend has its own family of network errors
+            reason = _network_error(error)
+            if reason is None:
+                why = getattr(error, "strerror", None) or "not found"
+                raise InputError(f"{what}: {why}: is this the folder of a shard set?") from error
             if not left:
-                raise FailedError(f"{what} could not be read in {_TRIES} tries ({_short(error)})") from error
+                raise FailedError(f"{what} could not be read in {_TRIES} tries ({_short(reason)})") from error
             time.sleep(2.0 ** (_TRIES - left) / 2)
     raise AssertionError("unreachable")
+
+
+def _network_error(error: Exception) -> BaseException | None:
+    """What is to be told and tried again; None where the file is not there or not ours to read.
+
+    fsspec says FileNotFoundError for a refused connection, an untrusted certificate and a busy server, too.
+    """
+    if not isinstance(error, FileNotFoundError | PermissionError):
+        return error
+    cause = error.__cause__
+    if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError | PermissionError):
+        return cause
+    busy = getattr(cause, "status", 0) in (408, 429) or getattr(cause, "status", 0) >= 500
+    return cause if busy else None
 
 
 def _short(error: BaseException) -> str:
@@ -222,7 +238,8 @@ class _Remote(_Source):
                 options["client_kwargs"] = {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)}
             self._fs, self._path = fsspec.core.url_to_fs(self.root, **options)
         except ImportError as error:
-            raise InputError(f"reading {scheme}:// needs another package ({error})") from error
+            mend = "; pip install 'cxrdist[s3]'" if scheme in ("s3", "s3a") else ""
+            raise InputError(f"reading {scheme}:// needs another package ({error}){mend}") from error
         except ValueError as error:
             raise InputError(f"{root}: fsspec cannot read this address ({error})") from error
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import http.server
 import io
 import json
 import tarfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,13 @@ import pytest
 from shards.card import FORMAT_VERSION, Card, card_bytes
 
 LABELS = ("pneumonia", "edema")
+
+STAGE = """
+import sys
+from shards.stage import stage
+print(stage(sys.argv[1], "disk", sys.argv[2]))
+"""
+"""A process that stages ADDRESS CACHE and prints the copy's folder."""
 
 
 def by_hand(
@@ -121,3 +131,59 @@ def small_set(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[np.n
     """53 square 32-pixel samples in train, val and test, not to be changed; and their images in index order."""
     folder = tmp_path_factory.mktemp("small") / "set"
     return folder, by_hand(folder)
+
+
+@pytest.fixture
+def folder(make_set, tmp_path: Path) -> Path:
+    """A small shard set to be staged."""
+    make_set(tmp_path / "set")
+    return tmp_path / "set"
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """Where the copies go."""
+    return tmp_path / "cache"
+
+
+class Web(http.server.ThreadingHTTPServer):
+    """Serves a folder on this machine and counts what was asked for."""
+
+    def __init__(self, folder: Path):
+        self.asked: list[str] = []
+        self.failing = 0  # so many of the next requests for a file's content fail
+        outer = self
+
+        class Handler(http.server.SimpleHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.asked.append(self.path)
+                if outer.failing:
+                    outer.failing -= 1
+                    self.send_error(503)
+                else:
+                    super().do_GET()
+
+            def log_message(self, *arguments) -> None:
+                pass
+
+        super().__init__(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+@pytest.fixture
+def web(folder: Path) -> Iterator[Web]:
+    """The shard set at an address: WEB.url/set."""
+    server = Web(folder.parent)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def same_files(copy: Path, folder: Path) -> bool:
+    """Whether a staged copy holds the same files, hidden ones left out."""
+    names = {path.name for path in folder.iterdir()}
+    found = {path.name for path in copy.iterdir() if not path.name.startswith(".")}
+    return found == names and all((copy / name).read_bytes() == (folder / name).read_bytes() for name in names)
