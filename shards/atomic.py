@@ -46,7 +46,7 @@ def write_with(
             ) from error
         raise
     if durable:
-        _sync_folder(path.parent)
+        sync(path.parent)
 
 
 def write_bytes(path: Path, pieces: Iterable[bytes], *, temporary_in: Path | None = None, durable: bool = True) -> None:
@@ -60,11 +60,13 @@ def write_bytes(path: Path, pieces: Iterable[bytes], *, temporary_in: Path | Non
     write_with(path, write, temporary_in=temporary_in, durable=durable)
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Flush a file or a folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
-    except OSError:  # some network file systems cannot sync a folder; the rename is atomic all the same
-        pass
+    except OSError:
+        if not path.is_dir():  # some network file systems cannot sync a folder; a rename is atomic all the same
+            raise
     finally:
         os.close(handle)

@@ -20,13 +20,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from shards.atomic import temporary_name
+from shards.atomic import sync, temporary_name
 from shards.errors import InputError
 from shards.labels import NULL
 from shards.locks import locked
+from shards.opener import LABEL
 
 LAYOUT = 1  # raise when the arrays' meaning changes: older folders are then ignored
-PREFIX = "label_"
 _CODES = {"split": np.int8, "shard": np.int32, "view": np.int8, "sex": np.int8}
 _NUMBERS = {
     "offset": (np.int64, None),
@@ -111,11 +111,11 @@ def _build(parquet: Path, folder: Path) -> None:
     try:
         for name, array in _columns(parquet, meta):
             np.save(temporary / f"{name}.npy", array, allow_pickle=False)
-            _sync(temporary / f"{name}.npy")
+            sync(temporary / f"{name}.npy")
             meta["arrays"].append(name)
         (temporary / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-        _sync(temporary / "meta.json")
-        _sync(temporary)
+        sync(temporary / "meta.json")
+        sync(temporary)
         try:
             os.rename(temporary, folder)
         except OSError:
@@ -134,9 +134,9 @@ def _columns(parquet: Path, meta: dict) -> Iterator[Part]:
         present = file.schema_arrow.names
         if missing := [name for name in _NEEDED if name not in present]:
             raise InputError(f"{parquet} lacks the column(s) {', '.join(missing)}: convert the dataset again")
-        labels = [name for name in present if name.startswith(PREFIX)]
+        labels = [name for name in present if name.startswith(LABEL)]
         meta["n"] = file.metadata.num_rows
-        meta["labels"] = [name.removeprefix(PREFIX) for name in labels]
+        meta["labels"] = [name.removeprefix(LABEL) for name in labels]
 
         def column(name: str) -> pa.ChunkedArray:
             try:
@@ -204,11 +204,3 @@ def _strings(name: str, column: pa.ChunkedArray) -> Iterator[Part]:
     starts = starts[array.offset : array.offset + len(array) + 1]
     yield f"{name}_offsets", starts if len(starts) else np.zeros(1, np.int64)
     yield f"{name}_bytes", np.frombuffer(data, dtype=np.uint8) if data else np.zeros(0, np.uint8)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

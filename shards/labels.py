@@ -18,23 +18,30 @@ NEGATIVE = np.int8(0)
 UNCERTAIN = np.int8(-1)
 NULL = np.int8(-128)
 
-NIH = (
-    "atelectasis",
-    "cardiomegaly",
-    "consolidation",
-    "edema",
-    "emphysema",
-    "fibrosis",
-    "hernia",
-    "infiltration",
-    "mass",
-    "nodule",
-    "pleural_effusion",
-    "pleural_thickening",
-    "pneumonia",
-    "pneumothorax",
-)
-"""The 14 findings of NIH ChestX-ray14 (Wang et al., CVPR 2017), alphabetical."""
+NIH_SPELLING = {
+    "atelectasis": "Atelectasis",
+    "cardiomegaly": "Cardiomegaly",
+    "pleural_effusion": "Effusion",
+    "infiltration": "Infiltration",
+    "mass": "Mass",
+    "nodule": "Nodule",
+    "pneumonia": "Pneumonia",
+    "pneumothorax": "Pneumothorax",
+    "consolidation": "Consolidation",
+    "edema": "Edema",
+    "emphysema": "Emphysema",
+    "fibrosis": "Fibrosis",
+    "pleural_thickening": "Pleural_Thickening",
+    "hernia": "Hernia",
+}
+"""The 14 findings of NIH ChestX-ray14 (Wang et al., CVPR 2017) as its table spells them, in the order of the paper,
+which is also that of ChestMNIST's columns."""
+
+NIH = tuple(sorted(NIH_SPELLING))
+"""Their canonical names, alphabetical."""
+
+NIH_BOXED = tuple(NIH_SPELLING)[:8]
+"""The findings that NIH publishes boxes for: the eight that the data set began with."""
 
 CHEXPERT = (
     "enlarged_cardiomediastinum",
@@ -59,15 +66,7 @@ CHEXPERT_COMPETITION = ("atelectasis", "cardiomegaly", "consolidation", "edema",
 KERMANY = ("pneumonia", "bacterial_pneumonia", "viral_pneumonia")
 """Kermany et al., Cell 2018; the two causes are read from the file names."""
 
-SHARED_NIH_CHEXPERT = (
-    "atelectasis",
-    "cardiomegaly",
-    "consolidation",
-    "edema",
-    "pleural_effusion",
-    "pneumonia",
-    "pneumothorax",
-)
+SHARED_NIH_CHEXPERT = tuple(sorted({*NIH} & {*CHEXPERT}))
 """The seven findings that NIH and CheXpert both have (no_finding, an absence, is left out)."""
 
 LABEL_SETS: dict[str, tuple[str, ...]] = {

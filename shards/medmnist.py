@@ -17,22 +17,7 @@ from shards.errors import InputError
 from shards.opener import Opener
 from shards.plan import Plan, Sample, build
 
-CHEST_LABELS = (
-    "atelectasis",
-    "cardiomegaly",
-    "pleural_effusion",
-    "infiltration",
-    "mass",
-    "nodule",
-    "pneumonia",
-    "pneumothorax",
-    "consolidation",
-    "edema",
-    "emphysema",
-    "fibrosis",
-    "pleural_thickening",
-    "hernia",
-)
+CHEST_LABELS = tuple(names.NIH_SPELLING)
 """ChestMNIST's label columns in its own order."""
 SPLITS = ("train", "val", "test")
 
@@ -154,5 +139,5 @@ def _labels(npz: Path, target: np.ndarray) -> tuple[str, ...]:
     if count == 1:
         return ("pneumonia",)
     if count == len(CHEST_LABELS):
-        return tuple(names.canonical(name) for name in CHEST_LABELS)
+        return CHEST_LABELS
     raise InputError(f"{npz}: {count} label columns; PneumoniaMNIST has 1, ChestMNIST {len(CHEST_LABELS)}")

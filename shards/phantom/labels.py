@@ -4,35 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from .. import labels as names
 from .case import Case, Style
 
-NIH_NAMES = {
-    "atelectasis": "Atelectasis", "cardiomegaly": "Cardiomegaly", "consolidation": "Consolidation", "edema": "Edema",
-    "pleural_effusion": "Effusion", "emphysema": "Emphysema", "fibrosis": "Fibrosis", "hernia": "Hernia",
-    "infiltration": "Infiltration", "mass": "Mass", "nodule": "Nodule", "pleural_thickening": "Pleural_Thickening",
-    "pneumonia": "Pneumonia", "pneumothorax": "Pneumothorax",
-}  # fmt: skip
-"""NIH's spelling of the labels in Data_Entry_2017_v2020.csv."""
-BOX_NAMES = NIH_NAMES | {"infiltration": "Infiltrate"}
+BOX_NAMES = names.NIH_SPELLING | {"infiltration": "Infiltrate"}
 """NIH's spelling in BBox_List_2017.csv."""
-BOXED = (
-    "atelectasis",
-    "cardiomegaly",
-    "pleural_effusion",
-    "infiltration",
-    "mass",
-    "nodule",
-    "pneumonia",
-    "pneumothorax",
-)
-"""The findings that NIH publishes boxes for."""
-CHEXPERT_NAMES = {
-    "no_finding": "No Finding", "enlarged_cardiomediastinum": "Enlarged Cardiomediastinum",
-    "cardiomegaly": "Cardiomegaly", "lung_opacity": "Lung Opacity", "lung_lesion": "Lung Lesion", "edema": "Edema",
-    "consolidation": "Consolidation", "pneumonia": "Pneumonia", "atelectasis": "Atelectasis",
-    "pneumothorax": "Pneumothorax", "pleural_effusion": "Pleural Effusion", "pleural_other": "Pleural Other",
-    "fracture": "Fracture", "support_devices": "Support Devices",
-}  # fmt: skip
+CHEXPERT_NAMES = {name: name.replace("_", " ").title() for name in ("no_finding", *names.CHEXPERT)}
 """CheXpert's columns, in the order of train.csv."""
 _OPAQUE = ("infiltration", "consolidation", "pneumonia", "edema", "atelectasis", "nodule", "mass")
 # Share of reports that say in so many words that a finding is absent.
@@ -69,7 +46,7 @@ def _reported(case: Case, style: Style, rng: np.random.Generator) -> dict[str, f
 def nih_label(case: Case, style: Style) -> str:
     """The `Finding Labels` field: names joined with |, or No Finding."""
     reported = _reported(case, style, _report_rng(case))
-    return "|".join(sorted(NIH_NAMES[name] for name in reported)) or "No Finding"
+    return "|".join(sorted(names.NIH_SPELLING[name] for name in reported)) or "No Finding"
 
 
 def chexpert_labels(case: Case, style: Style, *, expert: bool) -> dict[str, float | None]:

@@ -13,9 +13,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ..atomic import write_bytes
 from ..errors import InputError
+from ..labels import NIH_BOXED
 from .case import CHEXPERT, NIH, Case, Style, patient_cases
-from .labels import BOX_NAMES, BOXED, CHEXPERT_NAMES, chexpert_labels, nih_label
+from .labels import BOX_NAMES, CHEXPERT_NAMES, chexpert_labels, nih_label
 from .render import Box, Picture, render
 
 MARKER = "phantom.json"
@@ -53,7 +55,7 @@ def write_nih(
     _write_text(root / "Data_Entry_2017_v2020.csv", _NIH_HEADER, (row["table"] for row in rows))
     _write_text(root / "train_val_list.txt", None, ([n] for n, row in zip(names, rows, strict=True) if not row["test"]))
     _write_text(root / "test_list.txt", None, ([n] for n, row in zip(names, rows, strict=True) if row["test"]))
-    boxes = ([row["name"], BOX_NAMES[b[0]], *_in_pixels(b)] for row in rows for b in row["boxes"] if b[0] in BOXED)
+    boxes = ([row["name"], BOX_NAMES[b[0]], *_in_pixels(b)] for row in rows for b in row["boxes"] if b[0] in NIH_BOXED)
     _write_text(root / "BBox_List_2017.csv", "Image Index,Finding Label,Bbox [x,y,w,h],,,", boxes)
     return _finish(root, rows)
 
@@ -94,10 +96,10 @@ def _claim(root: Path, config: Row) -> bool:
         if {key: found.get(key) for key in config} != config:
             raise InputError(f"phantom: {root} holds other drawn X-rays ({found}); choose another output folder")
         return not found["complete"]
-    if root.is_dir() and any(root.iterdir()):
+    if root.is_dir() and any(not path.name.startswith(f".{MARKER}.") for path in root.iterdir()):
         raise InputError(f"phantom: {root} holds something else; choose another or an empty output folder")
     root.mkdir(parents=True, exist_ok=True)
-    _replace(marker, json.dumps(config | {"complete": False}).encode())
+    write_bytes(marker, [json.dumps(config | {"complete": False}).encode()])
     return True
 
 
@@ -105,18 +107,8 @@ def _finish(root: Path, rows: list[Row]) -> int:
     truth = (line for row in rows for line in row["truth"])
     _write_text(root / "truth.csv", _TRUTH_HEADER, truth)
     marker = root / MARKER
-    _replace(marker, json.dumps(json.loads(marker.read_text()) | {"complete": True, "images": len(rows)}).encode())
+    write_bytes(marker, [json.dumps(json.loads(marker.read_text()) | {"complete": True, "images": len(rows)}).encode()])
     return len(rows)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _write_text(path: Path, header: str | None, rows: Iterable[Iterable[Any]]) -> None:
@@ -124,7 +116,7 @@ def _write_text(path: Path, header: str | None, rows: Iterable[Iterable[Any]]) -
     if header is not None:
         text.write(header + "\n")
     csv.writer(text, lineterminator="\n").writerows(rows)
-    _replace(path, text.getvalue().encode())
+    write_bytes(path, [text.getvalue().encode()])
 
 
 def _in_pixels(box: Box) -> list[float]:

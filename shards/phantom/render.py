@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from .canvas import Canvas, Map
 from .case import Case, Style
 from .devices import draw_device, marker
-from .findings import DRAWINGS, reshape
+from .drawings import DRAWINGS
+from .findings import reshape
 from .geometry import build
 from .layers import compose
 from .pose import Shape

@@ -10,7 +10,8 @@ import numpy as np
 
 from .anatomy import draw_anatomy
 from .case import STYLES, Case
-from .findings import DRAWINGS, Finding
+from .drawings import DRAWINGS
+from .findings import Finding
 from .pose import draw_pose
 from .render import render
 
