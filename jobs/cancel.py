@@ -20,13 +20,13 @@ class Config:
 def run(config: Config) -> int:
     """Cancel every job of the runs that waits or runs."""
     from jobs.status import submission
-    from slurm import queue, submit
+    from slurm import notes, queue
 
     for name in config.runs:
         folder = submission(Path(name))
-        ids = submit.job_ids(folder)
+        ids = notes.job_ids(folder)
         if folder.name == "submission-merge":
-            ids = submit.job_ids(folder.with_name("submission")) + ids
+            ids = notes.job_ids(folder.with_name("submission")) + ids
         numbers = queue.cancel(ids)
         print(f"{name}: " + (f"cancelled job {', '.join(numbers)}" if numbers else "no job waits or runs"))
     return 0

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from slurm import drill, submit
+from slurm import drill, queue, submit
 from slurm.errors import FailedError, InputError
+
+if TYPE_CHECKING:
+    from jobs.stages import Where
+    from results.run import Run
 
 HELP = "prove on your own cluster that a run survives"
 POSITIONALS = ("kind",)
@@ -62,15 +68,33 @@ def measure(config: Config) -> dict:
         words = ["-m", "jobs.cli", "shard", "phantom", "--out", str(out / "shards"), "--images", "100", "--size", "64"]
         if subprocess.run([sys.executable, *words]).returncode:
             raise FailedError("the generated images could not be written; see above")
-    number = 1 + max([int(p.name.rpartition("-")[2]) for p in out.glob("*-[0-9]*")], default=0)
+    earlier = [re.fullmatch(r"(?:unbroken|preempt|kill|resume)-(\d+)", path.name) for path in out.iterdir()]
+    number = 1 + max([int(match[1]) for match in earlier if match], default=0)
     runs = {name: Run(out / f"{name}-{number}") for name in ("unbroken", config.kind)}
     for name, each in runs.items():
         print(f"{name}: {each.path}", file=sys.stderr, flush=True)
+    try:
+        found = _interrupt(runs, config, at)
+    except BaseException:  # what nobody waits for any more must not start hours later
+        with contextlib.suppress(FailedError):
+            queue.cancel(number for each in runs.values() for number in submit.job_ids(each.submission))
+        raise
+    broken = runs[config.kind]
+    lost, repeated = drill.lost_and_repeated(_steps(broken.metrics_log), config.steps)
+    done = [each.read_done() for each in runs.values()]
+    return {
+        "kind": config.kind, "interruptions": [dataclasses.asdict(one) for one in found], "steps": config.steps,
+        "ranks": done[0]["world"], "device": "gpu" if at.profile.gpus_per_node else "cpu", "lost": lost,
+        "repeated": repeated, "same_samples": done[0]["order_sha256"] == done[1]["order_sha256"],
+        "same_weights": len({_sha256(each.encoder) for each in runs.values()}) == 1,
+    }  # fmt: skip
+
+
+def _interrupt(runs: dict[str, Run], config: Config, at: Where) -> list[drill.Interruption]:
     _queue(runs["unbroken"].path, config, at)
     broken = runs[config.kind]
-    job_id = _queue(broken.path, config, at)
     watched = drill.Watched(
-        job_id=job_id,
+        job_id=_queue(broken.path, config, at),
         steps=lambda: _steps(broken.metrics_log),
         saved=lambda: _saved(broken.checkpoints),
         stretches=broken.submission / "stretches.jsonl",
@@ -82,17 +106,10 @@ def measure(config: Config) -> dict:
         print(f"interruption {turn + 1}: {found[-1]}", file=sys.stderr, flush=True)
     for each in runs.values():
         drill.wait_for_end(submit.job_ids(each.submission)[-1], seconds=config.timeout)
-    lost, repeated = drill.lost_and_repeated(_steps(broken.metrics_log), config.steps)
-    done = [each.read_done() for each in runs.values()]
-    return {
-        "kind": config.kind, "interruptions": [dataclasses.asdict(one) for one in found], "steps": config.steps,
-        "ranks": done[0]["world"], "device": "gpu" if at.profile.gpus_per_node else "cpu", "lost": lost,
-        "repeated": repeated, "same_samples": done[0]["order_sha256"] == done[1]["order_sha256"],
-        "same_weights": len({_sha256(each.encoder) for each in runs.values()}) == 1,
-    }  # fmt: skip
+    return found
 
 
-def _queue(path: Path, config: Config, at) -> str:
+def _queue(path: Path, config: Config, at: Where) -> str:
     from jobs import stages
     from jobs.submit import _check, _queue, _requests
 

@@ -7,8 +7,12 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slurm.errors import InputError
+
+if TYPE_CHECKING:
+    from slurm.queue import JobInfo
 
 HELP = "print or follow a run's log"
 POSITIONALS = ("run",)
@@ -38,26 +42,41 @@ def main(words: Sequence[str]) -> int:
 
 def run(config: Config) -> int:
     """Print the log."""
-    from jobs.status import submission
-    from slurm import queue, status, submit
+    from jobs.status import log_folder, submission
+    from slurm import notes, queue, status
 
     folder = submission(Path(config.run))
-    jobs = submit.job_ids(folder)
+    if folder != log_folder(folder) and status.log_files(log_folder(folder)):
+        folder = log_folder(folder)
+    jobs = notes.job_ids(folder)
     if not jobs and not status.log_files(folder):
         raise InputError(f"{config.run}: was never submitted, so it has no log (cxrdist submit ...)")
     if config.follow and jobs:
-        path = folder / f"{jobs[-1]}_{config.node}_log.out"
-        for text in status.follow(path, over=lambda: not queue.job(jobs[-1]).active):
-            sys.stdout.write(text)
-            sys.stdout.flush()
-        return 0
+        return _follow(jobs[-1], folder / f"{jobs[-1]}_{config.node}_log.out")
     logs = [path for path in status.log_files(folder) if path.name.endswith(f"_{config.node}_log.out")]
     if not logs:
-        info = queue.job(jobs[-1])
-        print(f"job {jobs[-1]} is {info.state} {info.reason} and has written nothing yet".replace("  ", " "))
+        print(_silent(queue.job(jobs[-1])))
         return 0
     for path in logs:
         if len(logs) > 1:
             print(f"==> {path.name} <==")
         sys.stdout.write(path.read_text(errors="replace"))
     return 0
+
+
+def _follow(job_id: str, path: Path) -> int:
+    from slurm import queue, status
+
+    if not path.exists():
+        print(_silent(queue.job(job_id)), file=sys.stderr, flush=True)
+    for text in status.follow(path, over=lambda: not queue.job(job_id).active):
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    if not path.exists():
+        print(_silent(queue.job(job_id)), file=sys.stderr, flush=True)
+    return 0
+
+
+def _silent(info: JobInfo) -> str:
+    reason = f" ({info.reason})" if info.reason else ""
+    return f"job {info.job_id} is {info.state}{reason} and has written nothing" + (" yet" if info.active else "")

@@ -146,6 +146,35 @@ def work(words: Sequence[str], at: Where, *, create: bool) -> Work:
     return _shard(config, rest, at) if name == "shard" else _command(name, config, rest, at, kind="command")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A stage of a chain with its work; nothing is made yet."""
+
+    name: str
+    needs: tuple[str, ...]
+    words: tuple[str, ...]
+    at: Where
+    work: Work
+
+
+def plan(path: Path, own: dict[str, str]) -> list[Planned]:
+    """Return the checked stages of a chain, each after those that it needs; `own` options win over the file's.
+
+    Raises:
+        InputError: the file or the command of a stage cannot be used.
+    """
+    from slurm import chain
+
+    planned = []
+    for stage in chain.load(path):
+        of_stage, left = split([*stage.options, *stage.words[1:]])
+        at = dataclasses.replace(where({**of_stage, **own}), name=stage.name)
+        words = (stage.words[0], *left)
+        found = work(words, at, create=False)
+        planned.append(Planned(name=stage.name, needs=stage.needs, words=words, at=at, work=found))
+    return planned
+
+
 def _task(at: Where, **values: Any) -> Task:
     from slurm.submit import task_for
 

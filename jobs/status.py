@@ -1,4 +1,7 @@
-"""`cxrdist status RUN...`: queue state, step, speed, time left, restarts, and the log's last line."""
+"""`cxrdist status RUN...`: queue state, step, speed, time left, restarts, and the log's last line.
+
+Given a chain's TOML file it does so for every stage. Imports no submitit: it is asked often, on login nodes.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from slurm.errors import FailedError, InputError
 
 HELP = "queue state, step, speed and time left of runs"
 POSITIONALS = ("runs",)
+FAILURES = ("FAILED", "OUT_OF_MEMORY", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "DEADLINE")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,21 +22,34 @@ class Config:
     """What to show."""
 
     runs: list[str]
-    """Run folders (or other outputs that were submitted)."""
+    """Run folders, other outputs that were submitted, or the TOML file of a chain."""
     json: bool = False
     """One JSON object per run, for programs."""
 
 
 def run(config: Config) -> int:
     """Print the state of each run; 1 when one of them failed."""
-    facts = [describe(Path(name)) for name in config.runs]
+    facts = [describe(path, name) for given in config.runs for name, path in _named(Path(given))]
     for fact in facts:
         print(json.dumps(fact) if config.json else _lines(fact))
-    return 1 if any(fact["state"] in ("FAILED", "OUT_OF_MEMORY", "TIMEOUT", "NODE_FAIL") for fact in facts) else 0
+    return 1 if any(fact["state"] in FAILURES for fact in facts) else 0
 
 
-def submission(path: Path) -> Path:
+def _named(path: Path) -> list[tuple[str, Path]]:
+    """Return (what to call it, folder): the run itself, or every stage of a chain."""
+    if path.suffix != ".toml" or not path.is_file():
+        return [(str(path), path)]
+    from jobs import stages
+
+    return [(stage.name, stage.work.folder) for stage in stages.plan(path, {})]
+
+
+def submission(path: Path, *, must: bool = True) -> Path:
     """Return the submission folder of what a user names: a run, or an output whose job folder lies beside it.
+
+    Args:
+        path: The run, or the output.
+        must: Whether to refuse what does not exist.
 
     Raises:
         InputError: neither exists.
@@ -41,33 +58,46 @@ def submission(path: Path) -> Path:
         for name in ("submission-merge", "submission"):
             if (folder / name / "jobs.json").is_file():
                 return folder / name
-    if not path.exists():
+    if must and not path.exists():
         raise InputError(f"{path}: no such run")
     return path / "submission"
 
 
-def describe(path: Path) -> dict[str, Any]:
-    """Return what is known of a run as plain values."""
-    from results.run import Run
-    from slurm import queue, status, submit
+def log_folder(folder: Path) -> Path:
+    """Return where the logs of a submission are: those of the parts as long as their merge has none."""
+    parts = folder.with_name("submission")
+    return parts if folder.name == "submission-merge" and not any(folder.glob("*_log.out")) else folder
 
-    folder = submission(path)
+
+def describe(path: Path, name: str | None = None) -> dict[str, Any]:
+    """Return what is known of a run as plain values.
+
+    Args:
+        path: Run folder or other output; it must have been submitted, unless `name` is given.
+        name: What to call it; None takes the path.
+    """
+    from results.run import Run
+    from slurm import notes, queue, status
+
+    folder = submission(path, must=name is None or name == str(path))
     run = Run(path)
-    jobs = submit.jobs(folder)
-    fact: dict[str, Any] = {"run": str(path), "state": "done" if run.is_done else "not submitted", "job": None}
-    if jobs and not run.is_done:
+    jobs = notes.jobs(folder)
+    done = run.is_done or bool(jobs and notes.is_complete(jobs[-1]))
+    fact: dict[str, Any] = {"run": name or str(path), "state": "done" if done else "not submitted", "job": None}
+    if jobs:
         fact["job"] = str(jobs[-1]["job_id"])
+    if jobs and not done:
         try:
             info = queue.job(fact["job"])
             fact |= {"state": info.state, "reason": info.reason, "restarts": info.restarts, "nodes": info.nodes}
             fact |= {"run_time": info.run_time, "start": info.start}
+            if info.reason == "Dependency" and jobs[-1].get("after"):
+                fact["reason"] += f" on job {', '.join(jobs[-1]['after'])}"
         except FailedError as error:
             fact |= {"state": "UNKNOWN", "reason": str(error)}
-    elif jobs:
-        fact["job"] = str(jobs[-1]["job_id"])
     if run.config.is_file():
         fact |= dataclasses.asdict(status.progress(run.read_log(), run.read_config()))
-    logs = status.log_files(folder)
+    logs = status.log_files(log_folder(folder))
     fact["last_line"] = status.last_line(logs[0]) if logs else ""
     return fact
 

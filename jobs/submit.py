@@ -51,6 +51,7 @@ def main(words: Sequence[str]) -> int:
         print(f"{work.folder} is complete: nothing to queue")
         return 0
     _check(requests)
+    _refuse_queued(requests)
     work = stages.work([words[0], *rest], at, create=True)
     last = _queue(_requests(work, at, at.name or words[0]))
     print(f"queued as job {last}: cxrdist status {work.folder}; cxrdist logs -f {work.folder}")
@@ -91,6 +92,14 @@ def _check(requests: Sequence[Request]) -> None:
         submit.check(request)
 
 
+def _refuse_queued(requests: Sequence[Request]) -> None:
+    """Before anything is queued: an array whose merge still waits must not be queued a second time."""
+    from slurm import submit
+
+    for request in requests:
+        submit.refuse_queued(request.folder)
+
+
 def _show(requests: Sequence[Request]) -> None:
     from slurm import submit
 
@@ -112,22 +121,19 @@ def _queue(requests: Sequence[Request]) -> str:
 
 def _chain(words: Sequence[str]) -> int:
     from jobs import stages
-    from slurm import chain, queue, submit
+    from slurm import notes, queue
 
     own, rest = stages.split(words)
     if len(rest) != 1:
         raise InputError("usage: cxrdist submit chain SPEC.toml [--dry_run] [--profile NAME]")
-    planned = []
-    for stage in chain.load(Path(rest[0])):
-        of_stage, left = stages.split([*stage.options, *stage.words[1:]])
-        at = dataclasses.replace(stages.where({**of_stage, **own}), name=stage.name)
-        planned.append((stage, left, at, stages.work([stage.words[0], *left], at, create=False)))
-    dry_run = own.get("dry_run") == "true"
+    planned = stages.plan(Path(rest[0]), own)
+    dry_run = any(stage.at.dry_run for stage in planned)
     if not dry_run:
-        for stage, _, at, work in planned:
-            _check(_requests(work, at, stage.name))
+        for stage in planned:
+            _check(_requests(stage.work, stage.at, stage.name))
     job_of: dict[str, str] = {}  # stages that are not complete -> the job that makes them so
-    for stage, left, at, work in planned:
+    for stage in planned:
+        work, at = stage.work, stage.at
         pending = tuple(job_of[need] for need in stage.needs if need in job_of)
         if work.complete and not pending:
             print(f"{stage.name}: complete", file=sys.stderr if dry_run else sys.stdout)
@@ -136,13 +142,14 @@ def _chain(words: Sequence[str]) -> int:
             print(f"# ==== {stage.name}, after {', '.join(stage.needs) or 'nothing'}")
             _show(_requests(work, at, stage.name))
             continue
-        busy = queue.active(submit.job_ids(Path(work.tasks[-1].folder)))
+        folders = [request.folder for request in _requests(work, at, stage.name)]
+        busy = queue.active(number for folder in folders for number in notes.job_ids(folder))
         if busy:
             job_of[stage.name] = busy[-1].job_id
             print(f"{stage.name}: in the queue already as job {busy[-1].job_id}")
             continue
         if not pending:
-            work = stages.work([stage.words[0], *left], at, create=True)
+            work = stages.work(stage.words, at, create=True)
         at = dataclasses.replace(at, after=(*at.after, *pending))
         requests = _requests(work, at, stage.name)
         if len(requests) == 2:

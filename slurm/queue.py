@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 import re
 import shutil
 import subprocess
@@ -12,6 +14,9 @@ from slurm.errors import FailedError, InputError
 
 CALL_S = 60.0
 """Bound on one call of a SLURM command."""
+
+PING_S = 20.0
+"""Bound on asking whether the controller lives."""
 
 ACTIVE = {"PENDING", "RUNNING", "SUSPENDED", "CONFIGURING", "COMPLETING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED",
           "RESIZING", "SIGNALING", "STAGE_OUT", "SPECIAL_EXIT", "STOPPED"}  # fmt: skip
@@ -51,6 +56,9 @@ def call(*words: str, seconds: float = CALL_S) -> str:
     """
     if shutil.which(words[0]) is None:
         raise FailedError(f"no {words[0]} here: run this on the cluster's login node, or load its SLURM module")
+    if (cluster := os.environ.get("SLURM_CONF", "")) not in _answered:
+        ping()
+        _answered.add(cluster)
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired as error:
@@ -61,6 +69,27 @@ def call(*words: str, seconds: float = CALL_S) -> str:
     if done.returncode:
         raise explain(words[0], done.stderr or done.stdout)
     return done.stdout
+
+
+def ping() -> None:
+    """Make sure that a controller answers: a ping knows at once what other commands try for up to 18 s to find out.
+
+    Raises:
+        FailedError: scontrol absent, or no controller answers, or munge does not.
+    """
+    if shutil.which("scontrol") is None:
+        raise FailedError("no scontrol here: run this on the cluster's login node, or load its SLURM module")
+    with contextlib.suppress(subprocess.TimeoutExpired):  # whatever is asked next has a bound of its own
+        done = subprocess.run(["scontrol", "ping"], capture_output=True, text=True, timeout=PING_S)
+        if "is DOWN" in done.stdout and "is UP" not in done.stdout:
+            first = done.stdout.strip().splitlines()[0]
+            raise explain("scontrol ping", done.stderr if done.stderr.strip() else f"{first}: connection refused")
+        if done.returncode and "is UP" not in done.stdout:
+            raise explain("scontrol ping", done.stderr or done.stdout)
+
+
+_answered: set[str] = set()
+"""Configurations whose controller has answered this process."""
 
 
 def explain(command: str, text: str) -> FailedError:
@@ -104,10 +133,13 @@ def job(job_id: str) -> JobInfo:
 
 def _record(line: str) -> JobInfo:
     facts = dict(re.findall(r"(\w+)=(\S*)", line))
+    state, reason = facts.get("JobState", "UNKNOWN"), facts.get("Reason", "None")
+    # A cancelled job keeps what it had waited for, which is no reason any more; a dependency that failed is one.
+    stale = state == "CANCELLED" and not reason.startswith("Dependency")
     return JobInfo(
         job_id=facts["JobId"],
-        state=facts.get("JobState", "UNKNOWN"),
-        reason="" if facts.get("Reason") in (None, "None") else facts["Reason"],
+        state=state,
+        reason="" if stale or reason == "None" else reason,
         restarts=int(facts.get("Restarts", "0")),
         nodes="" if facts.get("NodeList") in (None, "(null)") else facts["NodeList"],
         run_time=facts.get("RunTime", ""),

@@ -44,8 +44,7 @@ def run(task: Task, asked: Asked, fence: Fence, node: int, nodes: int) -> Outcom
     _await(token.is_file, None, f"the first node's {token}")
     # Only this job's processes may talk to its Ray: others who reach the port could run code as this user.
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
-    temporary = Path(f"/tmp/cxrdist-ray-{os.getuid()}/{fence.owner.removeprefix('job ')}")
-    temporary.parent.mkdir(mode=0o700, exist_ok=True)
+    temporary = _own_folder() / fence.owner.removeprefix("job ")
     resources = [
         f"--num-cpus={task.cpus_per_rank * task.ranks_per_node}",
         f"--num-gpus={task.gpus_per_node}",
@@ -61,6 +60,16 @@ def run(task: Task, asked: Asked, fence: Fence, node: int, nodes: int) -> Outcom
         shutil.rmtree(temporary, ignore_errors=True)
         if node == 0:
             token.unlink(missing_ok=True)
+
+
+def _own_folder() -> Path:
+    """Return this user's folder for Ray's sockets and logs on this node, which nobody else can enter."""
+    folder = Path(f"/tmp/cxrdist-ray-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise FailedError(f"{folder} on {socket.gethostname()} belongs to somebody else; ask them or root to remove it")
+    folder.chmod(0o700)
+    return folder
 
 
 def _write_token(path: Path) -> None:

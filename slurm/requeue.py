@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+from slurm import queue
+from slurm.errors import FailedError
 from slurm.fence import claim_path
 
 STOPPED = 75
@@ -70,6 +72,14 @@ def _newer_stretch(folder: Path, job: str, restart: int) -> bool:
     return number == job and stretch.isdigit() and int(stretch) > restart
 
 
+def _restarted_elsewhere(job: str, restart: int) -> bool:
+    """Whether the controller has given this stretch up, as it does with a node that it lost sight of."""
+    try:
+        return queue.job(job).restarts > restart
+    except FailedError:  # it does not answer: the requeue below tries again and says so
+        return False
+
+
 def main() -> int:
     """Requeue this job or return the exit code it ends with."""
     folder, status, limit = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
@@ -77,6 +87,8 @@ def main() -> int:
         return 0
     job, restart = os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     again, reason = decide(folder, status, limit, job, restart)
+    if again and _restarted_elsewhere(job, restart):
+        again, reason = False, "SLURM has requeued it already"
     stamp = time.strftime("%Y-%m-%d %H:%M:%S")
     print(f"cxrdist: {stamp} job {job} {'goes back to the queue' if again else 'ends'}: {reason}", flush=True)
     if not again:

@@ -5,9 +5,9 @@ What is sent is exactly the text of FOLDER/job.sbatch, and `sbatch FOLDER/job.sb
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
-import os
+import io
 import shlex
 import sys
 import time
@@ -17,9 +17,10 @@ from typing import Any
 from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmissionError
 from submitit.slurm.slurm import SlurmExecutor
 
-from slurm import queue
+from slurm import notes, queue
 from slurm.errors import FailedError, InputError
 from slurm.node import Task
+from slurm.notes import job_ids
 from slurm.profiles import Profile
 
 
@@ -181,20 +182,16 @@ def submit(request: Request) -> str:
         FailedError: SLURM absent, not answering, or it refused the job.
     """
     folder = request.folder
-    queue.call("scontrol", "ping", seconds=30)
-    busy = queue.active(job_ids(folder))
-    if busy:
-        raise InputError(
-            f"{folder.parent} is in the queue already: job {busy[0].job_id} is {busy[0].state}; wait for it, or "
-            f"`cxrdist cancel {folder.parent}`"
-        )
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.chmod(0o700)
+    queue.ping()
+    refuse_queued(folder)
+    _make_private(folder)
     executor = _executor(request)
     DelayedSubmission(request.task).dump(folder / "task.pkl")
-    _write(folder / "job.sbatch", executor.text())
+    (folder / "task.pkl").chmod(0o600)
+    notes.write(folder / "job.sbatch", executor.text())
     try:
-        job_id = executor.submit(request.task).job_id
+        with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats what sbatch says; we say it once, below
+            job_id = executor.submit(request.task).job_id
     except FailedJobError as error:
         raise queue.explain("sbatch", str(error).rpartition("stderr:")[2] or str(error)) from error
     except (FailedSubmissionError, OSError) as error:
@@ -210,28 +207,27 @@ def submit(request: Request) -> str:
         "after": list(request.after),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
-    _write(folder / "jobs.json", json.dumps([*jobs(folder), facts], indent=2) + "\n")
+    notes.add(folder, facts)
     return job_id
 
 
-def jobs(folder: Path) -> list[dict[str, Any]]:
-    """Return the notes of all jobs that were submitted for a run, oldest first."""
-    path = folder / "jobs.json"
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); move it away and submit again") from error
+def refuse_queued(folder: Path) -> None:
+    """Refuse to queue a second job for a submission folder: two jobs must not write to one run.
+
+    Raises:
+        InputError: a job of it waits or runs.
+    """
+    busy = queue.active(job_ids(folder))
+    if busy:
+        raise InputError(
+            f"{folder.parent} is in the queue already: job {busy[0].job_id} is {busy[0].state}; wait for it, or "
+            f"`cxrdist cancel {folder.parent}`"
+        )
 
 
-def job_ids(folder: Path) -> list[str]:
-    """Return the numbers of all jobs that were submitted for a run, oldest first."""
-    return [str(facts["job_id"]) for facts in jobs(folder)]
-
-
-def _write(path: Path, content: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(content)
-    temporary.chmod(0o600)
-    os.replace(temporary, path)
+def _make_private(folder: Path) -> None:
+    """Make the submission folder and, if it is new, the run's folder, for this user alone."""
+    folder.parent.parent.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.chmod(0o700)

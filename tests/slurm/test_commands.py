@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
+import cluster as harness
 import pytest
 from conftest import wait_until
 
@@ -61,7 +63,25 @@ def test_submitted_pretraining_crosses_nodes_is_stopped_and_goes_on(cluster, sha
     assert "is complete: nothing to queue" in capsys.readouterr().out
 
 
-def test_chain_runs_each_stage_after_its_needs_and_skips_what_is_complete(cluster, tmp_path, capsys, monkeypatch):
+@pytest.fixture
+def secrets(tmp_path, monkeypatch):
+    """Secrets in the environment at submission; at the end no file below tmp_path may hold them."""
+    for name in ("WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "NCCL_PASSWORD"):
+        monkeypatch.setenv(name, f"hush-{name}")
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or b"hush-" not in path.read_bytes(), path
+
+
+def private(folder: Path) -> bool:
+    return folder.stat().st_mode & 0o077 == 0
+
+
+def test_chain_runs_each_stage_after_its_needs_and_skips_what_is_complete(
+    cluster, tmp_path, capsys, monkeypatch, secrets
+):
     monkeypatch.chdir(tmp_path)
     assert cli.main("shard phantom --out nih --images 40 --size 48 --layout_only true".split()) == 0
     Path("chain.toml").write_text(f"""
@@ -80,9 +100,16 @@ parts = 2
     assert shown[0].startswith("shards: queued as job") and ", after " in shown[1]
     run = Run(tmp_path / "run")
     assert not run.info.exists()  # its shards do not exist yet: the job itself freezes the run
+    assert cli.main(["status", "chain.toml"]) == 0
+    shown = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
+    assert [line.split()[0] for line in shown] == ["shards", "simclr"]
+    assert "simclr  PENDING (Dependency on job " in shown[1]
     assert end_of(run.submission, 300) == "COMPLETED"
     assert run.is_done and (tmp_path / "shards" / "dataset.json").is_file()
-    capsys.readouterr()
+    assert all(map(private, (run.path, run.submission, tmp_path / "shards.job", tmp_path / "shards")))
+    assert cli.main(["status", "chain.toml"]) == 0
+    shown = [line.split()[:2] for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
+    assert shown == [["shards", "done"], ["simclr", "done"]]
     assert cli.main("submit chain chain.toml --time 5".split()) == 0
     assert capsys.readouterr().out.split("\n")[:2] == ["shards: complete", "simclr: complete"]
 
@@ -123,6 +150,7 @@ def test_cancelled_run_says_so(cluster, shards, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_twenty_preemptions_of_one_run_end_bit_identical_to_the_unbroken_run(cluster, tmp_path):
     (tmp_path / "one.toml").write_text('ranks_per_node = 1\ntime = "02:00:00"\n')
     config = drill.Config(
@@ -132,6 +160,23 @@ def test_twenty_preemptions_of_one_run_end_bit_identical_to_the_unbroken_run(clu
     assert (facts["lost"], facts["repeated"]) == (0, 0)
     assert facts["same_samples"] and facts["same_weights"]
     assert len(facts["interruptions"]) == 20
+
+
+@pytest.mark.slow
+def test_pretraining_that_loses_its_first_node_sees_the_same_samples_on_the_one_that_is_left(cluster, shards, tmp_path):
+    words = f"--shards {shards} {SMALL} --steps 60 --log_every 1 --checkpoint.every_steps 5"
+    assert cli.main(f"submit pretrain --nodes 2 --min_nodes 1 --time 10 --out {tmp_path}/run {words}".split()) == 0
+    run, unbroken = Run(tmp_path / "run"), Run(tmp_path / "unbroken")
+    wait_until(lambda: len(run.read_log()) >= 7, 180, "the seventh step")
+    lost = harness.NODES[0]  # the batch script and rank 0 run there
+    cluster.crash_node(lost)
+    subprocess.run(f"scontrol update NodeName={lost} State=DOWN Reason=test".split(), check=True)
+    assert end_of(run.submission, 300) == "COMPLETED"
+    assert cli.main(f"pretrain --out {unbroken.path} {words}".split()) == 0
+    stretches = [json.loads(line)["nodes"] for line in (run.submission / "stretches.jsonl").read_text().splitlines()]
+    assert stretches == [2, 1]
+    assert run.read_done()["world"] == 2
+    assert run.read_done()["order_sha256"] == unbroken.read_done()["order_sha256"]
 
 
 @pytest.mark.slow
