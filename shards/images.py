@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from shards.orientation import jpeg_exif, orientation, turn
+
 MIN_SIDE = 16
 """Images with a shorter side below this many pixels are refused: they hold no X-ray."""
 
@@ -42,7 +44,8 @@ def decode(data: bytes, *, max_pixels: int, bits: int | None = None, dicom_windo
     """Decode PNG, JPEG, TIFF or DICOM bytes, told apart by content and never by name, to grey.
 
     Colour is turned grey by the luma weights of ITU-R BT.601; alpha is ignored; inverted kinds (MONOCHROME1,
-    white-is-zero TIFF, Adobe CMYK) come out with black as 0. An EXIF orientation is not applied.
+    white-is-zero TIFF, Adobe CMYK) come out with black as 0. An EXIF orientation is applied: the picture is as viewers
+    show it.
 
     Args:
         data: the whole file.
@@ -98,15 +101,18 @@ def _decode_png(data: bytes, max_pixels: int, bits: int | None) -> Grey:
     width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", data[16:29])
     check_shape(height, width, max_pixels=max_pixels)
     fast = _fast_png()
-    plain = depth == 8 and colour in (0, 2) and not interlace and b"tRNS" not in data[33 : data.find(b"IDAT")]
-    if fast is not None and plain:
+    before = data[33 : data.find(b"IDAT")]
+    if fast is not None and depth == 8 and colour in (0, 2) and not interlace and b"tRNS" not in before:
         pixels = _run_fast(fast, data, (height, width), "mono" if colour == 0 else "rgb")
-        return Grey(pixels[:, :, 0] if colour == 0 else _grey(pixels), 255)
-    _check_png(data)
-    try:
-        return _decode_pillow(data, max_pixels, bits)
-    except (OSError, SyntaxError) as error:
-        raise Unusable(_BAD_PIXELS) from error
+        grey = Grey(pixels[:, :, 0] if colour == 0 else _grey(pixels), 255)
+    else:
+        _check_png(data)
+        try:
+            grey = _decode_pillow(data, max_pixels, bits)
+        except (OSError, SyntaxError) as error:
+            raise Unusable(_BAD_PIXELS) from error
+    start = before.find(b"eXIf")
+    return grey if start < 0 else _upright(grey, before[start + 4 :])
 
 
 _BAD_PIXELS = "damaged image (its PNG pixels cannot be decoded)"
@@ -175,10 +181,14 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> Grey:
     height, width = int(high), int(wide)
     check_shape(height, width, max_pixels=max_pixels)
     if colour in ("CMYK", "YCCK"):
-        return _decode_pillow(data, max_pixels, None)
-    return Grey(simplejpeg.decode_jpeg(data, "GRAY", strict=True)[:, :, 0], 255)
+        grey = _decode_pillow(data, max_pixels, None)
+    else:
+        grey = Grey(simplejpeg.decode_jpeg(data, "GRAY", strict=True)[:, :, 0], 255)
+    exif = jpeg_exif(data)
+    return grey if exif is None else _upright(grey, exif)
 
 
+# TIFF is not turned here: Pillow does it as it loads one.
 def _decode_pillow(data: bytes, max_pixels: int, bits: int | None) -> Grey:
     from PIL import Image
 
@@ -201,6 +211,10 @@ def _decode_pillow(data: bytes, max_pixels: int, bits: int | None) -> Grey:
         else:
             pixels = _grey(np.asarray(image.convert("RGB")))
     return Grey(pixels, 255)
+
+
+def _upright(grey: Grey, exif: bytes) -> Grey:
+    return Grey(turn(grey.pixels, orientation(exif)), grey.white)
 
 
 def _sixteen_bit(image: Any, bits: int | None) -> Grey:
