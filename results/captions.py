@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from results import common
 from results.cells import MIN_SEEDS, Cell
 from results.compare import ALPHA, Verdict
 from results.names import METRIC_TITLES, count, listing, show
@@ -16,7 +17,10 @@ def caption_of(title: str, rows: Sequence[Row], shown: Sequence[str], cells: Seq
     """Title, what was held fixed, data and policies, and what the intervals are."""
     metrics = sorted({row["metric"] for row in rows})
     metric: str = METRIC_TITLES.get(str(metrics[0]), str(metrics[0])) if len(metrics) == 1 else "Metrics"
-    if {row["label"] for row in rows} == {MACRO}:
+    alone = common.only_label(rows) if {row["label"] for row in rows} == {MACRO} else None
+    if alone is not None:
+        metric = f"{metric} of {show('label', alone).lower()}"
+    elif {row["label"] for row in rows} == {MACRO}:
         metric = f"Macro {metric}" if metric.isupper() or metric[1:2].isdigit() else f"Macro {metric.lower()}"
     sentences = [title.format(metric=metric) + "."]
     fixed = constant(rows, shown)
@@ -36,7 +40,7 @@ def caption_of(title: str, rows: Sequence[Row], shown: Sequence[str], cells: Seq
         words.append(f"trained on {fixed['train_dataset']}")
     if words:
         sentences.append("All cells: " + ", ".join(words) + ".")
-    sentences += [data_sentence(rows), interval_sentence(cells)]
+    sentences += [data_sentence(rows), common.sentence(rows), interval_sentence(cells)]
     return " ".join(sentence for sentence in sentences if sentence)
 
 
@@ -104,16 +108,17 @@ def macro_notes(rows: Sequence[Row]) -> list[str]:
     if not macro:
         return []
     notes = []
-    by_set: dict[object, set[int]] = {}
-    for row in macro:
-        by_set.setdefault(row["test_dataset"], set()).add(row["n_labels"])
-    if any(len(sizes) > 1 for sizes in by_set.values()):
+    if common.differ(macro):
         notes.append(
-            "Caution: on one test set the means go over different labels, because some could not be learnt or scored in"
-            " some runs; such cells are not comparable."
+            "Caution: on one test set the means go over different labels, and no label is known to be in all of them;"
+            " such cells are not comparable."
         )
-    sizes = sorted(set().union(*by_set.values()))
-    left = max(row["n_labels_undefined"] or 0 for row in macro)
+    if common.only_label(macro) is not None:
+        return notes
+    sizes = sorted({row["n_labels"] for row in macro if row["n_labels"]})
+    if not sizes:
+        return notes
+    left = max((row["n_labels_undefined"] or 0 for row in macro if row.get(common.LEFT_OUT) is None), default=0)
     text = f"Macro: mean over {count(sizes[0], 'label') if len(sizes) == 1 else f'{sizes[0]} to {sizes[-1]} labels'}"
     return [*notes, text + (f"; up to {left} without both classes or undefined are left out." if left else ".")]
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from results import common
 from results.errors import InputError
 from results.metrics import METRICS
 from results.run import Run
+from results.schema import MACRO, read_metrics
 from results.select import Row
 from results.stats import seed_interval
 
@@ -69,12 +72,39 @@ def summarise(group: Sequence[Row], allow_duplicates: bool = False) -> Cell:
         (low, high), interval = seed_interval(values), "seeds"
         if defined[0]["metric"] in METRICS:  # all of them lie in [0, 1]; Student's t does not know
             low, high = max(low, 0.0), min(high, 1.0)
-    elif all(row["ci_low"] is not None for row in defined):
-        low = sum(row["ci_low"] for row in defined) / len(defined)
-        high, interval = sum(row["ci_high"] for row in defined) / len(defined), "patients"
+    else:
+        bounds = [_patient_interval(row) for row in defined]
+        if all(pair[0] is not None for pair in bounds):
+            low, high = (sum(pair[place] or 0.0 for pair in bounds) / len(bounds) for place in (0, 1))
+            interval = "patients"
     return Cell(
         value=sum(values) / len(values), low=low, high=high, n=len(values), interval=interval, rows=tuple(group)
     )
+
+
+def _patient_interval(row: Row) -> tuple[float | None, float | None]:
+    """The interval over test patients that the run wrote; computed here for a mean that was taken again."""
+    if common.LEFT_OUT not in row:
+        return row["ci_low"], row["ci_high"]
+    return common.interval(row, cuts_of(str(row["source"]), str(row["test_dataset"])))
+
+
+def cuts_of(source: str, dataset: str) -> dict[str, float | None]:
+    """The thresholds by label that a run's metrics on a test set were computed with; empty when its file is gone."""
+    try:
+        return _cuts(source, dataset, Path(source).stat().st_mtime_ns)
+    except (InputError, OSError):
+        return {}
+
+
+@functools.lru_cache(maxsize=256)
+def _cuts(source: str, dataset: str, _written: int) -> dict[str, float | None]:
+    table = read_metrics(Path(source)).select(["test_dataset", "label", "metric", "threshold"])
+    return {
+        row["label"]: row["threshold"]
+        for row in table.to_pylist()
+        if row["metric"] == "accuracy" and row["test_dataset"] == dataset and row["label"] != MACRO
+    }
 
 
 def _refuse_duplicates(group: Sequence[Row]) -> None:

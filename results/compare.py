@@ -3,28 +3,58 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from results import stats
-from results.cells import Cell
-from results.collect import predictions_beside
+from results.cells import Cell, cuts_of
+from results.common import LABELS
 from results.delong import Difference, delong_paired
 from results.errors import InputError
 from results.metrics import METRICS
 from results.names import LOWER_IS_BETTER
-from results.panel import Panel, panels
-from results.schema import MACRO, read_metrics, read_predictions
+from results.panel import Panel
+from results.panel import load_panel as load_panel
+from results.schema import MACRO
 from results.select import Row
 
 ALPHA = 0.05
 """Level of a test after Holm's correction."""
 
+PROGRESS_AFTER = 2.0
+"""Seconds of resampling after which progress is shown."""
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"""Runs that are read and resampled at a time."""
+
 PANELS_HELD = 64
 """Runs whose predictions stay in memory (3 MB for NIH's test set)."""
+
+
+class Progress:
+    """Says how far the resampling of runs is: on a terminal in place, in a log now and then; nothing for short work."""
+
+    def __init__(self, total: int) -> None:
+        """Expect `total` runs."""
+        self.total, self.done = total, 0
+        self._next = time.monotonic() + PROGRESS_AFTER
+
+    def one(self) -> None:
+        """One more run is being resampled."""
+        self.done += 1
+        if time.monotonic() < self._next:
+            return
+        text = f"paired tests: run {self.done} of {max(self.done, self.total)}"
+        terminal = sys.stderr.isatty()
+        self._next = time.monotonic() + (0.5 if terminal else 20.0)
+        last = "\r" + " " * len(text) + "\r" if self.done >= self.total else ""
+        print(f"\r{text}{last}" if terminal else text, end="" if terminal else "\n", file=sys.stderr, flush=True)
 
 
 class Comparer:
@@ -35,7 +65,12 @@ class Comparer:
         self.n_boot, self.seed = n_boot, seed
         self._panels: dict[tuple[str, str], Panel | str] = {}
         self._resampled: dict[tuple[str, str, str], np.ndarray] = {}
-        self._thresholds: dict[str, dict[tuple[str, str], float | None]] = {}
+        self._progress = Progress(0)
+        self._guard = threading.Lock()
+
+    def expect(self, cells: Iterable[Cell]) -> None:
+        """Tell how many runs are going to be resampled, so that progress can be shown."""
+        self._progress = Progress(len({str(row["source"]) for cell in cells for row in cell.rows}))
 
     def compare(self, first: Cell, second: Cell) -> Difference | str:
         """First minus second, or the reason why they cannot be compared."""
@@ -47,23 +82,27 @@ class Comparer:
             return f"no test for {metric}"
         if any(row["value"] is None for row in rows):
             return "undefined values"
-        if label == MACRO and len({row["n_labels"] for row in rows}) > 1:
+        if label == MACRO and len({row.get(LABELS, row["n_labels"]) for row in rows}) > 1:
             return "means over different labels"
-        found = [self.panel(row) for row in rows]
+        with ThreadPoolExecutor(max_workers=CORES) as pool:
+            found = list(pool.map(self.panel, rows))
         bad = [panel for panel in found if isinstance(panel, str)]
         if bad:
             return bad[0]
         held = [panel for panel in found if isinstance(panel, Panel)]
-        if any(not _same_images(held[0], panel) for panel in held[1:]):
+        labels = _labels_of(rows[0], held[0])
+        if any(not set(labels) <= set(panel.labels) for panel in held):
+            return "predictions not found"
+        if any(not _same_images(held[0], panel, labels) for panel in held[1:]):
             return "tested on different images"
-        if metric == "auroc" and len(rows) == 2 and (label != MACRO or len(held[0].labels) == 1):
-            name = held[0].labels[0] if label == MACRO else label
-            truth, score, patients = held[0].column(name)
+        if metric == "auroc" and len(rows) == 2 and len(labels) == 1:
+            truth, score, patients = held[0].column(labels[0])
             try:
-                return delong_paired(truth, score, held[1].column(name)[1], patients)
+                return delong_paired(truth, score, held[1].column(labels[0])[1], patients)
             except InputError:
                 return "too few patients of a class"
-        runs = [self._of_label(row) for row in rows]
+        with ThreadPoolExecutor(max_workers=CORES) as pool:  # numpy and scipy release the interpreter's lock
+            runs = list(pool.map(self._of_label, rows))
         split = len(first.rows)
         difference = stats.paired_difference(
             np.stack(runs[:split]), np.stack(runs[split:]), first.value - second.value, self.seed
@@ -73,11 +112,15 @@ class Comparer:
     def panel(self, row: Row) -> Panel | str:
         """The test predictions behind a row, or why there are none."""
         key = (str(row["source"]), str(row["test_dataset"]))
-        if key not in self._panels:
-            while len(self._panels) >= PANELS_HELD:
-                del self._panels[next(iter(self._panels))]
-            self._panels[key] = load_panel(*key)
-        return self._panels[key]
+        with self._guard:
+            held = self._panels.get(key)
+        if held is None:
+            held = load_panel(*key)
+            with self._guard:
+                while len(self._panels) >= PANELS_HELD:
+                    del self._panels[next(iter(self._panels))]
+                self._panels[key] = held
+        return held
 
     def _of_label(self, row: Row) -> np.ndarray:
         """Resampled values (B,) of the row's metric and label."""
@@ -85,52 +128,36 @@ class Comparer:
         panel = self.panel(row)
         assert isinstance(panel, Panel)
         if key not in self._resampled:
-            cuts = self._cuts(key[0])
+            self._progress.one()
+            cuts = cuts_of(key[0], key[1])
             self._resampled[key] = stats.bootstrap(
                 panel.truth,
                 panel.score,
                 panel.patients,
-                thresholds=[cuts.get((key[1], label)) for label in panel.labels],
+                thresholds=[cuts.get(label) for label in panel.labels],
                 metrics=(key[2],),
                 n_boot=self.n_boot,
                 seed=self.seed,
             )[key[2]]
-        resampled = self._resampled[key]
-        if row["label"] != MACRO:
-            return resampled[:, panel.labels.index(row["label"])]
-        both = [j for j, label in enumerate(panel.labels) if len(set(panel.column(label)[0].tolist())) == 2]
-        usable = [j for j in both if np.isfinite(resampled[:, j]).any()]
-        return resampled[:, usable].mean(axis=1)
-
-    def _cuts(self, source: str) -> dict[tuple[str, str], float | None]:
-        """The thresholds that the run's metrics were computed with."""
-        if source not in self._thresholds:
-            table = read_metrics(Path(source)).select(["test_dataset", "label", "metric", "threshold"])
-            self._thresholds[source] = {
-                (row["test_dataset"], row["label"]): row["threshold"]
-                for row in table.to_pylist()
-                if row["metric"] == "accuracy"
-            }
-        return self._thresholds[source]
+        columns = [panel.labels.index(label) for label in _labels_of(row, panel)]
+        return self._resampled[key][:, columns].mean(axis=1)
 
 
-def load_panel(source: str, dataset: str) -> Panel | str:
-    """The test predictions beside a metrics file, or why there are none."""
-    path = predictions_beside(source)
-    if path is None:
-        return "predictions not found"
-    try:
-        return panels(read_predictions(path), "test").get((dataset, "test"), "predictions not found")
-    except InputError:
-        return "predictions not readable"
+def _labels_of(row: Row, panel: Panel) -> tuple[str, ...]:
+    """The labels that a row's value is of, or averages."""
+    if row["label"] != MACRO:
+        return (row["label"],)
+    if LABELS in row:
+        return row[LABELS]
+    both = (len(set(panel.column(label)[0].tolist())) == 2 for label in panel.labels)
+    return tuple(label for label, good in zip(panel.labels, both, strict=True) if good)
 
 
-def _same_images(a: Panel, b: Panel) -> bool:
+def _same_images(a: Panel, b: Panel, labels: Sequence[str]) -> bool:
     return (
-        a.labels == b.labels
-        and np.array_equal(a.keys, b.keys)
-        and np.array_equal(a.truth, b.truth)
+        np.array_equal(a.keys, b.keys)
         and np.array_equal(a.patients, b.patients)
+        and np.array_equal(a.only(labels).truth, b.only(labels).truth)
     )
 
 
@@ -155,12 +182,12 @@ def judge(groups: Sequence[Sequence[tuple[int, Cell]]], comparer: Comparer) -> V
         groups: cells that may be compared (one test set, label and metric), each with its place.
         comparer: does the tests.
     """
+    comparer.expect(cell for group in groups if len(group) > 1 for _, cell in group)
     pending: list[tuple[int, list[int]]] = []  # the best cell's place, its comparisons' numbers
     p_values: list[float] = []
     methods: set[str] = set()
     untested: set[str] = set()
-    for number, group in enumerate(groups):
-        _progress(number, len(groups))
+    for group in groups:
         defined = [(place, cell) for place, cell in group if cell.value is not None]
         if len(defined) < 2:
             continue
@@ -188,9 +215,3 @@ def judge(groups: Sequence[Sequence[tuple[int, Cell]]], comparer: Comparer) -> V
         methods=tuple(sorted(methods)),
         untested=tuple(sorted(untested)),
     )
-
-
-def _progress(done: int, total: int) -> None:
-    if sys.stderr.isatty() and total > 1:
-        end = "\r" if done < total - 1 else "\r" + " " * 40 + "\r"
-        print(f"paired tests {done + 1}/{total}", end=end, file=sys.stderr, flush=True)

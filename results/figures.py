@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from results import curves, grids, histories
+from results import curves, grids, histories, thresholds
 from results.errors import InputError
 from results.options import Options
 from results.style import Drawing, styled
@@ -17,9 +17,9 @@ FIGURES: dict[str, Callable[[pa.Table, Options], Drawing]] = {
     "per-class": grids.per_class,
     "roc": curves.roc,
     "precision-recall": curves.precision_recall,
-    "confusion": curves.confusion,
-    "calibration": curves.calibration,
-    "threshold-sweep": curves.threshold_sweep,
+    "confusion": thresholds.confusion,
+    "calibration": thresholds.calibration,
+    "threshold-sweep": thresholds.threshold_sweep,
     "history": histories.history,
 }
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from results.captions import caption_of
-from results.cells import Cell, config_of, gather
+from results.cells import Cell, config_of, cuts_of, gather
 from results.collect import COST_METRIC, predictions_beside
+from results.common import LABELS
 from results.errors import InputError
 from results.metrics import METRICS, compute
 from results.names import AXIS_TITLES, LOWER_IS_BETTER, METRIC_TITLES, count, show, sort_key
 from results.options import Options
 from results.panel import Panel, panels
 from results.render import Table
-from results.schema import MACRO, read_metrics, read_predictions
+from results.schema import MACRO, read_predictions
 from results.select import Choice, Row, choose, layout
 
 HIDDEN_SETTINGS = {"out", "seed", "init_signature"}
@@ -82,10 +82,10 @@ def validation_value(row: Row, metric: str) -> float | None:
     panel = _validation_panel(str(row["source"]), str(row["train_dataset"]), str(row["test_dataset"]))
     if panel is None or metric not in METRICS:
         return None
-    cuts = _cuts(str(row["source"]), str(row["test_dataset"]))
+    cuts = cuts_of(str(row["source"]), str(row["test_dataset"]))
     values = [
         compute(*panel.column(label)[:2], cuts.get(label))[metric]
-        for label in ([row["label"]] if row["label"] != MACRO else panel.labels)
+        for label in ([row["label"]] if row["label"] != MACRO else row.get(LABELS, panel.labels))
         if label in panel.labels
     ]
     known = [value for value in values if value is not None]
@@ -102,19 +102,6 @@ def _validation_panel(source: str, train: str, test: str) -> Panel | None:
     except InputError:
         return None
     return held.get((train, "val")) or held.get((test, "val"))
-
-
-@functools.lru_cache(maxsize=256)
-def _cuts(source: str, dataset: str) -> dict[str, float | None]:
-    try:
-        table = read_metrics(Path(source)).select(["test_dataset", "label", "metric", "threshold"])
-    except InputError:
-        return {}
-    return {
-        row["label"]: row["threshold"]
-        for row in table.to_pylist()
-        if row["metric"] == "accuracy" and row["test_dataset"] == dataset and row["label"] != MACRO
-    }
 
 
 def cost(results: pa.Table, options: Options) -> Table:

@@ -5,12 +5,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from results.collect import predictions_beside
 from results.errors import InputError
+from results.schema import read_predictions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,24 @@ class Panel:
         j = self.labels.index(label)
         kept = self.truth[:, j] >= 0
         return self.truth[kept, j] == 1, self.score[kept, j], self.patients[kept]
+
+    def only(self, labels: Sequence[str]) -> Panel:
+        """The same samples with some of the labels, in the order given."""
+        columns = [self.labels.index(label) for label in labels]
+        return dataclasses.replace(
+            self, labels=tuple(labels), truth=self.truth[:, columns], score=self.score[:, columns]
+        )
+
+
+def load_panel(source: str, dataset: str) -> Panel | str:
+    """The test predictions beside a metrics file, or why there are none."""
+    path = predictions_beside(source)
+    if path is None:
+        return "predictions not found"
+    try:
+        return panels(read_predictions(path), "test").get((dataset, "test"), "predictions not found")
+    except InputError:
+        return "predictions not readable"
 
 
 def panels(predictions: pa.Table, split: str | None = None) -> dict[tuple[str, str], Panel]:
@@ -77,7 +98,7 @@ def _panel(rows: pa.Table, dataset: str, split: str) -> Panel:
     keys, key_codes = _codes(rows["key"], f"{where}: key")
     labels, label_codes = _codes(rows["label"], f"{where}: label")
     cells = key_codes * len(labels) + label_codes
-    if len(np.unique(cells)) != len(cells):
+    if len(cells) and np.bincount(cells).max() > 1:
         twice = np.sort(cells)[np.flatnonzero(np.diff(np.sort(cells)) == 0)[0]]
         raise InputError(f"{where}: key {keys[twice // len(labels)]} is scored more than once")
     truth = np.full(len(keys) * len(labels), -1, np.int8)

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from results.common import comparable
 from results.errors import InputError
 from results.names import AXES, AXIS_TITLES
 from results.schema import METRICS
@@ -45,7 +46,7 @@ class Choice:
 
 
 def choose(table: pa.Table, choice: Choice) -> list[Row]:
-    """The chosen rows, checked to belong together.
+    """The chosen rows, checked to belong together; macro means over common labels (see `common.comparable`).
 
     Initialisations of one name that come from different pretraining runs get the run's signature added to their name.
 
@@ -55,7 +56,7 @@ def choose(table: pa.Table, choice: Choice) -> list[Row]:
     unknown = sorted(set(choice.allow) - set(ALLOWANCES))
     if unknown:
         raise InputError(f"--allow {unknown[0]} is not known; there are {', '.join(ALLOWANCES)}")
-    table = table.filter(pc.is_valid(table["label"]))
+    table = everything = table.filter(pc.is_valid(table["label"]))
     for column, values in [_filter(text) for text in choice.where] + [
         (name, list(wanted)) for name, wanted in (("metric", choice.metrics), ("label", choice.labels)) if wanted
     ]:
@@ -70,7 +71,7 @@ def choose(table: pa.Table, choice: Choice) -> list[Row]:
         raise InputError("there are no results to choose from")
     rows = table.to_pylist()
     _refuse_mixtures(rows, choice.allow)
-    return _told_apart(rows)
+    return _told_apart(comparable(rows, everything))
 
 
 def _filter(text: str) -> tuple[str, list[str]]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from results import stats
 from results.captions import caption_of, macro_notes, notes_of
 from results.cells import Cell, gather
+from results.common import on_all
 from results.compare import ALPHA, Comparer, judge
 from results.delong import Difference
 from results.errors import InputError
@@ -207,7 +208,7 @@ def with_misses_and_size(
 ) -> Table:
     """The models table with false negatives n/N (all labels together, or the chosen one) and parameters."""
     where = (*options.where, f"label={options.label}") if options.label and options.label != MACRO else options.where
-    misses = choose(results, Choice(metrics=("fn",), where=where, allow=options.allow))
+    misses = on_all(choose(results, Choice(metrics=("fn",), where=where, allow=options.allow)))
     missed: dict[tuple[Any, ...], dict[str, list[int]]] = {}
     for row in misses:
         if row["value"] is not None:

@@ -17,6 +17,9 @@ from results.metrics import ECE_BINS, METRICS, PROBABILITY_METRICS, RANK_METRICS
 BLOCK_ELEMENTS = 2_000_000
 """Resample weights held at a time (int32), so that memory stays flat."""
 
+CACHED_ELEMENTS = 250_000
+"""Patient counts (float32) that are summed at a time: a megabyte, which a core keeps near."""
+
 
 def resample_counts(n_patients: int, n_boot: int, seed: int, width: int = 0) -> Iterator[np.ndarray]:
     """How often each patient is drawn in each bootstrap resample, in blocks of int32 (b, P).
@@ -61,18 +64,21 @@ def bootstrap(
     n_labels = truth.shape[1]
     cuts = [None] * n_labels if thresholds is None else list(thresholds)
     out = {name: np.full((n_boot, n_labels), np.nan) for name in metrics}
-    ranked = [_Ranked(truth[:, j], score[:, j]) for j in range(n_labels)] if set(metrics) & set(RANK_METRICS) else []
-    linear = _Linear(truth, score, patients, cuts) if set(metrics) - set(RANK_METRICS) else None
     n_patients = int(patients.max()) + 1 if len(patients) else 0
+    ranked = []
+    if set(metrics) & set(RANK_METRICS):
+        ranked = [_Ranked(truth[:, j], score[:, j], patients, n_patients) for j in range(n_labels)]
+    linear = _Linear(truth, score, patients, cuts) if set(metrics) - set(RANK_METRICS) else None
+    step = max(8, CACHED_ELEMENTS // max(n_patients, 1))
     start = 0
     for counts in resample_counts(n_patients, n_boot, seed, len(patients)):
         rows = slice(start, start + len(counts))
-        if ranked:
-            weights = counts[:, patients]
+        for first in range(0, len(counts) if ranked else 0, step):
+            some = np.ascontiguousarray(counts[first : first + step].T, dtype=np.float32)
+            at = slice(start + first, start + first + some.shape[1])
             for j, label in enumerate(ranked):
-                for name, values in label.evaluate(weights).items():
-                    if name in out:
-                        out[name][rows, j] = values
+                for name, values in label.evaluate(some, metrics).items():
+                    out[name][at, j] = values
         if linear is not None:
             for name, values in linear.evaluate(counts).items():
                 if name in out:
@@ -82,43 +88,59 @@ def bootstrap(
 
 
 class _Ranked:
-    """One label sorted by score once, so that a resample's AUROC and average precision cost one cumulative sum."""
+    """One label sorted by score once. A resample is then a sum of patient counts per stretch of the ranking.
 
-    def __init__(self, truth: np.ndarray, score: np.ndarray) -> None:
+    The K groups of equal scores that hold a positive cut the ranking; positives and negatives of a group and the
+    negatives above it are 3 K + 1 sums over patients, which one sparse matrix makes of the patient counts.
+    """
+
+    def __init__(self, truth: np.ndarray, score: np.ndarray, patients: np.ndarray, n_patients: int) -> None:
+        from scipy import sparse
+
         counted = np.flatnonzero(truth >= 0)
-        self.order = counted[np.argsort(-score[counted], kind="stable")]
-        ranked, positive = score[self.order], truth[self.order] == 1
+        order = counted[np.argsort(-score[counted], kind="stable")]
+        ranked, positive = score[order], truth[order] == 1
         self.empty = not positive.any() or bool(positive.all())
         if self.empty:
             return
-        first = np.append(0, np.flatnonzero(np.diff(ranked)) + 1)  # starts of the groups of equal scores
-        group = np.cumsum(np.isin(np.arange(len(ranked)), first)) - 1
-        self.positives = self.order[positive]
-        held, self.starts = np.unique(group[positive], return_index=True)  # groups that hold a positive
-        self.before = first[held] - 1  # last place above the group, -1 for none
-        self.last = np.append(first[1:], len(ranked))[held] - 1
+        group = np.cumsum(np.append(0, np.diff(ranked) != 0))
+        held = np.unique(group[positive])  # groups that hold a positive
+        self.n_groups = k = len(held)
+        place = np.searchsorted(held, group)  # the first held group that is not above the image
+        tied = ~positive & (held[np.minimum(place, k - 1)] == group)
+        self.ties = bool(tied.any())
+        row = np.where(positive, place, np.where(tied, 2 * k + 1 + place, k + place))
+        # Sums of counts are whole numbers, which float32 holds exactly up to 2^24 images in a resample.
+        ones = np.ones(len(order), np.float32 if len(order) < 1 << 22 else np.float64)
+        shape = ((3 if self.ties else 2) * k + 1, n_patients)
+        self.sums = sparse.csr_matrix((ones, (row, patients[order])), shape=shape)
 
-    def evaluate(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """AUROC and average precision of weights int32 (b, N), each (b,)."""
+    def evaluate(self, counts: np.ndarray, metrics: Sequence[str]) -> dict[str, np.ndarray]:
+        """AUROC and average precision, as far as asked for, of patient counts float32 (P, b), each (b,)."""
         if self.empty:
             return {}
-        total = np.cumsum(np.take(weights, self.order, axis=1), axis=1, dtype=np.int32)
-        hits = np.add.reduceat(np.take(weights, self.positives, axis=1), self.starts, axis=1).astype(np.float64)
-        hits_last = np.cumsum(hits, axis=1)
-        all_last = total[:, self.last].astype(np.float64)
-        all_before = np.where(self.before >= 0, total[:, self.before], 0)
-        n_pos = hits_last[:, -1]
-        n_neg = total[:, -1] - n_pos
-        false_last = all_last - hits_last
-        false_before = all_before - (hits_last - hits)
-        below = n_neg[:, None] - (false_last + false_before) / 2  # negatives below, ties by half
+        k = self.n_groups
+        sums = np.ascontiguousarray((self.sums @ counts).T)  # (b, 2 K + 1 or 3 K + 1)
+        hits, above, tied = sums[:, :k], sums[:, k : 2 * k + 1], sums[:, 2 * k + 1 :]
+        false_last = np.cumsum(above[:, :k] + tied if self.ties else above[:, :k], axis=1)  # not below each group
+        n_pos = hits.sum(axis=1).astype(np.float64)
+        n_neg = (false_last[:, -1] + above[:, k]).astype(np.float64)
+        out = {}
         with np.errstate(invalid="ignore", divide="ignore"):
-            precision = np.where(hits > 0, hits_last / all_last, 0.0)
             both = np.where((n_pos > 0) & (n_neg > 0), 1.0, np.nan)
-            return {
-                "auroc": both * np.einsum("bk,bk->b", hits, below) / (n_pos * n_neg),
-                "auprc": both * np.einsum("bk,bk->b", hits, precision) / n_pos,
-            }
+            if "auroc" in metrics:
+                false = _dot(hits, false_last) - (_dot(hits, tied) / 2 if self.ties else 0.0)
+                out["auroc"] = both * (n_pos * n_neg - false) / (n_pos * n_neg)
+            if "auprc" in metrics:
+                hits_last = np.cumsum(hits, axis=1, dtype=np.float64)
+                precision = np.where(hits > 0, hits_last / (hits_last + false_last), 0.0)
+                out["auprc"] = both * _dot(hits, precision) / n_pos
+        return out
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Sum over columns of the products, summed in float64, (b,)."""
+    return np.einsum("bk,bk->b", a, b, dtype=np.float64)
 
 
 class _Linear:

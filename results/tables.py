@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from results import overview, special
+from results import common, overview, special
 from results.captions import caption_of, notes_of
 from results.cells import Cell, gather
 from results.compare import Comparer, Verdict, judge
@@ -94,6 +94,8 @@ def _pivot(name: str, preset: Preset, results: pa.Table, options: Options) -> Ta
     metrics = (options.metric,) if options.metric else preset.metrics
     labels = (options.label,) if options.label else preset.labels
     rows = choose(results, Choice(metrics=metrics, labels=labels, where=options.where, allow=options.allow))
+    if labels is None and common.only_label(rows) is not None:  # the mean of one label is that label's row again
+        rows = [row for row in rows if row["label"] != MACRO]
     across = tuple(options.columns or preset.columns)
     down, added = layout(rows, tuple(options.rows or preset.rows), across, chosen=bool(options.rows))
     cells = gather(rows, down, across, "seeds" in options.allow)

@@ -9,11 +9,12 @@ import pyarrow as pa
 import pytest
 from sklearn import metrics as sk
 
-from results import curves
+from results import curves, thresholds
 from results.collect import collect, predictions_beside
 from results.errors import InputError
 from results.figures import NAMES, draw
 from results.options import Options
+from results.scores import Scores
 from results.style import COLOURS, encode, save
 from tests.results import simulate
 
@@ -54,7 +55,7 @@ def test_precision_at_a_recall_is_that_of_the_highest_threshold_which_reaches_it
 
 def test_sweep_equals_counts_at_each_threshold() -> None:
     truth, score = sample(3)
-    lines = curves.sweep(truth, score)
+    lines = thresholds.sweep(truth, score)
     for place in (0, 30, 55, 70):
         called = score >= curves.GRID[place]
         expected = [
@@ -71,8 +72,8 @@ def test_reliability_equals_scikit_learns_calibration_curve() -> None:
 
     truth, score = sample(4)
     score = np.clip(score - 1e-6, 0, 1)  # the two put a score on an edge into different bins
-    run = curves.Scores(truth=truth, score=score, patients=np.arange(len(truth)), threshold=None)
-    x, y, low, high = curves.reliability([run])
+    run = Scores(truth=truth, score=score, patients=np.arange(len(truth)), threshold=None)
+    x, y, low, high = thresholds.reliability([run])
     share, mean = calibration_curve(truth, score, n_bins=10)
     assert x == pytest.approx(mean) and y == pytest.approx(share)
     assert (low <= y + 1e-9).all() and (high >= y - 1e-9).all()

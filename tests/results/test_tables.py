@@ -382,11 +382,3 @@ def test_results_of_a_table_do_not_depend_on_the_order_of_rows(results: pa.Table
     assert render(build("label-efficiency", mixed, options), "csv") == render(
         build("label-efficiency", results, options), "csv"
     )
-
-
-def test_macro_means_over_different_labels_are_cautioned_and_not_compared(tmp_path: Path) -> None:
-    results = grid(tmp_path, all={"labels": {"edema": 0.95, "mass": 0.95}}, few={"labels": {"edema": 0.6}})
-    table = build("label-efficiency", results, Options())
-    assert any(note.startswith("Caution: on one test set the means go over different labels") for note in table.notes)
-    assert any("means over different labels" in note for note in table.notes)
-    assert not any(cell.best for cell in table.cells[0] if cell)

@@ -1,0 +1,160 @@
+"""Macro means that may stand beside each other: over the labels that all compared runs have.
+
+A run whose label fraction lacked a label, or which was trained on fewer, has a mean over fewer labels. Means over
+different labels are different quantities, so wherever runs are laid side by side their means are taken again, from the
+rows of the single labels, over the labels that all of them have on that test set.
+"""
+
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions when it is imported)
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from results import stats
+from results.metrics import METRICS
+from results.names import count, listing, show
+from results.panel import Panel, load_panel
+from results.schema import MACRO
+
+Row = dict[str, Any]
+
+LABELS = "labels"
+"""Key of a macro row: the labels that its value averages, sorted; absent where they are not known."""
+
+LEFT_OUT = "left_out"
+"""Key of a macro row that was taken again: labels which the run has and others do not; absent otherwise."""
+
+INTERVAL_RESAMPLES = 1000
+"""Resamples behind the interval of a mean that was taken again, as many as a run takes itself."""
+
+_RUN = ("source", "job", "test_dataset", "split_scheme", "label_policy")
+_MOST_NAMED = 8
+
+
+def comparable(rows: Sequence[Row], table: pa.Table) -> list[Row]:
+    """The rows, with macro means over the labels that all of them have on one test set in one metric.
+
+    Rows without a value stay out of the count. Where no label is common, or the rows of single labels are not there,
+    nothing is changed; such means are not compared and a note says so.
+
+    Args:
+        rows: chosen results.
+        table: all results, with the rows of single labels behind the means.
+    """
+    means = [row for row in rows if row["label"] == MACRO and row["metric"] in METRICS and row["value"] is not None]
+    if not means:
+        return list(rows)
+    single = _single_labels(means, table)
+    again: dict[int, Row] = {}
+    for group in _grouped(means).values():
+        held = [single.get((*(row[name] for name in _RUN), row["metric"]), {}) for row in group]
+        if any(len(one) != row["n_labels"] for row, one in zip(group, held, strict=True)):
+            continue  # files that hold means alone
+        common = sorted(set.intersection(*map(set, held)))
+        for row, one in zip(group, held, strict=True):
+            again[id(row)] = _over(row, one, common) if common else row | {LABELS: tuple(sorted(one))}
+    return [again.get(id(row), row) for row in rows]
+
+
+def _grouped(means: Iterable[Row]) -> dict[tuple[Any, ...], list[Row]]:
+    groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in means:
+        groups[row["test_dataset"], row["metric"]].append(row)
+    return groups
+
+
+def _single_labels(means: Sequence[Row], table: pa.Table) -> dict[tuple[Any, ...], dict[str, float]]:
+    """(run, metric) -> label -> value, of the labels whose value is defined."""
+    mask = pc.and_(pc.is_valid(table["value"]), pc.not_equal(table["label"], MACRO))
+    for name in ("metric", "source"):
+        wanted = pa.array(sorted({str(row[name]) for row in means}))
+        mask = pc.and_(mask, pc.is_in(table[name], wanted))
+    out: dict[tuple[Any, ...], dict[str, float]] = defaultdict(dict)
+    for row in table.filter(mask).select([*_RUN, "metric", "label", "value"]).to_pylist():
+        out[(*(row[name] for name in _RUN), row["metric"])][row["label"]] = row["value"]
+    return out
+
+
+def _over(row: Row, single: dict[str, float], labels: Sequence[str]) -> Row:
+    """A macro row over `labels` alone; its interval is left to `interval`, which reads predictions."""
+    if len(labels) == len(single):
+        return row | {LABELS: tuple(labels)}
+    total = row["n_labels"] + (row["n_labels_undefined"] or 0)
+    return row | {
+        "value": sum(single[label] for label in labels) / len(labels),
+        "ci_low": None,
+        "ci_high": None,
+        "n_labels": len(labels),
+        "n_labels_undefined": total - len(labels),
+        LABELS: tuple(labels),
+        LEFT_OUT: tuple(sorted(set(single) - set(labels))),
+    }
+
+
+def interval(row: Row, thresholds: dict[str, float | None]) -> tuple[float | None, float | None]:
+    """The patient interval of a mean that was taken again; (None, None) without its predictions.
+
+    Args:
+        row: a macro row with `LABELS`.
+        thresholds: of the run's labels on that test set.
+    """
+    panel = load_panel(str(row["source"]), str(row["test_dataset"]))
+    if not isinstance(panel, Panel) or not set(row[LABELS]) <= set(panel.labels):
+        return None, None
+    part = panel.only(row[LABELS])
+    resampled = stats.bootstrap(
+        part.truth,
+        part.score,
+        part.patients,
+        thresholds=[thresholds.get(label) for label in part.labels],
+        metrics=(row["metric"],),
+        n_boot=INTERVAL_RESAMPLES,
+        seed=row["seed"] or 0,
+    )[row["metric"]]
+    return stats.interval(resampled.mean(axis=1))
+
+
+def differ(rows: Iterable[Row]) -> bool:
+    """Whether means of one metric on one test set still go over different labels."""
+    held: dict[tuple[Any, ...], set[Any]] = defaultdict(set)
+    for row in rows:
+        if row["label"] == MACRO and row["n_labels"]:
+            held[row["test_dataset"], row["metric"]].add(row.get(LABELS, row["n_labels"]))
+    return any(len(values) > 1 for values in held.values())
+
+
+def sentence(rows: Sequence[Row]) -> str:
+    """For a caption: over which labels means were taken again, and what they leave out; empty where none was."""
+    words = []
+    for dataset in sorted({str(row["test_dataset"]) for row in rows if row.get(LEFT_OUT) is not None}):
+        held = [row for row in rows if str(row["test_dataset"]) == dataset and row.get(LABELS) is not None]
+        kept = sorted({len(row[LABELS]) for row in held if row["label"] == MACRO})
+        gone = sorted({name for row in held for name in row.get(LEFT_OUT, ())})
+        named = [show("label", name).lower() for name in gone]
+        which = listing(named) if len(named) <= _MOST_NAMED else f"{count(len(named), 'label')} that some runs have"
+        number = count(kept[0], "label") if len(kept) == 1 else f"{kept[0]} to {kept[-1]} labels"
+        words.append(f"the {number} that every run has on {dataset} (left out: {which})")
+    return f"Means go over {' and '.join(words)}." if words else ""
+
+
+def only_label(rows: Iterable[Row]) -> str | None:
+    """The label that every mean among the rows is of, where that is one and the same label."""
+    held = {row.get(LABELS) for row in rows if row["label"] == MACRO and row["value"] is not None}
+    label = next(iter(held)) if len(held) == 1 else None
+    return label[0] if label is not None and len(label) == 1 else None
+
+
+def on_all(rows: Iterable[Row]) -> list[Row]:
+    """Of rows of single labels, those of labels for which every run on the test set has a value."""
+    rows = [row for row in rows if row["value"] is not None]
+    runs: dict[Any, dict[Any, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for row in rows:
+        runs[row["test_dataset"]][row["source"]].add(row["label"])
+    common = {dataset: set.intersection(*held.values()) for dataset, held in runs.items()}
+    return [row for row in rows if row["label"] in common[row["test_dataset"]]]

@@ -1,0 +1,138 @@
+"""The scores behind figures: which runs make a line, on which labels, read from their predictions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from results.captions import data_sentence
+from results.common import on_all
+from results.errors import InputError
+from results.grids import largest_fraction
+from results.names import AXES, count, listing, show, sort_key
+from results.options import Options
+from results.panel import Panel, load_panel
+from results.schema import MACRO
+from results.select import Choice, Row, choose
+from results.style import COLOURS
+
+BAND_RESAMPLES = 200
+"""Resamples of patients behind a band."""
+
+GRID = np.linspace(0, 1, 101)
+"""Where curves are evaluated, so that seeds and resamples can be averaged."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scores:
+    """One run's scores for one label on its test set."""
+
+    truth: np.ndarray
+    """bool (N,)."""
+    score: np.ndarray
+    """(N,)."""
+    patients: np.ndarray
+    """(N,) codes, the same for all runs of one test set."""
+    threshold: float | None
+    """Chosen on validation."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Series:
+    """The runs behind one line."""
+
+    name: str
+    """What the legend calls it."""
+    runs: dict[str, list[Scores]]
+    """label -> one entry per seed."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Material:
+    """Everything a score figure draws from."""
+
+    series: list[Series]
+    labels: list[str]
+    shared: list[str]
+    """Those of the labels that every run has; figures that take labels together use these alone."""
+    sentence: str
+    """Data, seeds and choices, for the caption."""
+
+    def pooled(self, series: Series) -> list[Scores]:
+        """The shared labels of a series, one after another."""
+        return [run for label in self.shared for run in series.runs[label]]
+
+    @property
+    def pooling(self) -> str:
+        """For a caption: which labels were taken together, and which were left out for not being in every run."""
+        if len(self.labels) < 2:
+            return ""
+        gone = [show("label", label) for label in self.labels if label not in self.shared]
+        left = f", which every run has (left out: {listing(gone)})" if gone else ""
+        return f"Labels taken together: {listing([show('label', label) for label in self.shared])}{left}. "
+
+
+def material(results: pa.Table, options: Options) -> Material:
+    """Load the predictions behind the chosen results.
+
+    Raises:
+        InputError: predictions are gone, or several test sets are left.
+    """
+    chosen = (options.label,) if options.label and options.label != MACRO else None
+    rows = choose(results, Choice(metrics=("accuracy",), labels=chosen, where=options.where, allow=options.allow))
+    rows = [row for row in rows if row["label"] != MACRO and row["n_pos"] and row["n_neg"]]
+    if not rows:
+        raise InputError("no label has positives and negatives in the test set")
+    sets = sorted({str(row["test_dataset"]) for row in rows})
+    if len(sets) > 1:
+        raise InputError(
+            f"results on {len(sets)} test sets ({', '.join(sets)}); choose with --where test_dataset={sets[0]}"
+        )
+    rows, note = largest_fraction(rows, options)
+    axes = [axis for axis in AXES if axis not in ("label", "metric") and len({row[axis] for row in rows}) > 1]
+    if "init" in axes and "pretrain_dataset" in axes:
+        axes.remove("pretrain_dataset")
+    axes = axes or ["init"]
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[axis] for axis in axes), []).append(row)
+    keys = sorted(groups, key=lambda key: [sort_key(axis, value) for axis, value in zip(axes, key, strict=True)])
+    if len(keys) > len(COLOURS):
+        raise InputError(
+            f"{len(keys)} lines cannot be told apart; choose with --where (they differ in {', '.join(axes)})"
+        )
+    series = [
+        Series(name=", ".join(show(a, v) for a, v in zip(axes, key, strict=True)), runs=_runs(groups[key]))
+        for key in keys
+    ]
+    seeds = sorted({len(runs) for one in series for runs in one.runs.values()})
+    words = count(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+    labels = sorted({row["label"] for row in rows})
+    shared = {row["label"] for row in on_all(rows)}
+    return Material(
+        series=series,
+        labels=labels,
+        shared=[label for label in labels if label in shared],
+        sentence=f"{data_sentence(rows)} {words[:1].upper()}{words[1:]} per line.{note}",
+    )
+
+
+def _runs(rows: Sequence[Row]) -> dict[str, list[Scores]]:
+    out: dict[str, list[Scores]] = {}
+    panels: dict[str, Panel | str] = {}
+    for row in sorted(rows, key=lambda row: (row["seed"] is None, row["seed"] or 0)):
+        source = str(row["source"])
+        if source not in panels:
+            panels[source] = load_panel(source, str(row["test_dataset"]))
+        panel = panels[source]
+        if isinstance(panel, str):
+            raise InputError(f"{panel} beside {source}; this figure is drawn from predictions")
+        truth, score, patients = panel.column(row["label"])
+        out.setdefault(row["label"], []).append(
+            Scores(truth=truth, score=score, patients=patients, threshold=row["threshold"])
+        )
+    return out
