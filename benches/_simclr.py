@@ -5,10 +5,10 @@ Shapes: B batch, V = 2B views.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,6 @@ from cxrdist.optim import build_optimizer, set_rate
 from cxrdist.simclr import SimCLR, Step, build_projection
 from shards import Order, ShardSet
 from shards.loader import Loader
-
-
-@dataclass
-class Clock:
-    """Wall and CPU seconds of this process and its children, and what the seconds went into."""
-
-    wall: float = 0.0
-    cpu: float = 0.0
-    parts: dict[str, float] = field(default_factory=dict)
 
 
 def timed(work: Callable[[], Any], device: torch.device) -> tuple[float, float]:
@@ -53,7 +44,18 @@ def synchronise(device: torch.device) -> None:
 
 def _cpu_seconds() -> float:
     times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    return times.user + times.system + times.children_user + times.children_system + _living_children()
+
+
+def _living_children() -> float:
+    """CPU seconds of child processes that have not ended (a DataLoader's workers)."""
+    tick, total = os.sysconf("SC_CLK_TCK"), 0.0
+    for task in Path("/proc/self/task").iterdir():
+        for child in (task / "children").read_text().split():
+            with contextlib.suppress(OSError):
+                fields = Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()
+                total += (int(fields[11]) + int(fields[12])) / tick
+    return total
 
 
 class Ours:
@@ -157,9 +159,13 @@ class Lightly:
         dataset: Any = LightlyDataset(str(folder), transform=transform)
         self.data = torch.utils.data.DataLoader(
             dataset, batch_size=batch, shuffle=True, drop_last=True, num_workers=workers,
-            persistent_workers=workers > 0, pin_memory=device.type == "cuda",
+            persistent_workers=workers > 0 and device.type == "cuda", pin_memory=device.type == "cuda",
         )  # fmt: skip
         self._batches: Iterator[Any] = self._forever()
+
+    def rest(self) -> None:
+        """End the loader's workers, so that nothing is prepared while others are measured."""
+        self._batches = self._forever()
 
     def _forever(self) -> Iterator[Any]:
         while True:

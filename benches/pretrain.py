@@ -2,9 +2,9 @@
 
 Run: python -m benches.pretrain [--sizes 224 128] [--rounds 3]. Prints Markdown for benches/reports/pretrain.md.
 
-Both sides read the same 256-pixel JPEGs on the same cores, take turns within one run, and the best of the rounds is
-kept. Targets on a CPU with AMX: >= 5x lightly's images/s at 224 and >= 3.5x at 128, >= 0.9 of the bare forward and
-backward; on any CPU >= 3x its SimCLRTransform per core.
+Both sides read the same 256-pixel JPEGs on the same cores, take turns within one run, each in its own process, and
+the best of the rounds is kept. Targets on a CPU with AMX: >= 5x lightly's images/s at 224 and >= 3.5x at 128, >= 0.9
+of the bare forward and backward; on any CPU >= 3x its SimCLRTransform per core.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from benches._simclr import Lightly, Ours, as_folder, check_losses_agree, timed
+from benches._sides import Setting, Side
+from benches._simclr import as_folder, check_losses_agree, timed
 from benches._xrays import shard_set
 from cxrdist.augment import Augment
 from cxrdist.config import AugmentConfig
@@ -32,10 +33,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[224, 128])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--samples", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--samples", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=usable_cores(), help="of both sides")
-    parser.add_argument("--workers", type=int, help="of both loaders; 0: in the process, so that CPU time is complete")
+    parser.add_argument(
+        "--workers", type=int, help="of lightly's loader (default: one per thread); 0: in the process, ours too"
+    )
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # lightly's and torchvision's deprecations
     check_losses_agree()
@@ -48,7 +51,7 @@ def main() -> None:
         views(shards, options.rounds)
         for size in options.sizes:
             workers = options.threads if options.workers is None else options.workers
-            steps(shards, folder, size, options.batch, options.rounds, options.threads, workers)
+            steps(Setting(shards, folder, "resnet18", size, options.batch, options.threads, workers), options.rounds)
 
 
 def keep_best(best: Best, name: str, images: int, spent: tuple[float, float]) -> None:
@@ -87,34 +90,35 @@ def views(shards: Path, rounds: int) -> None:
     _rows(best, "lightly")
 
 
-def steps(shards: Path, folder: Path, size: int, batch: int, rounds: int, threads: int, workers: int) -> None:
+WAYS = {
+    "ours": "ours",
+    "bare": "bare forward and backward",
+    "lightly float32": "lightly, float32",
+    "lightly bf16": "lightly, bf16 autocast",
+}
+
+
+def steps(setting: Setting, rounds: int, warm: int = 2, measured: int = 4) -> None:
     """Whole training steps of ResNet-18, and where ours spends its time."""
-    torch.set_num_threads(threads)
-    ours = Ours(shards, "resnet18", size, batch, CPU, workers=min(1, workers))
-    lightly = {
-        "lightly, float32": Lightly(folder, "resnet18", size, batch, CPU, amp=False, workers=workers),
-        "lightly, bf16 autocast": Lightly(folder, "resnet18", size, batch, CPU, amp=True, workers=workers),
-    }
+    sides = {way: Side(way, setting) for way in WAYS}
     best: Best = {}
-    ours.steps(2)
-    ours.bare(1)
-    for part in ours.spent:
-        ours.spent[part] = 0.0
+    spent: dict[str, float] = {}
     for _ in range(rounds):
-        keep_best(best, "ours", 3 * batch, timed(lambda: ours.steps(3), CPU))
-        keep_best(best, "bare forward and backward", 3 * batch, timed(lambda: ours.bare(3), CPU))
-        for name, other in lightly.items():
-            keep_best(best, name, 2 * batch, timed(lambda other=other: other.steps(2), CPU))
-    ours.close()
-    print(f"\n## Whole steps of ResNet-18 at {size} pixels, {threads} threads, ours in {ours.precision}\n")
-    # CPU time of lightly's worker processes cannot be read while they live: only without workers is it complete.
-    print("| way | images/s (two views each) | ours is |" + (" by CPU time |\n|---|---|---|---|" if not workers else
-                                                            "\n|---|---|---|"))  # fmt: skip
+        for way, side in sides.items():
+            wall, cpu, parts = side.turn(warm, measured)
+            keep_best(best, WAYS[way], measured * setting.batch, (wall, cpu))
+            if way == "ours":
+                spent = {name: spent.get(name, 0.0) + seconds for name, seconds in parts.items()}
+    for side in sides.values():
+        side.close()
+    precision = sides["ours"].precision
+    print(f"\n## Whole steps of ResNet-18 at {setting.size} pixels, {setting.threads} threads, ours in {precision}\n")
+    print("| way | images/s (two views each) | ours is | by CPU time |\n|---|---|---|---|")
     for name, (wall, cpu) in best.items():
-        by_cpu = "" if workers else f" {best['ours'][1] / cpu:.2f}x |"
-        print(f"| {name} | {wall:.1f} | {best['ours'][0] / wall:.2f}x |{by_cpu}", flush=True)
-    total = sum(ours.spent.values())
-    print("\nOurs spends: " + ", ".join(f"{name} {100 * s / total:.1f} %" for name, s in ours.spent.items()))
+        ours = best[WAYS["ours"]]
+        print(f"| {name} | {wall:.1f} | {ours[0] / wall:.2f}x | {ours[1] / cpu:.2f}x |", flush=True)
+    total = sum(spent.values())
+    print("\nOurs spends: " + ", ".join(f"{name} {100 * s / total:.1f} %" for name, s in spent.items()))
 
 
 def _rows(best: Best, reference: str) -> None:

@@ -1,6 +1,7 @@
 """Which device computes, in which precision, with how many threads."""
 
 import contextlib
+import ctypes
 import os
 from typing import Any
 
@@ -73,6 +74,20 @@ def set_threads(nproc: int) -> int:
     threads = int(asked) if asked.isdigit() and int(asked) > 0 else max(1, usable_cores() // max(1, nproc))
     torch.set_num_threads(threads)
     return threads
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep memory that tensors gave back, as torch does on GPUs; returns whether glibc agreed.
+
+    glibc hands every large block back to the kernel, which clears it anew for the next step: some 200,000 page faults
+    in a step of a ResNet-18 on 64 views of 224 pixels. The price is a heap that stays at its largest.
+    """
+    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of mallopt(3)
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    return bool(mallopt(mmap_max, 0)) and bool(mallopt(trim_threshold, -1))
 
 
 def usable_cores() -> int:

@@ -19,7 +19,7 @@ import numpy as np
 
 from cxrdist.augment import Augment
 from cxrdist.config import PretrainConfig, from_dict, validate
-from cxrdist.device import pick_device, set_threads, usable_cores
+from cxrdist.device import keep_freed_memory, pick_device, set_threads, usable_cores
 from cxrdist.distributed import Ranks, join
 from cxrdist.journal import Journal
 from cxrdist.optim import learning_rate
@@ -48,6 +48,8 @@ def main(path: str | os.PathLike[str]) -> None:
     config: PretrainConfig = from_dict(PretrainConfig, run.read_config())
     validate(config)
     device = pick_device(config.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     set_threads(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     with join(device) as ranks:
         train(config, run, ranks, stop)
