@@ -15,13 +15,29 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from slurm.profiles import Profile
+
+TITLES = {
+    "preempt": "The signal of a preemption or time limit",
+    "resume": "`scontrol requeue`",
+    "kill": "All processes killed",
+}
+TIMES = {
+    "save_s": "signal to checkpoint (the rest of the step, the ranks' agreement, the save)",
+    "queue_s": "signal to the next start of the launcher (also: the ranks' end, requeue, SLURM's own wait)",
+    "first_step_s": "start of the launcher to the next new step (import of torch, rendezvous, first batch)",
+}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measure preemption, kill and requeue on a cluster.")
     parser.add_argument("--times", type=int, default=20, help="preemptions in one run")
-    parser.add_argument("--steps", type=int, default=126, help="steps of that run")
+    parser.add_argument("--steps", type=int, default=88, help="steps of that run")
     parser.add_argument("--nodes", type=int, default=2)
     parser.add_argument("--profile", default="local")
     parser.add_argument("--out", default=None, help="folder shared by the nodes (default: a temporary one)")
@@ -36,35 +52,46 @@ def main() -> int:
 
 def _measure(options: argparse.Namespace, out: str) -> int:
     from jobs import drill
+    from slurm import profiles
 
-    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
-    load = os.getloadavg()[1]
-    version = subprocess.check_output(["sinfo", "--version"], text=True).strip()
-    print(f"{version}, {options.nodes} nodes of profile {options.profile}; {cpu or platform.machine()}, ", end="")
-    print(f"{os.cpu_count()} cores, load {load:.1f} (5 minutes)\n")
+    _describe(options, profiles.load(options.profile))
     code = 0
     plan: list[tuple[drill.Kind, int, int]] = [
-        ("preempt", options.times, options.steps), ("kill", 1, 30), ("resume", 1, 30)
+        ("preempt", options.times, options.steps), ("resume", 1, 30), ("kill", 1, 30)
     ]  # fmt: skip
     for kind, times, steps in plan:
         config = drill.Config(
-            kind=kind, profile=options.profile, nodes=options.nodes, out=out, times=times, steps=steps
+            kind=kind, profile=options.profile, nodes=options.nodes, out=out, times=times, steps=steps, alone=True
         )  # fmt: skip
+        load = os.getloadavg()[0]
         facts = drill.measure(config)
-        print(f"### {kind}\n\n{drill.report(facts)}\n")
-        if times > 1:
-            for name, words in (
-                ("save_s", "signal to checkpoint"),
-                ("first_step_s", "start of the launcher to new step"),
-            ):
-                values = [one[name] for one in facts["interruptions"] if one[name] is not None]
-                low, high = min(values), max(values)
-                print(
-                    f"{words}: median {statistics.median(values):.2f} s ({low:.2f} to {high:.2f}), n = {len(values)}\n"
-                )
-        code |= int(facts["lost"] > 0 or not facts["same_weights"])
+        print(f"## {TITLES[kind]}\n\n{drill.report(facts)}\n")
+        for name, words in TIMES.items() if times > 1 else ():
+            values = [one[name] for one in facts["interruptions"] if one[name] is not None]
+            low, high = min(values), max(values)
+            print(f"- {words}: median {statistics.median(values):.2f} s ({low:.2f} to {high:.2f}), n = {len(values)}")
+        print(f"- load of the machine (1 minute): {load:.1f} before, {os.getloadavg()[0]:.1f} after\n")
+        code |= int(facts["lost"] > 0 or not facts["same_samples"] or not facts["same_weights"])
         sys.stdout.flush()
     return code
+
+
+def _describe(options: argparse.Namespace, profile: Profile) -> None:
+    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
+    version = subprocess.check_output(["sinfo", "--version"], text=True).strip()
+    print("# Interruptions on a real SLURM cluster\n")
+    print(f"- Date: {time.strftime('%Y-%m-%d', time.gmtime())}")
+    print(f"- Command: `python -m benches.slurm_preempt {' '.join(sys.argv[1:])}`".replace(" `", "`"))
+    print(
+        f"- {version}, {options.nodes} nodes of {profile.ranks} ranks, {profile.cpus_per_rank} cores a rank, ", end=""
+    )
+    print(
+        f"{profile.gpus_per_node} GPUs a node; stop signal {profile.signal_delay_s} s before a limit of {profile.time}"
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    print(f"- This machine: {cpu or platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB")
+    print("- The run: `cxrdist pretrain`, resnet10t at 32 pixels, float32, checkpoints only when asked to stop (kill: ")
+    print("  every 5 steps). Nothing else of this bench runs meanwhile.\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,8 @@ class Config:
     """Training steps of the run."""
     timeout: float = 1800.0
     """Bound in seconds on each wait, the scheduler's own included."""
+    alone: bool = False
+    """Start the interrupted run only when the unbroken one has ended, so that neither slows the other (to measure)."""
 
 
 def run(config: Config) -> int:
@@ -91,7 +93,9 @@ def measure(config: Config) -> dict:
 
 
 def _interrupt(runs: dict[str, Run], config: Config, at: Where) -> list[drill.Interruption]:
-    _queue(runs["unbroken"].path, config, at)
+    unbroken = _queue(runs["unbroken"].path, config, at)
+    if config.alone:
+        drill.wait_for_end(unbroken, seconds=config.timeout)
     broken = runs[config.kind]
     watched = drill.Watched(
         job_id=_queue(broken.path, config, at),

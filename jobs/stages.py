@@ -41,7 +41,7 @@ OPTIONS = {
     "time": "time limit of one stretch, instead of the profile's",
     "parts": "shard only: number of parts of the job array (default: --nodes)",
     "after": "numbers of jobs that must have succeeded first, comma separated",
-    "name": "name of the job in the queue",
+    "job_name": "name of the job in the queue (default: the command's)",
     "dry_run": "print the sbatch text and queue nothing",
 }
 
@@ -101,7 +101,7 @@ def where(own: dict[str, str]) -> Where:
         partition=own.get("partition"),
         parts=number("parts"),
         after=after,
-        name=own.get("name"),
+        name=own.get("job_name"),
         dry_run=own.get("dry_run", "false").lower() in ("true", "1", "yes"),
     )
 

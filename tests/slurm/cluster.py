@@ -4,7 +4,8 @@
 
 munged, MariaDB, slurmdbd, slurmctld and one slurmd per node, all from the distribution's packages, with their state in
 one folder and ports of their own. Where the kernel allows it each node is a set of namespaces (network, host name,
-processes, mounts), so that a node can lose its power; otherwise both are `slurmd -N` on loopback addresses.
+processes, mounts), so that a node can lose its power; otherwise (or with CXRDIST_TEST_CLUSTER_MODE=loopback) both are
+`slurmd -N` on loopback addresses. CXRDIST_TEST_CLUSTER=1 to 9 gives another checkout a cluster of its own.
 `up` on a running cluster does nothing; `down` ends exactly the processes that `up` started (process number and start
 time must both match what was noted).
 """

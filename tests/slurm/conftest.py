@@ -111,3 +111,15 @@ def counting(tmp_path: Path) -> Callable[..., Counting]:
         return Counting(folder, request)
 
     return make
+
+
+@pytest.fixture
+def secrets(tmp_path, monkeypatch):
+    """Secrets in the environment at submission; at the end no file below tmp_path may hold them."""
+    for name in ("WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "NCCL_PASSWORD"):
+        monkeypatch.setenv(name, f"hush-{name}")
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or b"hush-" not in path.read_bytes(), path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -61,18 +60,6 @@ def test_submitted_pretraining_crosses_nodes_is_stopped_and_goes_on(cluster, sha
     assert "run  done" in capsys.readouterr().out
     assert cli.main(words.split()) == 0
     assert "is complete: nothing to queue" in capsys.readouterr().out
-
-
-@pytest.fixture
-def secrets(tmp_path, monkeypatch):
-    """Secrets in the environment at submission; at the end no file below tmp_path may hold them."""
-    for name in ("WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "NCCL_PASSWORD"):
-        monkeypatch.setenv(name, f"hush-{name}")
-    before = os.umask(0o022)
-    yield
-    os.umask(before)
-    for path in tmp_path.rglob("*"):
-        assert not path.is_file() or b"hush-" not in path.read_bytes(), path
 
 
 def private(folder: Path) -> bool:

@@ -127,6 +127,15 @@ def test_submits_own_options_are_taken_out_wherever_they_stand():
     assert rest == "--shards s --optim.lr=3 --out r".split()
 
 
+def test_submit_takes_no_option_that_a_command_has_for_itself():
+    for name in stages.SUBMITTABLE:
+        module = cli._load(name)
+        configs = getattr(module, "CONFIGS", None) or {name: module.Config}
+        for config in configs.values():
+            own = {field.name for field in dataclasses.fields(config)} - set(getattr(module, "POSITIONALS", ()))
+            assert own & set(stages.OPTIONS) <= {"dry_run"}, name
+
+
 def test_chain_is_ordered_by_needs_and_refuses_circles(tmp_path):
     path = tmp_path / "chain.toml"
     stage = '[[stage]]\nname = "{}"\nrun = "collect {} --out x.parquet"\nneeds = {}\n'
