@@ -8,6 +8,7 @@ from pathlib import Path
 
 from shards.card import Card
 from shards.config import ConvertConfig
+from shards.opener import Stamp, file_stamp
 from shards.plan import Sample, build
 from shards.writer import convert
 
@@ -25,6 +26,10 @@ class Repeated:
 
     def prepare(self, work: Path) -> None:
         """Nothing to prepare."""
+
+    def stamp(self, source: str) -> Stamp:
+        """The stamp of the file."""
+        return file_stamp(self.paths[int(source) % len(self.paths)])
 
 
 def sources(scratch: Path) -> tuple[str, tuple[Path, ...]]:

@@ -14,7 +14,7 @@ from shards import labels as names
 from shards.atomic import write_with
 from shards.config import MedmnistConfig
 from shards.errors import InputError
-from shards.opener import Opener
+from shards.opener import Opener, Stamp, file_stamp
 from shards.plan import Plan, Sample, build
 
 CHEST_LABELS = tuple(names.NIH_SPELLING)
@@ -31,26 +31,32 @@ class NpzOpener:
     """
 
     npz: str
-    work: str = ""
+    arrays: str = ""
+    """Where the arrays are, "%s" standing for their name; set by `prepare`."""
     _arrays: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"npz": self.npz, "work": self.work, "_arrays": {}}
+        return {"npz": self.npz, "arrays": self.arrays, "_arrays": {}}
 
     def prepare(self, work: Path) -> None:
         """Unpack the image arrays."""
-        self.work = str(work)
+        size, time, _ = self.stamp("")
+        self.arrays = f"{str(work).replace('%', '%%')}/%s-{size:x}-{time:x}.npy"  # another npz unpacks anew
         with zipfile.ZipFile(self.npz) as archive:
-            for split in SPLITS:
-                target = work / f"{split}_images.npy"
-                if not target.exists() and target.name in archive.namelist():
-                    write_with(target, lambda path, name=target.name: _unpack(archive, name, path))
+            for name in (f"{split}_images" for split in SPLITS):
+                target = Path(self.arrays % name)
+                if not target.exists() and f"{name}.npy" in archive.namelist():
+                    write_with(target, lambda path, name=name: _unpack(archive, f"{name}.npy", path))
+
+    def stamp(self, source: str) -> Stamp:
+        """Return the stamp of the npz."""
+        return file_stamp(self.npz)
 
     def __call__(self, source: str) -> np.ndarray:
         """Return the uint8 (H, W) or (H, W, 3) image of a source."""
         name, _, number = source.partition("/")
         if name not in self._arrays:
-            self._arrays[name] = np.load(Path(self.work) / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            self._arrays[name] = np.load(self.arrays % name, mmap_mode="r", allow_pickle=False)
         return np.asarray(self._arrays[name][int(number)])
 
 

@@ -23,7 +23,7 @@ from shards.pack import chunk_header
 from shards.plan import LABEL, Plan, in_two_splits, reject_table
 
 if TYPE_CHECKING:
-    from shards.writer import Shard
+    from shards.layout import Shard
 
 pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +22,23 @@ class Opener(Protocol):
         """Make ready what the workers share, in a folder that lives as long as the conversion."""
         ...
 
+    def stamp(self, source: str) -> Stamp:
+        """Return what a change of the file behind a source would change."""
+        ...
+
+
+Stamp = tuple[int, int, int]
+"""Size (bytes), time of the last change of the content and of the file itself (ns); -1 each where there is no file."""
+
+
+def file_stamp(path: str | Path) -> Stamp:
+    """Return the stamp of a file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return -1, -1, -1
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
 
 @dataclass(frozen=True)
 class FileOpener:
@@ -34,3 +52,7 @@ class FileOpener:
 
     def prepare(self, work: Path) -> None:
         """Nothing to do for files."""
+
+    def stamp(self, source: str) -> Stamp:
+        """Return the stamp of the file."""
+        return file_stamp(f"{self.root}/{source}")

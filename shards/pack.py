@@ -22,6 +22,7 @@ from shards.atomic import write_bytes
 from shards.errors import FailedError
 from shards.images import Grey, Unusable, check_shape, decode, encode, fit, grey_sums, single_thread
 from shards.opener import LABEL, Opener
+from shards.stamps import stamp
 
 _BLOCK = 512
 _TRAILER = bytes(2 * _BLOCK)
@@ -104,6 +105,7 @@ def run_chunk(job: ChunkJob) -> tuple[Path, int]:
     pieces: list[bytes] = []
     done: dict[str, list[int]] = {name: [] for name in ("row", "offset", "size", "height", "width")}
     rejects: list[tuple[int, str]] = []
+    mark = stamp(job.opener, [row["source"] for row in job.rows])  # before reading: a later change is then noticed
     position = pixel_sum = square_sum = pixel_count = 0
     for row_number, row in enumerate(job.rows, start=job.first_row):
         try:
@@ -128,7 +130,7 @@ def run_chunk(job: ChunkJob) -> tuple[Path, int]:
     digest = hashlib.sha256()
     for piece in pieces:
         digest.update(piece)
-    header = {"done": done, "rejects": rejects, "bytes": position, "sha256": digest.hexdigest()}
+    header = {"done": done, "rejects": rejects, "bytes": position, "sha256": digest.hexdigest(), "stamp": mark}
     header |= {"pixel_sum": pixel_sum, "square_sum": square_sum, "pixel_count": pixel_count}
     write_bytes(job.path, [json.dumps(header).encode() + b"\n", *pieces], durable=False)  # read_chunk checks it
     return job.path, len(rejects)
@@ -170,7 +172,15 @@ def run_join(job: JoinJob) -> dict[str, Any]:
     A tar without any sample is not written. The sidecar comes last, so a tar with a sidecar is complete.
     """
     digest = hashlib.sha256()
-    facts: dict[str, Any] = {"done": {}, "rejects": [], "bytes": 0, "pixel_sum": 0, "square_sum": 0, "pixel_count": 0}
+    facts: dict[str, Any] = {
+        "done": {},
+        "rejects": [],
+        "stamps": [],
+        "bytes": 0,
+        "pixel_sum": 0,
+        "square_sum": 0,
+        "pixel_count": 0,
+    }
 
     def pieces() -> Iterator[bytes]:
         position = 0
@@ -180,6 +190,7 @@ def run_join(job: JoinJob) -> dict[str, Any]:
             for name, values in header["done"].items():
                 facts["done"].setdefault(name, []).extend(values)
             facts["rejects"] += header["rejects"]
+            facts["stamps"].append(header["stamp"])
             for name in ("pixel_sum", "square_sum", "pixel_count"):
                 facts[name] += header[name]
             position += len(body)

@@ -14,7 +14,6 @@ import fcntl
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,49 +21,15 @@ from shards.atomic import write_bytes
 from shards.card import CARD, Card, read_card
 from shards.config import ConvertConfig
 from shards.errors import FailedError, InputError
+from shards.layout import Shard, layout
 from shards.merge import conversion_hash, is_made, merge, write_rejects_so_far
 from shards.pack import ChunkJob, Encoding, JoinJob, chunk_header, run_chunk, run_join
 from shards.plan import Plan
 from shards.pool import cores, run_jobs
 from shards.progress import Progress
+from shards.stamps import Stamped, changed, check_unchanged, of_tar
 
-CHUNK = 64
-"""Samples per chunk: small enough to keep all cores busy on one tar, large enough to make few files."""
 WORK = ".work"
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Rows first to last (excluded) of the plan form the tar `name`.tar."""
-
-    name: str
-    split: str
-    first: int
-    last: int
-
-    def chunks(self) -> list[tuple[str, int, int]]:
-        """Return (file name, first row, last row) of its chunks."""
-        return [
-            (f"{self.name}.{number:04d}", first, min(first + CHUNK, self.last))
-            for number, first in enumerate(range(self.first, self.last, CHUNK))
-        ]
-
-
-def layout(plan: Plan, shard_size: int) -> list[Shard]:
-    """Return the tars of a plan: per split as few as `shard_size` allows, of nearly equal length."""
-    splits = plan.table["split"].to_numpy(zero_copy_only=False)
-    shards: list[Shard] = []
-    start = 0
-    for split in sorted(set(splits)):
-        length = int((splits == split).sum())
-        count = -(-length // shard_size)
-        bounds = [start + length * number // count for number in range(count + 1)]
-        shards += [
-            Shard(f"{split}-{number:06d}", split, first, last)
-            for number, (first, last) in enumerate(zip(bounds, bounds[1:], strict=False))
-        ]
-        start += length
-    return shards
 
 
 def convert(plan: Plan, config: ConvertConfig, *, say: Callable[[str], None] = print) -> Card | None:
@@ -85,20 +50,24 @@ def convert(plan: Plan, config: ConvertConfig, *, say: Callable[[str], None] = p
     config.check()
     out = Path(config.out)
     identity = conversion_hash(plan, config)
+    shards = layout(plan, config.shard_size)
     for note in plan.notes:
         say(note)
     if (out / CARD).exists():
         card = read_card(out)
         if card.conversion != identity:
             raise InputError(f"{out} holds another shard set ({card.name}); choose another --out")
+        check_unchanged(plan, out / CARD, say)
         drop_work(out)
         say(f"{out} is complete already: {card.n_samples} samples")
         return card
     work = _claim(out, identity)
     number, parts = config.part_numbers()
-    shards = layout(plan, config.shard_size)
     with _lock(work, "merge" if config.part is None else f"part-{number}-of-{parts}"):
-        if not config.merge:
+        if config.merge:
+            _refuse_changed(plan, shards, out, work)
+        else:
+            _forget_changed(plan, shards[number::parts], work, say)
             _work_on(plan, config, shards[number::parts], out, work, say)
         if config.part is not None:
             say(f"part {config.part} is complete: {len(shards[number::parts])} of {len(shards)} tars")
@@ -174,6 +143,39 @@ class _lock:
     def __exit__(self, *_: object) -> None:
         if self.file is not None:
             self.file.close()
+
+
+def _changed(plan: Plan, shards: list[Shard], work: Path) -> list[Path]:
+    """Return the finished chunks and the sidecars of finished tars whose sources are other files by now."""
+    made: list[tuple[Path, Stamped]] = []
+    for shard in shards:
+        sidecar = work / f"{shard.name}.json"
+        if sidecar.exists():
+            made += [(sidecar, chunk) for chunk in of_tar(shard, json.loads(sidecar.read_bytes()).get("stamps", []))]
+        for name, first, last in shard.chunks():
+            header = chunk_header(work / name)
+            if header is not None:
+                made.append((work / name, (first, last, header.get("stamp"))))
+    bad = changed(plan, [chunk for _, chunk in made])
+    return sorted({path for (path, _), differs in zip(made, bad, strict=True) if differs})
+
+
+def _forget_changed(plan: Plan, shards: list[Shard], work: Path, say: Callable[[str], None]) -> None:
+    """Drop what was made from files that were changed since, so that it is made again."""
+    stale = _changed(plan, shards, work)
+    for path in stale:
+        path.unlink()
+    if stale:
+        say(f"source files changed since the conversion began: {len(stale)} finished pieces are made again")
+
+
+def _refuse_changed(plan: Plan, shards: list[Shard], out: Path, work: Path) -> None:
+    stale = _changed(plan, shards, work)
+    if stale:
+        raise InputError(
+            f"{out}: source files of {len(stale)} finished tars changed since (first: {stale[0].stem}.tar); run the "
+            "parts again (they make only these), then merge"
+        )
 
 
 def _work_on(
