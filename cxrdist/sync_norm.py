@@ -55,10 +55,12 @@ class _Normalise(torch.autograd.Function):
     def forward(ctx: Any, x: Any, weight: Any, bias: Any, eps: float, world: int) -> Any:
         dims = [d for d in range(x.ndim) if d != 1]
         shape = [1, -1] + [1] * (x.ndim - 2)
-        # Mean and squared deviations per rank, united as Chan et al. (1979): no cancellation, whatever the mean.
-        local_var, local_mean = torch.var_mean(x, dims, correction=0)
+        # Mean and squared deviations per rank, united as Chan et al. (1979): no cancellation, whatever the mean. Sums
+        # are float64, so that the statistics, once rounded to float32, do not depend on how the batch was divided: the
+        # layers behind would magnify their last bits (few samples, features that hardly differ) a thousandfold.
+        local_var, local_mean = torch.var_mean(x.double(), dims, correction=0)
         count = x.numel() / x.shape[1]
-        facts = torch.stack([local_mean.double(), local_var.double(), torch.full_like(local_mean.double(), count)])
+        facts = torch.stack([local_mean, local_var, torch.full_like(local_mean, count)])
         parts = [facts]
         if world > 1:
             parts = [torch.empty_like(facts) for _ in range(world)]
@@ -80,14 +82,20 @@ class _Normalise(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:
         normal, scale, weight, total = ctx.saved_tensors
         grad = grads[0]
-        grad_bias = grad.sum(ctx.dims)
-        grad_weight = (grad * normal).sum(ctx.dims)
-        sums = torch.stack([grad_bias, grad_weight]).double()
+        grad_bias = grad.sum(ctx.dims, dtype=torch.float64)
+        grad_weight = (grad * normal).sum(ctx.dims, dtype=torch.float64)
+        sums = torch.stack([grad_bias, grad_weight])
         if ctx.world > 1:
             dist.all_reduce(sums)
         mean_grad, mean_product = (sums / total).to(grad.dtype)
         inner = grad - mean_grad.view(ctx.shape) - normal * mean_product.view(ctx.shape)
-        return inner * (weight * scale).view(ctx.shape), grad_weight, grad_bias, None, None
+        return (
+            inner * (weight * scale).view(ctx.shape),
+            grad_weight.to(grad.dtype),
+            grad_bias.to(grad.dtype),
+            None,
+            None,
+        )
 
 
 def synchronise(module: nn.Module, ranks: Ranks) -> nn.Module:

@@ -72,8 +72,13 @@ def start_worker(run: Any, *, nproc: int = 1, env: dict[str, str] | None = None,
     )  # fmt: skip
 
 
-def run_ranks(run: Any, *, nproc: int = 1, env: dict[str, str] | None = None) -> tuple[int, str]:
+def run_ranks(run: Any, *, nproc: int = 1, env: dict[str, str] | None = None, timeout: float = 300) -> tuple[int, str]:
     """Run to the end; returns exit code and stderr."""
     process = start_worker(run, nproc=nproc, env=env)
-    _, errors = process.communicate(timeout=300)
+    try:
+        _, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # the launcher passes it on; a run that hangs is ended and does not disturb other tests
+        process.communicate(timeout=60)
+        raise
     return process.returncode, errors

@@ -43,6 +43,7 @@ def measure(case: str, ranks: Ranks, pool: Pool, order: Order, augment: Augment)
     loss = step(views[0].to(dtype), views[1].to(dtype))
     found = {"loss": loss, "views": torch.stack(views), "positions": torch.from_numpy(order.positions(3))}
     found["gradient"] = torch.cat([p.grad.flatten().double() for p in model.parameters() if p.grad is not None])
+    found["stem"] = sum(p.numel() for name, p in model.named_parameters() if name.startswith("backbone.conv1."))
     return found | {f"buffer {name}": b for name, b in model.named_buffers()}
 
 

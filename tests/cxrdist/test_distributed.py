@@ -24,20 +24,23 @@ def found(blobs: Path, tmp_path_factory: pytest.TempPathFactory) -> Found:
     return {world: [torch.load(out / f"{world}-{rank}.pt") for rank in range(world)] for world in (1, 2, 4)}
 
 
-# Gradients are compared by the norm of the whole difference. float32 rounding of the first convolution's gradient, a
-# sum of large terms that cancel behind BatchNorm, is 5e-6 of the norm; in float64 the same model shows that the
-# mathematics is equal to twelve digits.
-@pytest.mark.parametrize(("case", "tolerance"), [("plain", 1e-6), ("parts", 1e-6), ("norm", 2e-5), ("double", 1e-12)])
+# Gradients are compared by the norm of the difference. Behind BatchNorm the stem's convolutions (the first parameters)
+# sum large terms that cancel, and one process is itself 5e-6 of the norm away from its float64 gradient there: they may
+# differ by that. All other parameters agree to 1e-6, and in float64 all of them do to twelve digits.
+@pytest.mark.parametrize(("case", "tolerance"), [("plain", 1e-6), ("parts", 1e-6), ("norm", 1e-6), ("double", 1e-12)])
 def test_one_two_and_four_ranks_give_the_same_loss_and_gradients(found: Found, case: str, tolerance: float):
     alone = found[1][0][case]
     assert alone["gradient"].norm() > 0.1
+    stem = int(alone["stem"]) if case == "norm" else 0
     for world in (2, 4):
         for ours in (rank[case] for rank in found[world]):
             assert float(ours["loss"]) == pytest.approx(float(alone["loss"]), abs=min(1e-6, tolerance))
-            assert (ours["gradient"] - alone["gradient"]).norm() < tolerance * alone["gradient"].norm()
+            difference = ours["gradient"] - alone["gradient"]
+            assert difference[stem:].norm() < tolerance * alone["gradient"].norm()
+            assert difference[:stem].norm() <= 1e-5 * alone["gradient"].norm()
             assert torch.equal(ours["gradient"], found[world][0][case]["gradient"])  # the ranks never drift apart
             for name in (k for k in alone if k.startswith("buffer")):
-                assert torch.allclose(ours[name], alone[name], rtol=1e-5, atol=1e-6), name
+                assert torch.allclose(ours[name], alone[name], rtol=1e-6, atol=1e-7), name
 
 
 def test_a_batch_in_parts_gives_the_gradient_of_the_whole_batch(found: Found):

@@ -266,18 +266,20 @@ def test_a_hundred_random_kills_lose_and_repeat_no_sample(make_run):
     dice = random.Random(20261120)
     wanted = int(os.environ.get("CXRDIST_KILLS", "100"))
     # An attempt gets at most 5 steps beyond the last logged one, so the run cannot end before the last kill.
-    steps = 8 * wanted
+    steps = 6 * wanted + 10
     whole, run = make_run("unbroken", steps=steps), make_run("battered", steps=steps)
-    assert run_ranks(whole, nproc=2)[0] == 0
-    kills = 0
-    while kills < wanted and not run.is_done:
+    assert run_ranks(whole, nproc=2, timeout=3600)[0] == 0
+    killed: list[tuple[str, int]] = []
+    while len(killed) < wanted and not run.is_done:
         process = start_worker(run, nproc=2)
         seen = max((row["step"] for row in run.read_log()), default=0)
-        break_off(run, process, dice.choice(["rank", "agent", "all"]), seen + dice.randint(0, 4))
-        kills += 1
-    assert kills == wanted
-    assert run_ranks(run, nproc=2)[0] == 0
+        killed.append((dice.choice(["rank", "agent", "all"]), seen + dice.randint(0, 4)))
+        break_off(run, process, *killed[-1])
+    assert len(killed) == wanted
+    code, errors = run_ranks(run, nproc=2, timeout=3600)
+    assert code == 0, errors[-3000:]
     assert same(run, whole)
+    print(f"{wanted} kills, {steps} steps:", *(f"{who}@{step}" for who, step in killed))
 
 
 def test_torchruns_elastic_restart_goes_on_by_itself(make_run, whole_of_two, tmp_path):
