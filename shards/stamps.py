@@ -79,8 +79,8 @@ def check_unchanged(plan: Plan, card: Path, say: Callable[[str], None]) -> None:
     if edited:
         raise InputError(
             f"{out} is complete, but {len(edited)} of its {plan.table.num_rows} sources changed since it was made "
-            f"(last: {max(edited)[1]}); remove {out} and convert again, or choose another --out (only their times are new? "
-            f"then: touch {card})"
+            f"(last: {max(edited)[1]}); remove {out} and convert again, or choose another --out "
+            f"(only their times are new? then: touch {card})"
         )
     if late:
         last = max((file, source) for _, file, source in late)[1]
