@@ -73,6 +73,8 @@ def plan_medmnist(config: MedmnistConfig) -> Plan:
         InputError: not such a file, or its arrays do not fit together.
     """
     npz = find_npz(Path(config.src))
+    if not zipfile.is_zipfile(npz):
+        raise InputError(f"{npz} is not a MedMNIST file (no npz archive)")
     try:
         with open(npz, "rb") as file, np.load(file, allow_pickle=False) as archive:
             targets = {split: archive[f"{split}_labels"] for split in SPLITS}

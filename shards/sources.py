@@ -66,11 +66,16 @@ def read_table(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[
             if missing:
                 absent, there = ", ".join(map(repr, missing)), ", ".join(header) or "(none)"
                 raise InputError(f"{path}: no column {absent}; its columns are {there}")
+            last = lines.line_num
             for cells in lines:
+                first, last = last + 1, lines.line_num
                 if not any(cells):
                     continue
                 if len(cells) < len(header) and any(name for name in header[len(cells) :]):
-                    raise InputError(f"{path}, line {lines.line_num}: {len(cells)} cells, the header has {len(header)}")
+                    open_quote = f" to {last} (a quotation mark left open?)" if last > first else ""
+                    raise InputError(
+                        f"{path}, line {first}{open_quote}: {len(cells)} cells, the header has {len(header)}"
+                    )
                 yield lines.line_num, dict(zip(header, cells, strict=False))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error

@@ -101,7 +101,10 @@ def open_work(out: Path) -> Path:
         raise InputError(f"--out {out} is a file; give a new or an empty folder")
     if not work.exists() and out.exists() and any(entry.name != WORK for entry in out.iterdir()):
         raise InputError(f"--out {out} exists and is no unfinished conversion; choose a new or an empty folder")
-    work.mkdir(parents=True, exist_ok=True)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be made ({error.strerror}); choose a folder you may write") from error
     return work
 
 
@@ -212,8 +215,9 @@ def _too_many(
     reasons = write_rejects_so_far(plan, shards, out, work)
     shown = "; ".join(f"{source}: {reason}" for source, reason in reasons[:3])
     raise FailedError(
-        f"stopped: {rejects} of {rows} sources are unusable so far, more than --max_rejects {config.max_rejects:g} "
-        f"({shown}; all of them in {out / 'rejects.parquet'}); mend the source, or allow more and run again"
+        f"stopped: {rejects} of {rows + len(plan.refused)} sources are unusable so far, more than --max_rejects "
+        f"{config.max_rejects:g} ({shown}; all of them in {out / 'rejects.parquet'}); mend the source, or allow more "
+        "and run again"
     )
 
 

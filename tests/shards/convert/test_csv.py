@@ -160,6 +160,8 @@ BAD_TABLES = {
     "bad value": ("path,Mass\nx.png,maybe\n", {}, "line 2: Mass is 'maybe'"),
     "bad split": ("path,Mass,s\nx.png,1,later\n", {"split_column": "s"}, "line 2: split 'later'"),
     "no path": ("path,Mass\n ,1\n", {}, "line 2: column path is empty"),
+    "short row": ("path,Mass\nx.png,1\nx.png\n", {}, "table.csv, line 3: 1 cells, the header has 2"),
+    "open quote": ('path,Mass\n"x.png,1\nx.png,1\n', {}, "line 2 to 3 .a quotation mark left open.*1 cells"),
     "no rows": ("path,Mass\n", {}, "has no rows"),
     "empty file": ("", {}, "no column 'path'; its columns are \\(none\\)"),
 }

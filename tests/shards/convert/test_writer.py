@@ -158,3 +158,10 @@ def test_a_card_that_was_edited_or_cut_off_is_refused(nih_config) -> None:
     path.write_bytes(whole.replace(b'"format_version": 1', b'"format_version": 99'))
     with pytest.raises(InputError, match="format_version 99"):
         read_card(config.out)
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path, nih_config) -> None:
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file" / "below", Path("/proc/none/below")):
+        with pytest.raises(InputError, match="cannot be made .*choose a folder you may write"):
+            make(nih_config(out=str(out)))
