@@ -301,6 +301,16 @@ def test_torchruns_elastic_restart_goes_on_by_itself(make_run, whole_of_two, tmp
     assert same(run, whole_of_two)
 
 
+@pytest.mark.slow
+def test_a_compiled_run_learns_as_an_eager_one_does(make_run):
+    eager, compiled = make_run("eager", steps=3), make_run("compiled", steps=3, compile=True)
+    for run in (eager, compiled):
+        code, errors = run_ranks(run, timeout=900)
+        assert code == 0, errors[-3000:]
+    losses = [[row["loss"] for row in run.read_log() if "loss" in row] for run in (eager, compiled)]
+    assert len(losses[0]) == 3 and losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
 def test_unusable_settings_are_refused_before_anything_is_made(make_run, tmp_path, blobs):
     for changes, match in (
         ({"nproc": 3}, "does not divide evenly among 3 ranks"),
