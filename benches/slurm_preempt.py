@@ -81,7 +81,7 @@ def _describe(options: argparse.Namespace, profile: Profile) -> None:
     version = subprocess.check_output(["sinfo", "--version"], text=True).strip()
     print("# Interruptions on a real SLURM cluster\n")
     print(f"- Date: {time.strftime('%Y-%m-%d', time.gmtime())}")
-    print(f"- Command: `python -m benches.slurm_preempt {' '.join(sys.argv[1:])}`".replace(" `", "`"))
+    print("- Command: `" + " ".join(["python -m benches.slurm_preempt", *sys.argv[1:]]) + "`")
     print(
         f"- {version}, {options.nodes} nodes of {profile.ranks} ranks, {profile.cpus_per_rank} cores a rank, ", end=""
     )
