@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import socket
 import sys
 import traceback
 import warnings
@@ -78,9 +79,9 @@ def run(out: str, cell: dict[str, Any]) -> bool:
     return True
 
 
-def now() -> str:
-    """The present moment in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def now(precision: str = "seconds") -> str:
+    """The present moment in UTC."""
+    return datetime.now(UTC).isoformat(timespec=precision)
 
 
 @contextlib.contextmanager
@@ -109,7 +110,9 @@ def _logged(path: Path) -> Iterator[None]:
     """Send what the trial prints, warns and logs to its own file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", buffering=1, encoding="utf-8") as file:
-        print(f"--- {now()} pid {os.getpid()}", file=file)
+        devices = os.environ.get("CUDA_VISIBLE_DEVICES")
+        where = f"pid {os.getpid()} on {socket.gethostname()}" + (f" with GPU {devices}" if devices else "")
+        print(f"--- {now('milliseconds')} {where}", file=file)
         handler = logging.StreamHandler(file)
         logger = logging.getLogger("cxrdist")
         logger.addHandler(handler)
@@ -123,3 +126,4 @@ def _logged(path: Path) -> Iterator[None]:
         finally:
             sys.stderr, sys.stdout = old
             logger.removeHandler(handler)
+            print(f"--- {now('milliseconds')} end", file=file)

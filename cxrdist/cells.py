@@ -5,6 +5,7 @@
     OUT/failures/SIGNATURE.json   what went wrong, a line per attempt; gone once the cell is done
     OUT/logs/                 what trials and Ray printed
     OUT/cache/                decoded images and features that trials share
+    OUT/backbones/            frozen networks that the heads of linear cells stand on
 
 Free of torch and ray, so that a complete sweep answers at once.
 """
@@ -23,6 +24,8 @@ from typing import Any
 
 from cxrdist.errors import InputError
 from cxrdist.finetune_config import IGNORED_BY_SIGNATURE, FinetuneConfig, plain, words
+from cxrdist.places import absolute
+from cxrdist.places import card as card
 from results import atomic
 from results.run import Run, signature
 
@@ -158,18 +161,11 @@ def resolve(config: FinetuneConfig) -> FinetuneConfig:
         arch=arch,
         image_size=size,
         init=config.init if config.init in NAMED_INITS else os.path.abspath(config.init),
-        shards=os.path.abspath(config.shards),
-        eval_shards=[os.path.abspath(path) for path in more] if more else None,
+        shards=absolute(config.shards),
+        eval_shards=[absolute(path) for path in more] if more else None,
+        backbones=None if config.backbones is None else os.path.abspath(config.backbones),
         labels=words(config.labels),
     )
-
-
-@functools.lru_cache(maxsize=64)
-def card(path: str) -> Any:
-    """The card of a shard set (read once a process)."""
-    from shards import read_card
-
-    return read_card(path)
 
 
 def trial_signature(config: FinetuneConfig) -> str:
@@ -231,6 +227,11 @@ class Ledger:
         return self.out / "cache"
 
     @property
+    def backbones(self) -> Path:
+        """Frozen networks."""
+        return self.out / "backbones"
+
+    @property
     def logs(self) -> Path:
         """What trials and Ray print."""
         return self.out / "logs"
@@ -252,7 +253,7 @@ class Ledger:
         if self.out.exists() and not self.out.is_dir():
             raise InputError(f"{self.out} is a file, not a folder; choose another --out")
         if self.out.is_dir() and not self.spec.is_file():
-            ours = {"cache", "logs", "cells", "submission", "sweep.lock"}
+            ours = {"cache", "backbones", "logs", "cells", "submission", "sweep.lock"}
             foreign = [entry.name for entry in self.out.iterdir() if entry.name not in ours and entry.name[0] != "."]
             if foreign:
                 raise InputError(f"{self.out} holds {foreign[0]} and is not a sweep; choose an empty or new --out")
@@ -284,8 +285,9 @@ class Ledger:
         (self.out / "failures" / f"{name}.json").unlink(missing_ok=True)
 
     def last_lines(self, name: str, count: int = 5) -> list[str]:
-        """The end of a cell's log."""
+        """The end of what a cell printed; lines with dashes before them say when it began and ended."""
         try:
-            return self.log(name).read_text(errors="replace").splitlines()[-count:]
+            lines = self.log(name).read_text(errors="replace").splitlines()
+            return [line for line in lines if not line.startswith("--- ")][-count:]
         except FileNotFoundError:
             return []

@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from cxrdist import cells, model
+from cxrdist import cells, model, shared_backbone
 from cxrdist.errors import FailedError, InputError
 from cxrdist.finetune_config import ClassifierHeadConfig, FinetuneConfig
 from cxrdist.heads import build_head
@@ -158,12 +158,23 @@ def _frozen_backbone(
     return backbone.requires_grad_(False).eval(), known
 
 
-def save(path: Path, classifier: Classifier, **more: Any) -> None:
-    """Write backbone, head and facts as safetensors, complete or not at all."""
+def save(path: Path, classifier: Classifier, backbones: Path | None = None, **more: Any) -> None:
+    """Write backbone, head and facts as safetensors, complete or not at all.
+
+    Args:
+        path: the model file.
+        classifier: what to write.
+        backbones: folder that keeps the backbone for all models that stand on it, so that the file holds the head
+            alone; None = the file holds both.
+        more: further facts.
+    """
     facts = classifier.facts | more
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     tensors = {name: value.detach().cpu().contiguous() for name, value in classifier.state_dict().items()}
     try:
+        if backbones is not None:
+            facts |= shared_backbone.keep(classifier.backbone, backbones, path)
+            tensors = {name: value for name, value in tensors.items() if name.startswith("head.")}
         safetensors.torch.save_file(
             tensors, temporary, {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()}
         )
@@ -196,7 +207,11 @@ def load(path: str | os.PathLike[str]) -> Classifier:
         raise InputError(f"{file} is damaged or no safetensors file: {error}") from None
     if not raw.get("format", "").startswith("cxrdist classifier"):
         raise InputError(f"{file} is no fine-tuned model of cxrdist")
-    facts = {key: _value(text) for key, text in raw.items()}
+    facts = {key: _value(text) for key, text in raw.items() if key not in _TEXTS} | {
+        key: raw[key] for key in _TEXTS if key in raw
+    }
+    if shared_backbone.KEY_HASH in facts:
+        tensors |= {f"backbone.{name}": value for name, value in shared_backbone.fetch(facts, file).items()}
     if facts["arch"] == SMALL_CNN:
         backbone: nn.Module = SmallCNN()
     else:
@@ -210,6 +225,10 @@ def load(path: str | os.PathLike[str]) -> Classifier:
     except RuntimeError as error:
         raise InputError(f"{file} does not fit its own description: {str(error).splitlines()[0]}") from None
     return _laid_out(classifier).eval()
+
+
+_TEXTS = (shared_backbone.KEY_HASH, shared_backbone.KEY_FILE)
+"""Facts that are text even where they look like a number."""
 
 
 def _value(text: str) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ from cxrdist.features import Network
 from cxrdist.finetune_config import FinetuneConfig, words
 from cxrdist.finetune_parse import from_plain
 from cxrdist.pixels import locked
+from cxrdist.places import absolute
 from cxrdist.trial_data import Split, TrialData
 from results import schema
 from results.metrics import COUNTS, METRICS
@@ -180,7 +181,7 @@ def _elsewhere(
     Raises:
         InputError: no label in common.
     """
-    other = trial_data.opened(path, "test")
+    other = trial_data.opened(path, "test", config.stage)
     shared = [label for label in trial_data.choose_labels(other, None, derived=True) if label in learnt]
     if not shared:
         raise InputError(
@@ -203,6 +204,7 @@ def evaluate(
     uncertain: Any = None,
     blanks: str | None = None,
     device: str = "auto",
+    stage: Literal["none", "ram", "disk"] = "none",
 ) -> list[dict[str, Any]]:
     """Test a finished fine-tuning on other shard sets and add the numbers to its result files.
 
@@ -210,10 +212,11 @@ def evaluate(
 
     Args:
         path: the run.
-        shards: folders of shard sets with a test split.
+        shards: folders or URLs of shard sets with a test split.
         uncertain: label policy in place of the run's; None = the run's.
         blanks: the same for labels not mentioned.
         device: auto, cpu or cuda.
+        stage: where the shard sets are copied before reading (see `FinetuneConfig.stage`).
 
     Returns:
         The new rows of metrics.parquet.
@@ -225,6 +228,7 @@ def evaluate(
     if not run.is_done or not run.model.is_file():
         raise InputError(f"{run.path} is not a finished fine-tuning run; finish it, then evaluate")
     config = dataclasses.replace(from_plain(run.read_config(), str(run.config)), device=device, cache=None)
+    config = dataclasses.replace(config, stage=stage)
     if uncertain is not None or blanks is not None:
         config = dataclasses.replace(config, uncertain=uncertain or config.uncertain, blanks=blanks or config.blanks)
     model = classifier.load(run.model)
@@ -242,7 +246,7 @@ def evaluate(
         field = pc.field
         val = kept.filter((field("split") == "val") & (field("dataset") == own))
         added: list[dict[str, Any]] = []
-        for place in shards:
+        for place in map(absolute, shards):
             is_own = cells.card(place).sha256 == run.read_info()["shards"].get(config.shards)
             taken = [row["test_dataset"] for row in added] + ([] if is_own else [own])
             table, new = _elsewhere(run, config, network, place, learnt, val, described, taken)

@@ -10,6 +10,7 @@ Shapes: n samples, B batch, S side in pixels, D features, L labels.
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -45,13 +46,18 @@ class Network:
         self._kept: dict[tuple[str, ...], np.ndarray] = {}
         self._pixels: dict[tuple[str, ...], Pixels] = {}
 
+    @property
+    def cache(self) -> str | None:
+        """The folder that trials of this node share."""
+        return None if self.config.cache is None else os.path.expandvars(self.config.cache)
+
     def pixels(self, split: Split) -> Pixels:
         """The decoded images of a split."""
         key = _key(split)
         if key not in self._pixels:
             size = int(self.model.facts["image_size"])
             workers = self.config.workers or self.config.threads or 0
-            self._pixels[key] = Pixels(split.shards, size, split.positions, self.config.cache, workers)
+            self._pixels[key] = Pixels(split.shards, size, split.positions, self.cache, workers)
         return self._pixels[key]
 
     def logits(self, split: Split) -> np.ndarray:
@@ -78,7 +84,7 @@ class Network:
 
     def _frozen(self, split: Split) -> np.ndarray:
         self.model.eval()
-        if self.config.cache is None:
+        if self.cache is None:
             return self._compute(split, split.positions)
 
         def fill(path: Path) -> None:
@@ -96,7 +102,7 @@ class Network:
             self.precision,
             self.device.type,
         )
-        shared = np.load(once(Path(self.config.cache) / f"features-{name}.npy", fill), mmap_mode="r")
+        shared = np.load(once(Path(self.cache) / f"features-{name}.npy", fill), mmap_mode="r")
         return np.ascontiguousarray(shared[split.positions])
 
     @torch.inference_mode()

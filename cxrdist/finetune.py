@@ -224,7 +224,8 @@ class Trial:
             "n_parameters": classifier.parameters(self.model),
         }
         clock = time.monotonic()
-        classifier.save(self.run.model, self.model, signature=self.run.read_info()["signature"])
+        backbones = Path(self.config.backbones) if self.config.backbones and self.config.mode == "linear" else None
+        classifier.save(self.run.model, self.model, backbones, signature=self.run.read_info()["signature"])
         spent = {"wall_seconds": seconds, "gpu_seconds": seconds if self.device.type == "cuda" else 0.0}
         tested = evaluate.write_own(self.run, self.config, data, self.network, counts | spent)
         self.run.finish(

@@ -10,7 +10,8 @@ from cxrdist.config import AugmentConfig
 from cxrdist.errors import InputError
 
 MODES = ("linear", "full", "last_n", "two_stage")
-IGNORED_BY_SIGNATURE = ("out", "device", "workers", "threads", "cache", "variant", "log_every", "checkpoint_seconds")
+IGNORED_BY_SIGNATURE = ("out", "device", "workers", "threads", "stage", "cache", "backbones", "variant")
+IGNORED_BY_SIGNATURE += ("log_every", "checkpoint_seconds")
 """Fields that do not change what is learnt (beyond rounding); shard sets and init count by content."""
 
 
@@ -60,7 +61,7 @@ class FinetuneConfig:
     """One classifier, trained from one initialisation on a fraction of the labels."""
 
     shards: str
-    """Shard set with splits train, val and test."""
+    """Shard set with splits train, val and test: a folder, or the URL of one."""
     out: str
     """Run folder; the same configuration again resumes or returns it."""
     init: str = "scratch"
@@ -117,8 +118,14 @@ class FinetuneConfig:
     threads: int | None = None
     """CPU threads of the arithmetic; None = as many as the machine gives (a sweep uses one per trial). Another number
     takes sums in another order: equal numbers give equal bits, others differ by rounding."""
+    stage: Literal["none", "ram", "disk"] = "none"
+    """Where shard sets are copied before reading: ram is /dev/shm, disk the node's own disk; URLs always are."""
     cache: str | None = None
-    """Folder of decoded images and features shared by trials; None = decode for this trial only."""
+    """Folder of decoded images and features shared by trials, environment variables ($SLURM_TMPDIR) as the node has
+    them; None = decode for this trial only."""
+    backbones: str | None = None
+    """Mode linear: folder where the frozen network is kept, once for all trials that stand on it; model.safetensors
+    then holds the head and names the network by its hash. None = model.safetensors holds both."""
     variant: str | None = None
     """What differs from the full recipe, as results name it (a sweep fills it in); None = the recipe."""
     eval_shards: list[str] | str | None = None

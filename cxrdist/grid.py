@@ -115,9 +115,10 @@ def _base(config: SweepConfig, axes: Mapping[str, list[Choice]]) -> FinetuneConf
     for name in ("shards", "init", "label_fraction", "mode", "seed"):
         if getattr(config, name) is not None:
             shared.pop(name, None)
-    for name in ("out", "cache", "threads", "variant"):
+    for name in ("out", "cache", "backbones", "threads", "variant", "stage"):
         if name in shared:
-            raise InputError(f"[finetune] {name}: the sweep sets this for its cells; leave it out")
+            own = " (the sweep's own option)" if name in ("cache", "stage") else ""
+            raise InputError(f"[finetune] {name}: the sweep sets this for its cells; leave it out{own}")
     if "shards" not in first and "shards" not in shared:
         raise InputError("no shard set: give --shards, [finetune] shards or an axis")
     return from_plain(shared | first | {"out": config.out}, "the sweep's spec")
@@ -199,7 +200,9 @@ def _cell(
         replace(
             trial,
             variant=variant or None,
-            cache=str(ledger.cache.resolve()),
+            cache=str(ledger.cache.resolve()) if config.cache is None else config.cache,
+            backbones=str(ledger.backbones.resolve()) if trial.mode == "linear" and not config.whole_models else None,
+            stage=config.stage,
             threads=config.cpus_per_trial,
             device=trial.device if config.device == "auto" else config.device,
         )

@@ -2,7 +2,7 @@
 
     python -m cxrdist.sweep OUT
 
-runs what OUT/sweep.json lists and is not done. It is started and watched by `cxrdist.supervise`, which reads the
+runs what OUT/sweep.json lists and is not done. It is started and watched by `cxrdist.sweep_watch`, which reads the
 events (one JSON object a line) that this process writes to its standard output; all else goes to a log. Ray's own
 state is thrown away: what is done is what has a done.json.
 """
@@ -35,6 +35,8 @@ for _name, _value in {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     "RAY_DEDUP_LOGS": "0",
+    # Seconds that Ray's processes wait for a lost head; one that this sweep started will not come back by itself.
+    **({} if os.environ.get("RAY_ADDRESS") else {"RAY_gcs_rpc_server_reconnect_timeout_s": "15"}),
 }.items():
     os.environ.setdefault(_name, _value)
 
@@ -45,6 +47,9 @@ from ray.tune.schedulers import ASHAScheduler  # noqa: E402
 HEARTBEAT_SECONDS = 5.0
 OBJECT_STORE_BYTES = 100_000_000
 """Trials exchange nothing but file names, so the shared-memory store can be as small as Ray allows."""
+
+NO_NODE = 70
+"""Exit code when all nodes are gone."""
 
 Event = Callable[..., None]
 
@@ -268,10 +273,21 @@ def _short_folder() -> str:
 
 
 def _beat(tell: Event) -> None:
-    """Tell the supervisor that Ray still answers; silence makes it start anew."""
+    """Tell the supervisor that Ray still answers; silence makes it start anew.
+
+    Without a node nothing can run any more, and Tune would wait for one for ever: the driver ends, so that it is
+    started again.
+    """
     while True:
         time.sleep(HEARTBEAT_SECONDS)
-        ray.nodes()
+        try:
+            alive = sum(bool(node["Alive"]) for node in ray.nodes())
+        except Exception as error:  # Ray is being closed, or its head is gone; then silence says it
+            print(f"no answer from Ray: {type(error).__name__}", file=sys.stderr)
+            return
+        if not alive:
+            print("no node of Ray is alive any more", file=sys.stderr, flush=True)
+            os._exit(NO_NODE)
         tell("alive")
 
 

@@ -63,6 +63,14 @@ class SweepConfig:
     """Share of a GPU that a trial takes; 0.25 puts four on one. None = one where there is a GPU, otherwise 0."""
     device: str = "auto"
     """auto, cpu or cuda, for all trials."""
+    stage: Literal["none", "ram", "disk"] = "none"
+    """Where nodes copy shard sets before reading: ram is /dev/shm, disk the node's own disk."""
+    cache: str | None = None
+    """Folder of decoded images and features that trials share; None = OUT/cache, one copy for all nodes. A folder of
+    each node's own, such as /dev/shm/me or '$SLURM_TMPDIR' (filled in on the node), gives one copy a node."""
+    whole_models: bool = False
+    """Linear cells: True writes backbone and head into every model.safetensors; False writes heads, and the frozen
+    networks once under OUT/backbones."""
     retries: int = 2
     """Attempts more, of a cell that fails."""
     start_seconds: float = 120.0

@@ -104,22 +104,22 @@ def _some(shards: ShardSet, labels: tuple[str, ...]) -> tuple[str, ...]:
     return labels
 
 
-def opened(path: str, split: str) -> ShardSet:
-    """One split of a shard set; trials that share a process share it."""
-    return _opened(path, cells.card(path).sha256, split)
+def opened(path: str, split: str, stage: str = "none") -> ShardSet:
+    """One split of a shard set, staged first if asked for; trials that share a process share it."""
+    return _opened(path, cells.card(path).sha256, split, stage)
 
 
 @functools.lru_cache(maxsize=16)
-def _opened(path: str, sha256: str, split: str) -> ShardSet:
+def _opened(path: str, sha256: str, split: str, stage: str) -> ShardSet:
     del sha256  # part of the key
-    return ShardSet(path, split)
+    return ShardSet(path, split, stage=stage)
 
 
 @functools.lru_cache(maxsize=256)
-def _manifest(sha256: str, path: str, fraction: float, seed: int, labels: tuple[str, ...]) -> Manifest:
+def _manifest(sha256: str, path: str, stage: str, fraction: float, seed: int, labels: tuple[str, ...]) -> Manifest:
     """The label fraction of the train split; the same for every initialisation."""
     del sha256  # part of the key
-    train = opened(path, "train")
+    train = opened(path, "train", stage)
     return fraction_manifest(train.index, train.rows, fraction, seed, _strata(labels))
 
 
@@ -129,9 +129,10 @@ def load(config: FinetuneConfig) -> TrialData:
     Raises:
         InputError: no such shard set, split or label; no label that can be learnt.
     """
-    train = opened(config.shards, "train")
+    train = opened(config.shards, "train", config.stage)
     labels = choose_labels(train, words(config.labels))
-    manifest = _manifest(train.card.sha256, config.shards, config.label_fraction, config.seed, labels)
+    asked = (config.shards, config.stage, config.label_fraction, config.seed, labels)
+    manifest = _manifest(train.card.sha256, *asked)
     chosen = split_of(train, labels, config, manifest.rows)
     known = chosen.mask.sum(0)
     positives = (chosen.y * chosen.mask).sum(0)
@@ -152,7 +153,7 @@ def load(config: FinetuneConfig) -> TrialData:
         manifest=manifest,
         train=chosen,
         val=_val(config, train, labels),
-        test=split_of(opened(config.shards, "test"), labels, config),
+        test=split_of(opened(config.shards, "test", config.stage), labels, config),
     )
 
 
@@ -165,7 +166,7 @@ def _val(config: FinetuneConfig, train: ShardSet, labels: tuple[str, ...]) -> Sp
     if "val" not in train.card.splits:
         log.warning("%s has no val split: no early stopping, no thresholds", config.shards)
         return None
-    val = opened(config.shards, "val")
+    val = opened(config.shards, "val", config.stage)
     rows = None
     if config.val_fraction_too:
         rows = fraction_manifest(val.index, val.rows, config.label_fraction, config.seed, _strata(labels)).rows

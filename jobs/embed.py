@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from typing import Literal
 
 HELP = "Write encoder features of a shard set to a Parquet file, one row per sample."
 POSITIONALS = ("run",)
@@ -16,11 +17,13 @@ class Config:
     run: str
     """A pretraining or fine-tuning run, or a .safetensors file of one."""
     shards: str
-    """Shard set to embed."""
+    """Shard set to embed, a folder or a URL."""
     out: str
     """Parquet file to write: key, split, patient_id, view, sex, age, label_*, features (list of float32)."""
     split: str | None = None
     """train, val or test; None = all."""
+    stage: Literal["none", "ram", "disk"] = "none"
+    """Where the shard set is copied before reading: ram is /dev/shm, disk the node's own disk."""
     device: str = "auto"
     """auto, cpu or cuda."""
 
@@ -33,6 +36,7 @@ def run(config: Config) -> int:
     from cxrdist.embed import embed
     from shards import ShardSet
 
-    count = embed(encoder.load(config.run, config.device), ShardSet(config.shards, config.split), Path(config.out))
+    shards = ShardSet(config.shards, config.split, stage=config.stage)
+    count = embed(encoder.load(config.run, config.device), shards, Path(config.out))
     print(f"{config.out}: features of {count} images", file=sys.stderr)
     return 0

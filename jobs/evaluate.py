@@ -16,11 +16,13 @@ class Config:
     run: str
     """A finished fine-tuning run."""
     shards: list[str] | str
-    """Shard sets with a test split; one string may hold several with commas."""
+    """Shard sets with a test split, folders or URLs; one string may hold several with commas."""
     uncertain: Literal["ones", "zeros", "ignore"] | dict[str, Literal["ones", "zeros", "ignore"]] | None = None
     """What uncertain labels of the test set count as; None = the run's policy."""
     blanks: Literal["zeros", "ignore"] | None = None
     """What labels not mentioned count as; None = the run's policy."""
+    stage: Literal["none", "ram", "disk"] = "none"
+    """Where shard sets are copied before reading: ram is /dev/shm, disk the node's own disk."""
     device: str = "auto"
     """auto, cpu or cuda."""
 
@@ -36,6 +38,7 @@ def run(config: Config) -> int:
         uncertain=config.uncertain,
         blanks=config.blanks,
         device=config.device,
+        stage=config.stage,
     )
     print(f"{'test set':<20} {'label':<28} {'AUROC':>7}  {'95 % interval':<16} {'positive':>8} {'negative':>8}  policy")
     for row in rows:

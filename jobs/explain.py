@@ -6,22 +6,16 @@ import sys
 from dataclasses import dataclass
 from typing import Literal
 
+from cxrdist.looking import LookConfig
+
 HELP = "Draw heat maps of what a fine-tuned run looked at, and score them against boxes where the shard set has some."
 POSITIONALS = ("run",)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    """Which model, on which images, by which method."""
+class Config(LookConfig):
+    """Which model, on which images, by which method; `out` is a folder, None = RUN/explain-METHOD."""
 
-    run: str
-    """A fine-tuning run."""
-    shards: str | None = None
-    """Shard set; None = the one the run was trained on."""
-    split: str = "test"
-    """Its split."""
-    out: str | None = None
-    """Folder for LABEL/SCORE-KEY.png, pointing.parquet and explain.json; None = RUN/explain-METHOD."""
     method: Literal["gradcam", "occlusion"] = "gradcam"
     """gradcam: one pass per label, needs feature maps. occlusion: for any network, some 200 passes per image."""
     labels: list[str] | str | None = None
@@ -34,29 +28,22 @@ class Config:
     """Grad-CAM's layer, by its name in the backbone (layer3); None = the deepest with a map of at least 7 x 7."""
     patch: int | None = None
     """Side of occlusion's square in pixels; None = an eighth of the image."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
 
 
 def run(config: Config) -> int:
     """Explain, and print the pointing game's table."""
-    from pathlib import Path
-
     from cxrdist import encoder
     from cxrdist.errors import InputError
     from cxrdist.explain import explain
     from cxrdist.finetune_config import words
-    from shards import ShardSet
+    from cxrdist.looking import out_of, shards_of
 
     for name in ("count", "limit", "patch"):
         value = getattr(config, name)
         if value is not None and value < (0 if name == "count" else 1):
             raise InputError(f"{name} = {value}: must be at least {0 if name == 'count' else 1}")
     network = encoder.load(config.run, config.device, classify=True)
-    shards = ShardSet(encoder.own_shards(config.run, config.shards), config.split)
-    if config.out is None and not Path(config.run).is_dir():
-        raise InputError(f"{config.run} is a file, not a run: name a folder for the pictures with --out")
-    out = Path(config.out) if config.out is not None else Path(config.run) / f"explain-{config.method}"
+    shards, out = shards_of(config), out_of(config, f"explain-{config.method}")
     found = explain(
         config.run,
         network,

@@ -21,8 +21,8 @@ class Config:
     out: str | None = None
     """CSV file to write; None = stdout."""
     shards: str | None = None
-    """Shard set whose conversion (size, JPEG) the images go through first, so that scores are those the model gives
-    inside it; None = the run's training set where it still exists, else straight to the model's size."""
+    """Shard set (a folder or a URL) whose conversion (size, JPEG) the images go through first, so that scores are those
+    the model gives inside it; None = that of the run where it still exists, else straight to the model's size."""
     device: str = "auto"
     """auto, cpu or cuda."""
 
@@ -59,20 +59,23 @@ def run(config: Config) -> int:
 
 
 def _conversion(config: Config) -> Any:
-    from pathlib import Path
-
     from cxrdist.encoder import own_shards
     from cxrdist.errors import InputError
-    from shards import read_card
+    from cxrdist.places import card
 
     if config.shards is not None:
-        return read_card(config.shards).config
+        return card(config.shards).config
     try:
         place = own_shards(config.run, None)
     except InputError:
         place = ""
-    if place and (Path(place) / "dataset.json").is_file():
-        print(f"images are prepared as those of {place}", file=sys.stderr)
-        return read_card(place).config
+    if place:
+        try:
+            conversion = card(place).config
+        except ValueError:  # it was moved away, or cannot be reached
+            pass
+        else:
+            print(f"images are prepared as those of {place}", file=sys.stderr)
+            return conversion
     print("the run's training set is not here: images go straight to the model's size", file=sys.stderr)
     return None

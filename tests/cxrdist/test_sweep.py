@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import random
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,26 +14,7 @@ import pytest
 from cxrdist.cells import Ledger
 from results import schema
 from results.run import Run
-
-ROOT = Path(__file__).resolve().parents[2]
-
-SPEC = """
-[axes]
-label_fraction = [0.2, 1.0]
-mode = ["linear", "full"]
-seed = [0, 1]
-[exclude]
-mode = "full"
-label_fraction = 0.2
-[finetune]
-shards = "{shards}"
-arch = "small_cnn"
-image_size = 28
-epochs = 2
-min_steps = 8
-n_boot = 10
-"""
-CELLS = 6
+from tests.cxrdist.sweeping import CELLS, ROOT, SPEC, check_complete, command, done_cells, started_by, sweep, wait_for
 
 
 @pytest.fixture
@@ -47,48 +23,6 @@ def spec(tmp_path, blobs) -> Path:
     path = tmp_path / "spec.toml"
     path.write_text(SPEC.format(shards=blobs))
     return path
-
-
-def command(spec: Path, out: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "jobs.cli", "sweep", "--config", str(spec), "--out", str(out), *more]
-
-
-def sweep(spec: Path, out: Path, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    environ = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | environment
-    return subprocess.run(command(spec, out, *more), cwd=ROOT, capture_output=True, text=True, timeout=400, env=environ)
-
-
-def started_by(marker: str) -> list[int]:
-    """Processes of this test's sweep: those that name its folder on their command line."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if any(marker.encode() in word for word in words):
-                found.append(int(entry.name))
-    return found
-
-
-def done_cells(out: Path) -> list[str]:
-    return sorted(path.parent.name for path in out.glob("cells/*/done.json"))
-
-
-def check_complete(out: Path, count: int = CELLS) -> None:
-    """No cell lost, none doubled: every cell listed is done, and nothing else is there."""
-    listed = sorted(cell["signature"] for cell in json.loads((out / "sweep.json").read_text())["cells"])
-    assert done_cells(out) == listed and len(listed) == count
-    assert sorted(path.name for path in out.glob("cells/[!.]*")) == listed
-    described = set()
-    for name in listed:
-        run = Run(out / "cells" / name)
-        config = run.read_config()
-        described.add((config["label_fraction"], config["mode"], config["seed"]))
-        keys = schema.read_predictions(run.predictions).to_pylist()
-        assert len({(row["split"], row["key"], row["label"]) for row in keys}) == len(keys) == 80
-    assert len(described) == count
 
 
 @pytest.fixture(scope="module")
@@ -160,87 +94,6 @@ def test_a_cell_that_fails_is_named_with_its_log_and_the_rest_is_kept(tmp_path, 
     assert len(lines) == 2 and all("labels=hernia" in line and "1 attempts" in line for line in lines)
     assert "no label hernia in this shard set" in said.stderr
     assert "cxrdist: 2 of 4 cells failed, 2 are done and kept" in said.stderr
-
-
-def test_ctrl_c_stops_within_seconds_and_the_same_command_goes_on(tmp_path, spec):
-    out = tmp_path / "out"
-    process = subprocess.Popen(command(spec, out), cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: len(done_cells(out)) >= 1, process)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and "goes on from what is complete" in said and "Traceback" not in said
-    wait_for(lambda: not started_by(str(out)), None)
-    before = done_cells(out)
-    assert 0 < len(before) < CELLS
-    assert sweep(spec, out).returncode == 0
-    check_complete(out)
-
-
-def wait_for(condition, process: subprocess.Popen | None, seconds: float = 240.0) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited too long"
-        assert process is None or process.poll() is None, "the sweep ended too early"
-        time.sleep(0.1)
-
-
-@pytest.mark.slow
-def test_a_killed_sweep_loses_and_doubles_nothing(tmp_path, spec):
-    """SIGKILL for the command, the Ray driver, or a Ray worker, at random moments, until all is done."""
-    dice, out = random.Random(7), tmp_path / "out"
-    for _ in range(6):
-        process = subprocess.Popen(command(spec, out), cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        time.sleep(dice.uniform(3, 14))
-        target = dice.choice(["command", "driver", "worker"])
-        victims = {
-            "command": [process.pid],
-            "driver": [pid for pid in started_by(str(out)) if pid != process.pid],
-            "worker": workers_of(process.pid),
-        }[target]
-        for pid in victims:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        if target == "command":
-            process.wait(30)
-            wait_for(lambda: not started_by(str(out)), None, 60)
-        else:
-            try:
-                process.wait(dice.uniform(5, 20))
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGINT)
-                process.wait(60)
-    assert sweep(spec, out).returncode == 0
-    check_complete(out)
-
-
-def workers_of(pid: int) -> list[int]:
-    """Ray's worker processes below a process: those that run trials call themselves ray::NAME."""
-    import psutil
-
-    found = []
-    try:
-        for child in psutil.Process(pid).children(recursive=True):
-            with contextlib.suppress(psutil.Error):  # it may have ended meanwhile
-                if any("ray::" in word and "Trainable" in word for word in child.cmdline()):
-                    found.append(child.pid)
-    except psutil.NoSuchProcess:
-        pass
-    return found
-
-
-@pytest.mark.slow
-def test_a_killed_worker_costs_one_attempt_and_the_cell_is_tried_again(tmp_path, spec):
-    out = tmp_path / "out"
-    process = subprocess.Popen(command(spec, out), cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: bool(workers_of(process.pid)) and any(out.glob("logs/*[0-9a-f].log")), process)
-    for pid in workers_of(process.pid)[:1]:
-        os.kill(pid, signal.SIGKILL)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    assert "the worker process died" in said and "it will be tried again" in said
-    check_complete(out)
 
 
 @pytest.mark.slow
