@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 HELP = "cancel a submitted run"
@@ -15,6 +16,15 @@ class Config:
 
     runs: list[str]
     """Run folders."""
+
+
+def main(words: Sequence[str]) -> int:
+    """Run `cxrdist cancel WORDS`."""
+    from jobs.status import Parser
+
+    parser = Parser("cancel", HELP)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder, or another output that was submitted")
+    return run(Config(**vars(parser.parse_args(list(words)))))
 
 
 def run(config: Config) -> int:

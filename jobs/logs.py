@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -31,13 +30,14 @@ class Config:
 
 
 def main(words: Sequence[str]) -> int:
-    """Run `cxrdist logs WORDS` (argparse, for the short -f)."""
-    parser = argparse.ArgumentParser(prog="cxrdist logs", description=HELP, allow_abbrev=False)
-    parser.add_argument("run", help="run folder")
+    """Run `cxrdist logs WORDS`."""
+    from jobs.status import Parser
+
+    parser = Parser("logs", HELP)
+    parser.add_argument("run", metavar="RUN", help="run folder")
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the job has ended")
     parser.add_argument("--node", type=int, default=0, help="node of the job, from 0")
-    options = parser.parse_args(list(words))
-    return run(Config(run=options.run, follow=options.follow, node=options.node))
+    return run(Config(**vars(parser.parse_args(list(words)))))
 
 
 def run(config: Config) -> int:

@@ -5,10 +5,12 @@ Given a chain's TOML file it does so for every stage. Imports no submitit: it is
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from slurm.errors import FailedError, InputError
 
@@ -25,6 +27,26 @@ class Config:
     """Run folders, other outputs that were submitted, or the TOML file of a chain."""
     json: bool = False
     """One JSON object per run, for programs."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, for commands of a login node that are asked often: jsonargparse would be most of their time."""
+
+    def __init__(self, name: str, about: str) -> None:
+        """Make the parser of `cxrdist NAME`."""
+        super().__init__(prog=f"cxrdist {name}", description=about, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse in one line."""
+        raise InputError(f"{self.prog}: {message}; {self.prog} --help lists the options")
+
+
+def main(words: Sequence[str]) -> int:
+    """Run `cxrdist status WORDS`."""
+    parser = Parser("status", HELP)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder, other output, or a chain's TOML file")
+    parser.add_argument("--json", action="store_true", help="one JSON object per run, for programs")
+    return run(Config(**vars(parser.parse_args(list(words)))))
 
 
 def run(config: Config) -> int:

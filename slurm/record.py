@@ -9,7 +9,6 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 
 PREFIXES = ("SLURM_", "CUDA_", "NCCL_", "GLOO_", "OMP_", "TORCH_", "NVIDIA_VISIBLE", "RAY_ADDRESS")
@@ -31,6 +30,8 @@ def variables(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that can change a result; absent ones are left out."""
+    from importlib import metadata  # 15 ms that a login node need not spend
+
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

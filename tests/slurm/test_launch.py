@@ -140,6 +140,23 @@ def test_killed_launcher_takes_its_agent_and_ranks_with_it(tmp_path):
         time.sleep(0.1)
 
 
+def test_ranks_whose_agent_is_killed_while_they_import_end_without_a_step(tmp_path):
+    launcher = start(2, tmp_path, "--steps", "200")
+    deadline = time.monotonic() + 60
+    ranks: list[int] = []
+    while not ranks and time.monotonic() < deadline:  # they have just been started and are far from their first step
+        agents = processes.children(launcher.pid)
+        ranks = [rank for agent in agents for rank in processes.children(agent)]
+        time.sleep(0.01)
+    os.kill(agents[0], signal.SIGKILL)
+    assert launcher.wait(60) == 137
+    deadline = time.monotonic() + 60
+    while any(_runs(rank) for rank in ranks) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [rank for rank in ranks if _runs(rank)]
+    assert steps(tmp_path) == []
+
+
 def test_zero_ranks_are_refused():
     with pytest.raises(InputError, match="nproc 0"):
         launch.local("counting_worker", [], nproc=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -160,6 +161,22 @@ def test_unresolvable_head_node_fails_loudly(tmp_path, monkeypatch):
     monkeypatch.setattr(hosts, "RESOLVE_S", 5.0)
     with pytest.raises(FailedError, match="no-such-node.invalid cannot be resolved"):
         hosts.head_and_own("no-such-node.invalid", 0)
+
+
+def test_example_of_a_chain_is_accepted_as_it_stands(monkeypatch, capsys):
+    root = Path(__file__).parents[2]
+    monkeypatch.chdir(root)
+    assert cli.main("submit chain examples/chain.toml --dry_run".split()) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("# ==== ") == 6 and shown.count("#!/bin/bash") == 8  # two of the stages are array and merge
+    assert not (root / "runs" / "sweep").exists()
+
+
+@pytest.mark.parametrize("words", ["status --jsn r", "status", "logs r --node a", "cancel --force r", "status r"])
+def test_wrong_word_to_a_login_node_command_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words.split()) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_progress_tells_steps_and_time_left():
