@@ -9,14 +9,17 @@ launcher repeats a stop signal until the workers act on it, so none is lost whil
 from __future__ import annotations
 
 import importlib
+import os
 import runpy
 import signal
 import sys
 
-from slurm.signals import die_with_parent
+from slurm.signals import AGENT, die_with_parent
 
 SHIELDED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
 TORCHRUN = "torch.distributed.run"
+LAUNCHER = "CXRDIST_LAUNCHER_PID"
+"""Environment variable in which the launcher tells its agent who its parent is."""
 
 
 def main() -> None:
@@ -25,10 +28,13 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     # The launcher blocks the signals around the start, so that none hits the unshielded interpreter.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SHIELDED)
-    die_with_parent(signal.SIGINT)
+    launcher = os.environ.pop(LAUNCHER, "")
+    die_with_parent(signal.SIGINT, int(launcher) if launcher else None)
+    os.environ.pop(AGENT, None)
     module, *args = sys.argv[1:]
     sys.argv = [module, *args]
     if module == TORCHRUN:
+        os.environ[AGENT] = str(os.getpid())
         torchrun = importlib.import_module(TORCHRUN)
         # Keep it from catching TERM: it would give the ranks 30 seconds and kill them, saved or not.
         if "--signals-to-handle" in torchrun.get_args_parser().format_help():

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 
-from slurm.agent import SHIELDED, TORCHRUN
+from slurm.agent import LAUNCHER, SHIELDED, TORCHRUN
 from slurm.errors import InputError
 from slurm.processes import children, end_tree, send
 from slurm.signals import STOP_SIGNALS
@@ -197,7 +197,7 @@ def _start(words: Sequence[str], environment: Mapping[str, str]) -> subprocess.P
         # A process group of its own: Ctrl-C in a terminal then reaches the launcher only, which relays it once.
         return subprocess.Popen(
             [sys.executable, "-m", "slurm.agent", *words],
-            env=dict(environment),
+            env={**environment, LAUNCHER: str(os.getpid())},
             stdin=subprocess.DEVNULL,
             process_group=0,
         )

@@ -18,6 +18,9 @@ from types import FrameType
 STOP_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 """USR1/USR2 come from `--signal` and preemption, TERM from a preemption without them, INT from Ctrl-C."""
 
+AGENT = "CXRDIST_AGENT_PID"
+"""Environment variable in which torchrun's agent tells its ranks who their parent is."""
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -45,7 +48,7 @@ class StopRequest:
         atexit.register(_ignore)
         # A rank that outlives its torchrun agent would write to a run that a restarted group also writes to.
         if "TORCHELASTIC_RUN_ID" in os.environ:
-            die_with_parent(signal.SIGKILL)
+            die_with_parent(signal.SIGKILL, int(os.environ.get(AGENT, os.getppid())))
         return self
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -73,11 +76,17 @@ def _ignore() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def die_with_parent(number: int) -> None:
-    """Ask the kernel to send `number` to this process when its parent ends (Linux; does nothing elsewhere)."""
+def die_with_parent(number: int, parent: int | None = None) -> None:
+    """Ask the kernel to send `number` to this process when its parent ends (Linux; does nothing elsewhere).
+
+    Args:
+        number: The signal.
+        parent: Id of the process that started this one; None: whoever is the parent now. Without it, a process whose
+            parent ended during its imports takes the one it was handed on to for its parent, and lives on.
+    """
     if sys.platform != "linux":
         return
-    parent = os.getppid()
+    parent = parent or os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
-    if os.getppid() != parent:  # it ended in between: the kernel has nobody left to tell us about
+    if os.getppid() != parent:  # it has ended already: the kernel has nobody left to tell us about
         os.kill(os.getpid(), number)

@@ -144,7 +144,9 @@ def test_ranks_whose_agent_is_killed_while_they_import_end_without_a_step(tmp_pa
     launcher = start(2, tmp_path, "--steps", "200")
     deadline = time.monotonic() + 60
     ranks: list[int] = []
-    while not ranks and time.monotonic() < deadline:  # they have just been started and are far from their first step
+    while (
+        len(ranks) < 2 and time.monotonic() < deadline
+    ):  # they have just been started and are far from their first step
         agents = processes.children(launcher.pid)
         ranks = [rank for agent in agents for rank in processes.children(agent)]
         time.sleep(0.01)
