@@ -89,6 +89,8 @@ def notes_of(
     held = [cell for cell in cells if cell is not None]
     if any(cell.value is None for cell in held):
         notes.append("undefined: the test set lacks a class, or nothing was called positive.")
+    if any(cell.interval == "seeds" and cell.low == cell.high for cell in held):
+        notes.append("An interval without width: all seeds gave the same value (linear probes on all labels do).")
     if partial := sum(0 < cell.n < len(cell.rows) for cell in held):
         notes.append(f"{count(partial, 'cell')} average only the seeds for which the value is defined.")
     notes += macro_notes(rows)

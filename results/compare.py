@@ -104,9 +104,7 @@ class Comparer:
         with ThreadPoolExecutor(max_workers=CORES) as pool:  # numpy and scipy release the interpreter's lock
             runs = list(pool.map(self._of_label, rows))
         split = len(first.rows)
-        difference = stats.paired_difference(
-            np.stack(runs[:split]), np.stack(runs[split:]), first.value - second.value, self.seed
-        )
+        difference = stats.paired_difference(np.stack(runs[:split]), np.stack(runs[split:]), first.value - second.value)
         return difference or "undefined in most resamples"
 
     def panel(self, row: Row) -> Panel | str:

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from results.captions import caption_of
 from results.cells import Cell, gather
+from results.common import only_label
 from results.errors import InputError
 from results.names import METRIC_TITLES, show, sort_key
 from results.options import Options
@@ -56,6 +57,9 @@ def _over_labels(name: str, results: pa.Table, options: Options, x_axis: str) ->
         if x_axis == "label_fraction":
             ticks = sorted({row["label_fraction"] for row in rows if row["label_fraction"]})
             axis.set_xticks(ticks, [show("label_fraction", tick) for tick in ticks])
+            axis.minorticks_off()
+        elif len(counts := sorted({round(_labelled(cell)) for cell in cells.values() if _labelled(cell)})) <= 6:
+            axis.set_xticks(counts, [f"{count:,}" for count in counts])
             axis.minorticks_off()
         axis.set_xlabel("Labels used" if x_axis == "label_fraction" else "Labelled training images")
         axis.set_ylabel(METRIC_TITLES.get(metric, metric))
@@ -107,6 +111,8 @@ def per_class(results: pa.Table, options: Options) -> Drawing:
     """Bars per pathology, one per initialisation, with intervals."""
     metric, rows = _rows(results, options, (options.label,) if options.label else None)
     rows, note = largest_fraction(rows, options)
+    if only_label(rows) is not None and any(row["label"] != MACRO for row in rows):
+        rows = [row for row in rows if row["label"] != MACRO]  # the mean of one label is that label again
     down, _ = layout(rows, ("label",), ("init",), chosen=False)
     panel_axes = tuple(axis for axis in down if axis != "label")
     cells = gather(rows, panel_axes, ("label", "init"), "seeds" in options.allow)

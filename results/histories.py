@@ -26,19 +26,20 @@ def history(results: pa.Table, options: Options) -> Drawing:
     if not logs:
         raise InputError("none of the chosen runs has a readable metrics.jsonl")
     keys = sorted({key for _, log in logs for key in log}, key=lambda key: ("loss" not in key, key))[:12]
-    groups = list(dict.fromkeys(names[folder] for folder, _ in logs))
+    groups = sorted(set(names.values()), key=lambda name: (name == "Pretraining", name != "Scratch", name))
     figure, axes = canvas(len(keys), width=3.1, height=2.3)
     for axis, key in zip(axes, keys, strict=True):
+        curved = any(len(log.get(key, ())) > 1 for _, log in logs)
         for folder, log in logs:
-            if key in log:
+            if key in log and (len(log[key]) > 1 or not curved):  # a linear probe logs one value, which is no course
                 place = groups.index(names[folder])
                 steps, values = zip(*log[key], strict=True)
                 style = look(place, mark="." if len(steps) == 1 else "")
                 axis.plot(steps, values, label=names[folder], alpha=0.8, linewidth=1.0, **style)
         axis.set(xlabel="Step", title=key)
     legend_below(figure, axes)
-    left = f" The first {MAX_RUNS} runs." if len(runs) == MAX_RUNS else ""
-    caption = f"What {count(len(logs), 'run')} logged during training, one line per run.{left}"
+    left = f" The first {MAX_RUNS} of more runs." if len(runs) == MAX_RUNS else ""
+    caption = f"What {count(len(logs), 'run')} logged during training, one line per run with several values.{left}"
     return Drawing(name="history", figure=figure, caption=caption)
 
 

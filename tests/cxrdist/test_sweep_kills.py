@@ -58,8 +58,10 @@ def test_a_killed_sweep_loses_and_doubles_nothing(tmp_path, blobs):
     Each falls after a drawn number of cells, from none to all but one; a sweep that ended of it is started again.
     """
     spec, out = tmp_path / "spec.toml", tmp_path / "out"
-    spec.write_text(SPEC.format(shards=blobs).replace("seed = [0, 1]", "seed = [0, 1, 2, 3]"))
-    total, dice = 2 * CELLS, random.Random()
+    text = SPEC.format(shards=blobs).replace("seed = [0, 1]", f"seed = {list(range(12))}").replace("= 8", "= 60")
+    spec.write_text(text.replace('["linear", "full"]', '["full"]').replace("[0.2, 1.0]", "[1.0]").replace(
+        '[exclude]\nmode = "full"\nlabel_fraction = 0.2\n', ""))  # fmt: skip
+    total, dice = 12, random.Random()  # cells that train layers all take their time, so that kills can fall among them
     seed = dice.randrange(1 << 32)
     print(f"drawn with seed {seed}")
     dice.seed(seed)

@@ -198,6 +198,43 @@ def test_paired_bootstrap_rejects_true_null_hypotheses_rarely() -> None:
     assert rejected <= 12
 
 
+@pytest.mark.parametrize("seeds", [(2, 2), (3, 3), (5, 5), (3, 5)])
+def test_seeds_that_differ_by_luck_alone_are_rarely_called_different(seeds: tuple[int, int]) -> None:
+    rejected, trials = 0, 600
+    for number in range(trials):
+        generator = np.random.default_rng(number)
+        patients = generator.normal(0, 0.002, 400)  # little beside the spread over seeds
+        arms = [0.8 + generator.normal(0, 0.02, count) for count in seeds]
+        resampled = [arm[:, None] + patients * generator.uniform(0.5, 1, (len(arm), 1)) for arm in arms]
+        found = stats.paired_difference(resampled[0], resampled[1], float(arms[0].mean() - arms[1].mean()))
+        assert found is not None
+        rejected += found.p < 0.05
+        assert (found.p < 0.05) == (not found.low <= 0 <= found.high)
+    assert rejected <= 0.08 * trials
+
+
+def test_one_seed_of_no_spread_leaves_the_patients_interval() -> None:
+    generator = np.random.default_rng(5)
+    first = 0.82 + generator.normal(0, 0.01, (1, 4000))
+    alone = stats.paired_difference(first, np.full((1, 4000), 0.8), 0.02)
+    thrice = stats.paired_difference(np.repeat(first, 3, axis=0), np.full((3, 4000), 0.8), 0.02)
+    assert alone is not None and thrice is not None
+    assert (thrice.low, thrice.high) == pytest.approx((alone.low, alone.high), abs=1e-3)
+    assert thrice.p == pytest.approx(alone.p, abs=0.01)
+
+
+def test_paired_t_over_seeds_equals_scipys_without_spread_over_patients() -> None:
+    generator = np.random.default_rng(6)
+    arms = generator.normal(0.8, 0.01, (2, 4))
+    found = stats.paired_difference(
+        *(np.repeat(arm[:, None], 50, axis=1) for arm in arms), arms[0].mean() - arms[1].mean()
+    )
+    expected = scipy_stats.ttest_rel(arms[0], arms[1])
+    between = expected.confidence_interval()
+    assert found is not None and found.p == pytest.approx(expected.pvalue)
+    assert (found.low, found.high) == pytest.approx((between.low, between.high))
+
+
 def test_more_seeds_widen_the_difference_by_their_own_spread() -> None:
     generator = np.random.default_rng(1)
     patients = generator.normal(0, 0.01, 2000)
