@@ -226,9 +226,8 @@ def test_one_seed_of_no_spread_leaves_the_patients_interval() -> None:
 def test_paired_t_over_seeds_equals_scipys_without_spread_over_patients() -> None:
     generator = np.random.default_rng(6)
     arms = generator.normal(0.8, 0.01, (2, 4))
-    found = stats.paired_difference(
-        *(np.repeat(arm[:, None], 50, axis=1) for arm in arms), arms[0].mean() - arms[1].mean()
-    )
+    first, second = (np.repeat(arm[:, None], 50, axis=1) for arm in arms)
+    found = stats.paired_difference(first, second, float(arms[0].mean() - arms[1].mean()))
     expected = scipy_stats.ttest_rel(arms[0], arms[1])
     between = expected.confidence_interval()
     assert found is not None and found.p == pytest.approx(expected.pvalue)
