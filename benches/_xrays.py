@@ -9,7 +9,8 @@ from pathlib import Path
 from shards.card import Card
 from shards.config import ConvertConfig
 from shards.opener import Stamp, file_stamp
-from shards.plan import Sample, build
+from shards.plan import build
+from shards.sample import Sample
 from shards.writer import convert
 
 ROOT = Path(__file__).resolve().parents[1]

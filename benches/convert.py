@@ -32,8 +32,9 @@ from PIL import Image
 from benches._xrays import Repeated, sources
 from shards.config import ConvertConfig
 from shards.images import _fast_png
-from shards.plan import Sample, build
+from shards.plan import build
 from shards.pool import cores
+from shards.sample import Sample
 from shards.writer import convert
 
 SIDE, QUALITY = 256, 95

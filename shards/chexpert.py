@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
 
 from shards import labels as names
 from shards.config import ChexpertConfig
 from shards.errors import InputError
 from shards.nih import parse_age
-from shards.plan import FileOpener, Plan, Sample, build
-from shards.sources import find_files, folder, read_table, reconcile
-from shards.splits import draw_groups
+from shards.plan import FileOpener, Plan, build
+from shards.rows import Gathered, among, first_of_each, gather, keep, one, with_column
+from shards.sample import SPLITS, Sample
+from shards.sources import folder, list_files, read_table, reconcile
+from shards.splits import draw_rows
+
+pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers
 
 LABELS = (*names.CHEXPERT, "no_finding")
 TABLES = {"train": ("train.csv",), "valid": ("valid.csv",), "test": ("test.csv", "test_labels.csv")}
@@ -28,37 +36,35 @@ def plan_chexpert(config: ChexpertConfig) -> Plan:
         InputError: train.csv or a column is missing, a value is unknown, or rows and files do not match.
     """
     root = find_root(folder(config.src))
-    rows: dict[str, Sample] = {}
-    refused: list[tuple[str, str]] = []
-    tables: list[str] = []
+    tables, parts, refused = [], [], []
     for split, candidates in TABLES.items():
         table = next((root / name for name in candidates if (root / name).is_file()), None)
         if table is None:
             continue
+        rows = gather(read_rows(table, split), LABELS)
+        known = np.logical_or.reduce([among(rows["source"], part["source"]) for part in parts] or [False])
+        first = first_of_each(rows["source"]) & ~known
+        repeats = rows["source"].filter(pa.array(~first)).to_pylist()
+        refused += [(source, f"duplicate row in {table.name}") for source in repeats]
         tables.append(table.name)
-        for sample in read_rows(table, split):
-            if sample.source in rows:
-                refused.append((sample.source, f"duplicate row in {table.name}"))
-            else:
-                rows[sample.source] = sample
-    with_table = {TABLE for TABLE, candidates in TABLES.items() if any(name in tables for name in candidates)}
-    files = [
-        path
-        for path in find_files(root, (".jpg", ".jpeg", ".png"), lambda name: name.split("/")[0] in with_table)
-        if "/" in path
-    ]
-    excluded = reconcile(rows, files, table=" + ".join(tables), allow_missing=config.allow_missing)
-    present = set(files)
-    kept = []
-    for source, sample in rows.items():
-        if source not in present:
-            continue
-        if config.views == "frontal" and sample.view == "LATERAL":
-            excluded.append((source, "lateral view (views=frontal)"))
-        else:
-            kept.append(sample)
+        parts.append(keep(rows, first))
+    rows = pa.concat_tables(parts)
+    del parts
+    with_table = {split for split, candidates in TABLES.items() if any(name in tables for name in candidates)}
+    paths, odd = list_files(root, (".jpg", ".jpeg", ".png"), lambda name: name.split("/")[0] in with_table)
+    files = paths.filter(pc.match_substring(paths, "/"))
+    del paths
+    listed = " + ".join(tables)
+    excluded = reconcile(rows["source"], files, table=listed, allow_missing=config.allow_missing, odd=odd)
+    rows = keep(rows, among(rows["source"], files))
+    del files
+    if config.views == "frontal":
+        lateral = pc.fill_null(pc.equal(rows["view"], "LATERAL"), False)
+        excluded += [(source, "lateral view (views=frontal)") for source in rows["source"].filter(lateral).to_pylist()]
+        rows = rows.filter(pc.invert(lateral))
+    rows = Gathered(with_column(rows, "split", _splits(rows, config)))
     return build(
-        _with_splits(kept, config),
+        rows,
         name="chexpert",
         source="CheXpert (Irvin et al., AAAI 2019)",
         labels=LABELS,
@@ -120,17 +126,18 @@ def _labels(row: dict[str, str], where: str) -> dict[str, int | None]:
     return values
 
 
-def _with_splits(rows: list[Sample], config: ChexpertConfig) -> Iterator[Sample]:
-    names_of = {"train": "train", "valid": config.valid_as, "test": "test"}
-    if config.valid_as == "test" and any(sample.split == "test" for sample in rows):
+def _splits(rows: pa.Table, config: ChexpertConfig) -> pa.Array:
+    """Return train, val or test of every row from the name of its table."""
+    table = one(rows["split"]).to_numpy(zero_copy_only=False)
+    train, valid, test = (table == name for name in TABLES)
+    if config.valid_as == "test" and test.any():
         raise InputError("valid_as=test, but the test set is there: leave valid_as out")
-    val: set[str] = set()
+    codes = np.where(test, SPLITS.index("test"), SPLITS.index("train"))
+    codes[valid] = SPLITS.index(config.valid_as)
     if config.valid_as == "test":
-        train = [str(sample.patient_id) for sample in rows if sample.split == "train"]
-        val = draw_groups(train, config.val_fraction, config.seed)
-    for sample in rows:
-        split = "val" if sample.split == "train" and sample.patient_id in val else names_of[sample.split]
-        yield dataclasses.replace(sample, split=split)
+        val = draw_rows(rows["patient_id"].filter(pa.array(train)), config.val_fraction, config.seed)
+        codes[np.flatnonzero(train)[val]] = SPLITS.index("val")
+    return pa.array(SPLITS).take(pa.array(codes))
 
 
 def _detail(config: ChexpertConfig) -> dict[str, object]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from shards import labels as names
 from shards.config import KermanyConfig
 from shards.errors import InputError
-from shards.plan import FileOpener, Plan, Sample, build
+from shards.plan import FileOpener, Plan, build
+from shards.sample import Sample
 from shards.sources import find_files, folder
 from shards.splits import cut_by_patient, draw_stratified
 

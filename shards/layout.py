@@ -29,11 +29,10 @@ class Shard:
 
 def layout(plan: Plan, shard_size: int) -> list[Shard]:
     """Return the tars of a plan: per split as few as `shard_size` allows, of nearly equal length."""
-    splits = plan.table["split"].to_numpy(zero_copy_only=False)
     shards: list[Shard] = []
     start = 0
-    for split in sorted(set(splits)):
-        length = int((splits == split).sum())
+    counts = {entry["values"]: entry["counts"] for entry in plan.table["split"].value_counts().to_pylist()}
+    for split, length in sorted(counts.items()):
         count = -(-length // shard_size)
         bounds = [start + length * number // count for number in range(count + 1)]
         shards += [

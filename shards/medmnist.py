@@ -15,7 +15,8 @@ from shards.atomic import write_with
 from shards.config import MedmnistConfig
 from shards.errors import InputError
 from shards.opener import Opener, Stamp, file_stamp
-from shards.plan import Plan, Sample, build
+from shards.plan import Plan, build
+from shards.sample import Sample
 
 CHEST_LABELS = tuple(names.NIH_SPELLING)
 """ChestMNIST's label columns in its own order."""

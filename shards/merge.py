@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -181,16 +182,21 @@ class _Tally:
     def __init__(self, labels: Sequence[str], patients_known: bool) -> None:
         self.labels, self.patients_known = labels, patients_known
         self.n: Counter[str] = Counter()
-        self.patients: dict[str, set[str]] = {}
+        self._patients: dict[str, list[pa.Array]] = {}
         self.values: dict[tuple[str, str], Counter[int | None]] = {}
 
     def add(self, table: pa.Table) -> None:
         split = table["split"][0].as_py()  # a tar holds one split only
         self.n[split] += table.num_rows
-        self.patients.setdefault(split, set()).update(table["patient_id"].to_pylist())
+        self._patients.setdefault(split, []).append(pc.unique(table["patient_id"]))
         for label in self.labels:
             for entry in pc.value_counts(table[LABEL + label]).to_pylist():
                 self.values.setdefault((split, label), Counter())[entry["values"]] += entry["counts"]
+
+    @functools.cached_property
+    def patients(self) -> dict[str, pa.Array]:
+        """The different patients of every split."""
+        return {split: pc.unique(pa.concat_arrays(found)) for split, found in self._patients.items()}
 
     def shared(self) -> dict[str, int]:
         return in_two_splits(self.patients) if self.patients_known else {}

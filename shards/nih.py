@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
 
 from shards import labels as names
 from shards.config import NihConfig
 from shards.errors import InputError
-from shards.plan import FileOpener, Plan, Sample, build
-from shards.sources import find_files, folder, read_names, read_table, reconcile
-from shards.splits import cut_by_patient, draw_groups, in_both
+from shards.plan import FileOpener, Plan, SourceBox, build
+from shards.rows import Gathered, among, first_of_each, gather, keep, one, place, with_column, without_repeats
+from shards.sample import SPLITS, Sample
+from shards.sources import folder, list_files, read_names, read_table, reconcile
+from shards.splits import cut_rows, draw_rows
+
+pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers
 
 TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "sample_labels.csv")
 LABELS = (*names.NIH, "no_finding")
@@ -32,35 +40,25 @@ def plan_nih(config: NihConfig) -> Plan:
     """
     root = folder(config.src)
     table = find_table(root, config.table)
-    files: dict[str, str] = {}
-    refused: list[tuple[str, str]] = []
-    for path in find_files(root, (".png", ".jpg", ".jpeg")):
-        name = path.rpartition("/")[2]
-        if name in files:
-            refused.append((path, f"duplicate file name (taken by {files[name]})"))
-        else:
-            files[name] = path
-    rows: dict[str, Sample] = {}
-    for sample in read_rows(table):
-        if sample.source in rows:
-            refused.append((sample.source, f"duplicate row in {table.name}"))
-        else:
-            rows[sample.source] = sample
-    excluded = [
-        (files.get(name, name), reason)
-        for name, reason in reconcile(rows, files, table=table.name, allow_missing=config.allow_missing)
-    ]
-    present = {name: rows[name] for name in rows if name in files}
-    split_of, unlisted = _splits(config, root, present)
-    excluded += [(files[name], "in none of the split lists") for name in unlisted]
-    samples = [
-        dataclasses.replace(sample, source=files[name], split=split_of[name])
-        for name, sample in present.items()
-        if name in split_of
-    ]
-    boxes = read_boxes(root, files)
+    rows, repeats = without_repeats(gather(read_rows(table), LABELS), "source")
+    paths, odd = list_files(root, (".png", ".jpg", ".jpeg"))
+    paths, bare, refused = _bare_names(paths)
+    refused += [(source, f"duplicate row in {table.name}") for source in repeats["source"].to_pylist()]
+    missing = reconcile(rows["source"], bare, table=table.name, allow_missing=config.allow_missing, odd=odd)
+    where = place(pa.array([name for name, _ in missing], pa.string()), bare)
+    found = paths.take(where).to_pylist()
+    excluded = [(path or name, reason) for path, (name, reason) in zip(found, missing, strict=True)]
+    rows = keep(rows, among(rows["source"], bare))
+    splits = _splits(config, root, rows)
+    sources = paths.take(place(rows["source"], bare))
+    unlisted = sources.filter(pc.is_null(splits)).to_pylist()
+    excluded += [(path, "in none of the split lists") for path in unlisted]
+    boxes = read_boxes(root, paths, bare)
+    rows = with_column(with_column(rows, "split", splits), "source", sources)
+    rows = Gathered(keep(rows, splits.is_valid().to_numpy(zero_copy_only=False)))
+    del paths, bare, sources, splits
     return build(
-        samples,
+        rows,
         name="nih",
         source="NIH ChestX-ray14 (Wang et al., CVPR 2017)",
         labels=LABELS,
@@ -71,6 +69,19 @@ def plan_nih(config: NihConfig) -> Plan:
         refused=refused,
         boxes=boxes,
     )
+
+
+def _bare_names(paths: pa.Array) -> tuple[pa.Array, pa.Array, list[tuple[str, str]]]:
+    """Return paths and their file names, the first path of every name, and (path, reason) of the others."""
+    bare = one(pc.replace_substring_regex(paths, "(?s)^.*/", ""))
+    first = first_of_each(bare)
+    if first.all():
+        return paths, bare, []
+    kept, kept_names = paths.filter(pa.array(first)), bare.filter(pa.array(first))
+    again = pa.array(~first)
+    owners = kept.take(place(bare.filter(again), kept_names))
+    pairs = zip(paths.filter(again).to_pylist(), owners.to_pylist(), strict=True)
+    return kept, kept_names, [(path, f"duplicate file name (taken by {owner})") for path, owner in pairs]
 
 
 def find_table(root: Path, given: str | None) -> Path:
@@ -135,14 +146,11 @@ def parse_age(text: str) -> float | None:
     return years if years <= OLDEST else None
 
 
-def _splits(config: NihConfig, root: Path, rows: dict[str, Sample]) -> tuple[dict[str, str], list[str]]:
-    """Return image name -> split, and the names that no list holds."""
+def _splits(config: NihConfig, root: Path, rows: pa.Table) -> pa.Array:
+    """Return the split of every row, null where no list holds it."""
     if config.splits == "random":
-        patients = [str(sample.patient_id) for sample in rows.values()]
-        cut = cut_by_patient(
-            patients, config.seed, val_fraction=config.val_fraction, test_fraction=config.test_fraction
-        )
-        return dict(zip(rows, cut, strict=True)), []
+        fractions = {"val_fraction": config.val_fraction, "test_fraction": config.test_fraction}
+        return cut_rows(rows["patient_id"], config.seed, **fractions)
     if config.splits == "official":
         given = {"train": root / "train_val_list.txt", "test": root / "test_list.txt"}
         absent = [path.name for path in given.values() if not path.is_file()]
@@ -161,20 +169,30 @@ def _splits(config: NihConfig, root: Path, rows: dict[str, Sample]) -> tuple[dic
                 raise InputError(
                     f"{len(both)} images are in both {given[first]} and {given[second]} (first: {both[0]})"
                 )
-    split_of = {name: split for split, listed in lists.items() for name in listed if name in rows}
+    codes = np.full(rows.num_rows, -1, dtype=np.int8)
+    for split, listed in lists.items():
+        codes[among(rows["source"], listed)] = SPLITS.index(split)
     if config.splits == "official":
-        train = [name for name, split in split_of.items() if split == "train"]
-        val = draw_groups([str(rows[name].patient_id) for name in train], config.val_fraction, config.seed)
-        split_of |= {name: "val" for name in train if rows[name].patient_id in val}
-    return split_of, sorted(set(rows) - set(split_of))
+        train = codes == SPLITS.index("train")
+        val = draw_rows(rows["patient_id"].filter(pa.array(train)), config.val_fraction, config.seed)
+        codes[np.flatnonzero(train)[val]] = SPLITS.index("val")
+    return pa.array(SPLITS).take(pa.array(codes, mask=codes < 0))
 
 
-def read_boxes(root: Path, files: dict[str, str]) -> list[tuple[str, str, float, float, float, float]] | None:
-    """Return (source, label, x, y, width, height), pixels of the 1024 x 1024 image; None without BBox_List_2017.csv."""
+def in_both(first: pa.Array, second: pa.Array) -> list[str]:
+    """Return the names found in both lists, sorted."""
+    return sorted(set(first.filter(pa.array(among(first, second))).to_pylist()))
+
+
+def read_boxes(root: Path, paths: pa.Array, bare: pa.Array) -> list[SourceBox] | None:
+    """Return (source, label, x, y, width, height), pixels of the 1024 x 1024 image; None without BBox_List_2017.csv.
+
+    `paths` are the image files and `bare` their names; boxes of other images are left out.
+    """
     path = root / "BBox_List_2017.csv"
     if not path.is_file():
         return None
-    boxes = []
+    boxes: list[SourceBox] = []
     for line, row in read_table(path, ("Image Index", "Finding Label")):
         cells = list(row.values())
         label = names.known(cells[1])
@@ -184,7 +202,6 @@ def read_boxes(root: Path, files: dict[str, str]) -> list[tuple[str, str, float,
             x, y, width, height = (float(cell) for cell in cells[2:6])
         except ValueError as error:
             raise InputError(f"{path}, line {line}: a box needs four numbers ({error})") from error
-        name = cells[0].strip()
-        if name in files:
-            boxes.append((files[name], label, x, y, width, height))
-    return boxes
+        boxes.append((cells[0].strip(), label, x, y, width, height))
+    sources = paths.take(place(pa.array([box[0] for box in boxes], pa.string()), bare)).to_pylist()
+    return [(source, *box[1:]) for source, box in zip(sources, boxes, strict=True) if source is not None]

@@ -7,49 +7,30 @@ duplicates, and fixes the order. Nothing after it depends on the number of worke
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import re
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 
 from shards.errors import InputError
 from shards.opener import LABEL, FileOpener, Opener
+from shards.rows import Gathered, among, each, final_order, gather, keep, one, place, sort, with_column, without_repeats
+from shards.sample import SEXES, SPLITS, VIEWS, Sample, printable
+
+pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers
 
 REJECT_SCHEMA = pa.schema([("source", pa.string()), ("reason", pa.string())])
 BOX_SCHEMA = pa.schema(
     [("key", pa.string()), ("label", pa.string())] + [(name, pa.float64()) for name in ("x", "y", "width", "height")]
 )
 """boxes.parquet: left, top, width and height in pixels of the published image."""
-VIEWS = ("PA", "AP", "LATERAL")
-SEXES = ("M", "F")
-_LONGEST_KEY = 80
-_UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sample:
-    """One image of the source, before conversion."""
-
-    source: str
-    """Path relative to the source root, or another name that the opener understands; unique."""
-    key: str
-    """Wanted name of the sample; made safe and checked for uniqueness by `build`."""
-    split: str
-    """train, val or test."""
-    patient_id: str | None = None
-    """Patient; None: unknown, the key stands in."""
-    labels: Mapping[str, int | None] = field(default_factory=dict)
-    """Label name -> 1, 0, -1 or None (not mentioned); names left out are None."""
-    view: str | None = None
-    """PA, AP, LATERAL or None."""
-    sex: str | None = None
-    """M, F or None."""
-    age: float | None = None
-    """Years or None."""
+SourceBox = tuple[str, str, float, float, float, float]
+_COLUMNS = ("key", "split", "patient_id", "view", "sex", "age", "source")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +71,27 @@ class Plan:
         """sha256 over every row, kept or left out."""
         digest = hashlib.sha256()
         for table in (self.table, reject_table(self.refused), reject_table(self.excluded), *self.extras.values()):
-            sink = pa.BufferOutputStream()
-            with pa.ipc.new_stream(sink, table.schema) as stream:
+            with pa.PythonFile(_Into(digest), "w") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
                 stream.write_table(table.combine_chunks())
-            digest.update(sink.getvalue())
         facts = (self.name, self.labels, self.split_scheme, dict(self.split_detail), dict(self.origin))
         digest.update(json.dumps(facts, sort_keys=True).encode())
         return digest.hexdigest()
+
+
+class _Into(io.RawIOBase):
+    """A file whose content goes into a hash, so that a large table is never copied whole."""
+
+    def __init__(self, digest: Any) -> None:
+        self.digest = digest
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Hash one piece."""
+        self.digest.update(data)
+        return len(data)
 
 
 def reject_table(rows: Iterable[tuple[str, str]]) -> pa.Table:
@@ -106,7 +101,7 @@ def reject_table(rows: Iterable[tuple[str, str]]) -> pa.Table:
 
 
 def build(
-    samples: Iterable[Sample],
+    samples: Iterable[Sample] | Gathered,
     *,
     name: str,
     labels: Sequence[str],
@@ -116,13 +111,14 @@ def build(
     split_detail: Mapping[str, Any] | None = None,
     excluded: Iterable[tuple[str, str]] = (),
     refused: Iterable[tuple[str, str]] = (),
-    boxes: Sequence[tuple[str, str, float, float, float, float]] | None = None,
+    boxes: Sequence[SourceBox] | None = None,
     notes: Sequence[str] = (),
 ) -> Plan:
     """Return the plan of a conversion.
 
     Args:
-        samples: what to convert; the first of two with one key wins, the other is refused.
+        samples: what to convert, as samples or as `shards.rows.gather` makes a table of them (taken over); the first of
+            two with one key wins, the other is refused.
         name: data set name.
         labels: label columns, in order.
         split_scheme: name of the split scheme.
@@ -138,36 +134,24 @@ def build(
     Raises:
         InputError: nothing to convert, or a value outside the allowed ones.
     """
-    labels = tuple(labels)
-    columns: dict[str, list[Any]] = {key: [] for key in ("key", "split", "patient_id", "view", "sex", "age", "source")}
-    label_columns: dict[str, list[int | None]] = {label: [] for label in labels}
     turned_away = list(refused)
-    taken: dict[str, str] = {}
-    patients_known = False
-    for sample in samples:
-        reason = _unsafe_path(sample.source) if isinstance(opener, FileOpener) else None
-        key = safe_key(sample.key)
-        if reason is None and key in taken:
-            reason = f"duplicate key {key} (taken by {taken[key]})"
-        if reason is not None:
-            turned_away.append((sample.source, reason))
-            continue
-        _check(sample)
-        taken[key] = sample.source
-        patients_known = patients_known or sample.patient_id is not None
-        values = (key, sample.split, sample.patient_id or key, sample.view, sample.sex, sample.age, sample.source)
-        for column, value in zip(columns.values(), values, strict=True):
-            column.append(value)
-        for label, column in label_columns.items():
-            column.append(sample.labels.get(label))
-    if not taken:
+    table = samples.take() if isinstance(samples, Gathered) else gather(_of_utf8(samples, turned_away), labels)
+    if isinstance(opener, FileOpener):
+        table = _inside(table, turned_away)
+    table = _of_own_key(table, turned_away)
+    if not table.num_rows:
         raise InputError(f"{name}: no image to convert; is --src the folder of the data set? (docs/datasets.md)")
-    table = _sorted(columns, label_columns)
+    _check(table)
+    patients_known = table["patient_id"].null_count < table.num_rows
+    table = with_column(table, "patient_id", pc.coalesce(table["patient_id"], table["key"]))
+    order = final_order(table)
+    columns = {name: table[name] for name in (*_COLUMNS, *(LABEL + label for label in labels))}
+    del table
+    table = sort(columns, order)
     shared = shared_patients(table) if patients_known else {}
-    extras = {} if boxes is None else {"boxes.parquet": _box_table(boxes, taken)}
     return Plan(
         name=name,
-        labels=labels,
+        labels=tuple(labels),
         table=table,
         refused=tuple(turned_away),
         excluded=tuple(excluded),
@@ -177,44 +161,67 @@ def build(
         shared_patients=shared,
         opener=opener,
         source=source,
-        extras=extras,
+        extras={} if boxes is None else {"boxes.parquet": _box_table(boxes, table)},
         notes=(*notes, *_loud(shared)),
     )
 
 
-def _check(sample: Sample) -> None:
-    if sample.split not in ("train", "val", "test"):
-        raise InputError(f"{sample.source}: split {sample.split!r}; allowed are train, val, test")
-    if sample.view not in (None, *VIEWS) or sample.sex not in (None, *SEXES):
-        raise InputError(f"{sample.source}: view {sample.view!r} or sex {sample.sex!r} is not one of the allowed ones")
+def _of_utf8(samples: Iterable[Sample], turned_away: list[tuple[str, str]]) -> Iterator[Sample]:
+    for sample in samples:
+        if printable(sample.source) == sample.source:
+            yield sample
+        else:
+            turned_away.append((sample.source, "file name is not UTF-8"))
 
 
-def _sorted(columns: dict[str, list[Any]], label_columns: dict[str, list[int | None]]) -> pa.Table:
-    """Order by split, then by a hash of the key: any run of samples is then a fair mixture of the source."""
-    rank = [hashlib.sha256(key.encode()).digest() for key in columns["key"]]
-    order = sorted(range(len(rank)), key=lambda row: (columns["split"][row], rank[row]))
-    arrays: dict[str, pa.Array] = {}
-    for name, values in columns.items():
-        kind = pa.float32() if name == "age" else pa.string()
-        arrays[name] = pa.array([values[row] for row in order], kind)
-    for label, values in label_columns.items():
-        arrays[LABEL + label] = pa.array([values[row] for row in order], pa.int8())
-    return pa.table(arrays)
+OUTSIDE = "path leaves the source folder"
+_LEAVES = r"^[/\\]|(^|[/\\])\.\.([/\\]|$)|\x00"
+
+
+def leaves(sources: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """Return bool (N,): True for paths that lead out of the source folder."""
+    return one(pc.match_substring_regex(sources, _LEAVES)).to_numpy(zero_copy_only=False)
+
+
+def _inside(table: pa.Table, turned_away: list[tuple[str, str]]) -> pa.Table:
+    outside = leaves(table["source"])
+    if not outside.any():
+        return table
+    gone = table["source"].filter(pa.array(outside)).to_pylist()
+    turned_away += [(source, OUTSIDE) for source in gone]
+    return keep(table, ~outside)
+
+
+def _of_own_key(table: pa.Table, turned_away: list[tuple[str, str]]) -> pa.Table:
+    kept, repeats = without_repeats(table, "key")
+    owners = kept["source"].take(place(repeats["key"], kept["key"]))
+    for source, key, owner in zip(each(repeats["source"]), each(repeats["key"]), each(owners), strict=True):
+        turned_away.append((source, f"duplicate key {key} (taken by {owner})"))
+    return kept
+
+
+def _check(table: pa.Table) -> None:
+    for column, allowed in (("split", SPLITS), ("view", (None, *VIEWS)), ("sex", (None, *SEXES))):
+        for value in pc.unique(table[column]).to_pylist():
+            if value not in allowed:
+                first = table["source"][pc.index(table[column], value).as_py()]
+                listed = ", ".join(filter(None, allowed))
+                raise InputError(f"{first}: {column} {value!r}; allowed are {listed}")
 
 
 def shared_patients(table: pa.Table) -> dict[str, int]:
     """Return how many patients each pair of splits shares, pairs without any left out."""
-    members: dict[str, set[str]] = {}
-    for split, patient in zip(table["split"].to_pylist(), table["patient_id"].to_pylist(), strict=True):
-        members.setdefault(split, set()).add(patient)
-    return in_two_splits(members)
+    splits = pc.unique(table["split"]).to_pylist()
+    return in_two_splits({s: pc.unique(table.filter(pc.equal(table["split"], s))["patient_id"]) for s in splits})
 
 
-def in_two_splits(members: Mapping[str, set[str]]) -> dict[str, int]:
-    """Return how many patients each pair of splits shares, from the patients of every split."""
-    names = [name for name in ("train", "val", "test") if name in members]
+def in_two_splits(members: Mapping[str, pa.Array]) -> dict[str, int]:
+    """Return how many patients each pair of splits shares, from the different patients of every split."""
+    names = [name for name in SPLITS if name in members]
     pairs = {
-        f"{a}/{b}": len(members[a] & members[b]) for position, a in enumerate(names) for b in names[position + 1 :]
+        f"{a}/{b}": int(among(members[a], members[b]).sum())
+        for position, a in enumerate(names)
+        for b in names[position + 1 :]
     }
     return {pair: count for pair, count in pairs.items() if count}
 
@@ -227,34 +234,8 @@ def _loud(shared: Mapping[str, int]) -> list[str]:
     ]
 
 
-def _box_table(boxes: Sequence[tuple[str, str, float, float, float, float]], taken: Mapping[str, str]) -> pa.Table:
-    key_of = {source: key for key, source in taken.items()}
-    kept = sorted((key_of[source], *rest) for source, *rest in boxes if source in key_of)
+def _box_table(boxes: Sequence[SourceBox], table: pa.Table) -> pa.Table:
+    rows = place(pa.array([box[0] for box in boxes], pa.string()), table["source"])
+    keys = table["key"].take(rows).to_pylist()
+    kept = sorted((key, *box[1:]) for key, box in zip(keys, boxes, strict=True) if key is not None)
     return pa.table([[row[column] for row in kept] for column in range(6)], schema=BOX_SCHEMA)
-
-
-def safe_key(name: str) -> str:
-    """Return a key that every tar reader takes: A-Z a-z 0-9 _ - only, at most 80 characters.
-
-    A name that had to be changed gets 8 hex digits of its sha256 at the end, so that two names never become one.
-    """
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    plain = _UNSAFE.sub("-", plain).strip("-")
-    if plain == name and 0 < len(plain) <= _LONGEST_KEY:
-        return plain
-    mark = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    return f"{plain[: _LONGEST_KEY - 9]}-{mark}".lstrip("-")
-
-
-def printable(name: str) -> str:
-    """Return a name as valid text: bytes of a file name that are not UTF-8 are written as escapes."""
-    return name.encode("utf-8", "backslashreplace").decode()
-
-
-def _unsafe_path(source: str) -> str | None:
-    if printable(source) != source:
-        return "file name is not UTF-8"
-    parts = source.replace("\\", "/").split("/")
-    if source.startswith(("/", "\\")) or ".." in parts or "\0" in source:
-        return "path leaves the source folder"
-    return None

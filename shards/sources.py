@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute
 
 from shards.errors import InputError
+from shards.rows import among, strings
+from shards.sample import printable
+
+pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
 
@@ -30,7 +38,27 @@ def find_files(root: Path, endings: Sequence[str], wanted: Callable[[str], bool]
     Hidden files and folders and `__MACOSX` are passed over; links to folders are followed, each folder once. `wanted`
     may refuse a relative folder.
     """
-    found: list[str] = []
+    return sorted(_walk(root, endings, wanted))
+
+
+def list_files(
+    root: Path, endings: Sequence[str], wanted: Callable[[str], bool] | None = None
+) -> tuple[pa.Array, list[str]]:
+    """Return what `find_files` does as a sorted array, and apart the names that are not UTF-8, made printable."""
+    odd: list[str] = []
+
+    def plain() -> Iterator[str]:
+        for name in _walk(root, endings, wanted):
+            if printable(name) == name:
+                yield name
+            else:
+                odd.append(printable(name))
+
+    names = strings(plain())
+    return names.take(pc.sort_indices(names)), sorted(odd)
+
+
+def _walk(root: Path, endings: Sequence[str], wanted: Callable[[str], bool] | None) -> Iterator[str]:
     waiting = [""]
     seen: set[tuple[int, int]] = set()
     while waiting:
@@ -48,8 +76,7 @@ def find_files(root: Path, endings: Sequence[str], wanted: Callable[[str], bool]
                     if wanted is None or wanted(name):
                         waiting.append(name + "/")
                 elif entry.name.lower().endswith(tuple(endings)):
-                    found.append(name)
-    return sorted(found)
+                    yield name
 
 
 def read_table(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -83,10 +110,11 @@ def read_table(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[
         raise InputError(f"{path} is not a UTF-8 CSV file ({error})") from error
 
 
-def read_names(path: Path) -> list[str]:
+def read_names(path: Path) -> pa.Array:
     """Return the lines of a list file, stripped, empty ones left out."""
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        with open(path, encoding="utf-8-sig") as file:
+            return strings(line.strip() for line in file if line.strip())
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except UnicodeDecodeError as error:
@@ -94,19 +122,16 @@ def read_names(path: Path) -> list[str]:
 
 
 def reconcile(
-    rows: Mapping[str, str] | Iterable[str],
-    files: Iterable[str],
-    *,
-    table: str,
-    allow_missing: bool,
+    rows: pa.ChunkedArray, files: pa.Array, *, table: str, allow_missing: bool, odd: Sequence[str] = ()
 ) -> list[tuple[str, str]]:
     """Compare the rows of a table with the files of the source.
 
     Args:
-        rows: source names that have a row.
-        files: source names that have a file.
+        rows: source names that have a row, each once.
+        files: source names that have a file, each once.
         table: file name of the table, for messages.
         allow_missing: go on where they differ.
+        odd: names of files that no row can name.
 
     Returns:
         (source, reason) of every name on one side only.
@@ -114,12 +139,12 @@ def reconcile(
     Raises:
         InputError: they differ and `allow_missing` is False; the message counts both kinds.
     """
-    have_row, have_file = set(rows), set(files)
-    no_file, no_row = sorted(have_row - have_file), sorted(have_file - have_row)
+    no_file = sorted(rows.filter(pa.array(~among(rows, files))).to_pylist())
+    no_row = sorted([*files.filter(pa.array(~among(files, rows))).to_pylist(), *odd])
     if (no_file or no_row) and not allow_missing:
         examples = "; ".join(f"first: {names[0]}" for names in (no_file, no_row) if names)
         raise InputError(
-            f"{len(no_file)} of {len(have_row)} rows of {table} have no image file and {len(no_row)} image files have "
+            f"{len(no_file)} of {len(rows)} rows of {table} have no image file and {len(no_row)} image files have "
             f"no row ({examples}); complete the download, or go on without them: --allow_missing true"
         )
     return [(name, "row without an image file") for name in no_file] + [

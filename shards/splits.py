@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
 
+import numpy as np
+import pyarrow as pa
+
+from shards.rows import each, one, ranks
+
 Name = TypeVar("Name", bound=Hashable)
+_VAL_SEED = 1_000_003
+"""Added to the seed for val, so that it is not drawn as test was."""
 
 
 def rank(seed: int, name: object) -> bytes:
@@ -31,17 +38,32 @@ def draw_groups(groups: Sequence[str], fraction: float, seed: int) -> set[str]:
         the drawn groups; at least one and never all where there are two or more and 0 < fraction < 1.
     """
     sizes = Counter(groups)
-    wanted = fraction * len(groups)
-    if wanted <= 0 or len(sizes) < 2:
-        return set()
-    drawn: set[str] = set()
+    drawn = _draw(list(sizes), list(sizes.values()), fraction, seed)
+    return {name for name, taken in zip(sizes, drawn.tolist(), strict=True) if taken}
+
+
+def draw_rows(groups: pa.ChunkedArray | pa.Array, fraction: float, seed: int) -> np.ndarray:
+    """Return bool (N,): the samples of the groups that `draw_groups` draws."""
+    encoded = one(groups).dictionary_encode()
+    codes = encoded.indices.to_numpy(zero_copy_only=False)
+    return _draw(encoded.dictionary, np.bincount(codes, minlength=1).tolist(), fraction, seed)[codes]
+
+
+def _draw(names: Sequence[str] | pa.Array, sizes: Sequence[int], fraction: float, seed: int) -> np.ndarray:
+    """Return bool per name: whether the group is drawn."""
+    drawn = np.zeros(len(names), dtype=bool)
+    wanted = fraction * sum(sizes)
+    if wanted <= 0 or len(names) < 2:
+        return drawn
+    listed = each(names) if isinstance(names, pa.Array) else iter(names)
+    order = np.lexsort(ranks(listed, len(names), lambda name: rank(seed, name)))
     held = 0
-    for name in sorted(sizes, key=lambda name: rank(seed, name))[: len(sizes) - 1]:
+    for group in order[:-1].tolist():
         # A large patient near the end is taken only where that comes closer to the wanted number.
-        if drawn and abs(held + sizes[name] - wanted) > abs(held - wanted):
+        if held and abs(held + sizes[group] - wanted) > abs(held - wanted):
             break
-        drawn.add(name)
-        held += sizes[name]
+        drawn[group] = True
+        held += sizes[group]
         if held >= wanted:
             break
     return drawn
@@ -59,8 +81,20 @@ def cut_by_patient(patients: Sequence[str], seed: int, *, val_fraction: float, t
     test = draw_groups(patients, test_fraction, seed)
     rest = [name for name in patients if name not in test]
     share = min(1.0, val_fraction * len(patients) / len(rest)) if rest else 0.0
-    val = draw_groups(rest, share, seed + 1_000_003)
+    val = draw_groups(rest, share, seed + _VAL_SEED)
     return ["test" if name in test else "val" if name in val else "train" for name in patients]
+
+
+def cut_rows(
+    patients: pa.ChunkedArray | pa.Array, seed: int, *, val_fraction: float, test_fraction: float = 0.0
+) -> pa.Array:
+    """Return what `cut_by_patient` does, for many samples."""
+    test = draw_rows(patients, test_fraction, seed)
+    rest = one(patients).filter(pa.array(~test))
+    share = min(1.0, val_fraction * len(patients) / len(rest)) if len(rest) else 0.0
+    codes = np.where(test, 2, 0).astype(np.int8)
+    codes[~test] = draw_rows(rest, share, seed + _VAL_SEED)
+    return pa.array(["train", "val", "test"]).take(pa.array(codes))
 
 
 def draw_stratified(classes: Mapping[Name, str], fraction: float, seed: int) -> set[Name]:
@@ -76,8 +110,3 @@ def draw_stratified(classes: Mapping[Name, str], fraction: float, seed: int) -> 
         names = sorted((name for name, kind in classes.items() if kind == wanted), key=lambda name: rank(seed, name))
         drawn.update(names[: int(fraction * len(names) + 1e-9)])
     return drawn
-
-
-def in_both(first: Iterable[str], second: Iterable[str]) -> list[str]:
-    """Return the names found in both lists, sorted."""
-    return sorted(set(first) & set(second))

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute
 
 from shards import labels as names
 from shards.config import CsvConfig
 from shards.errors import InputError
 from shards.nih import parse_age
-from shards.plan import FileOpener, Plan, Sample, build, printable
-from shards.sources import IMAGE_ENDINGS, find_files, folder, read_table, reconcile
-from shards.splits import cut_by_patient
+from shards.plan import OUTSIDE, FileOpener, Plan, build, leaves
+from shards.rows import Gathered, among, each, gather, keep, strings, with_column, without_repeats
+from shards.sample import Sample
+from shards.sources import IMAGE_ENDINGS, folder, list_files, read_table, reconcile
+from shards.splits import cut_rows
+
+pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
 SPLITS |= {"test": "test", "testing": "test"}
@@ -34,32 +41,45 @@ def plan_csv(config: CsvConfig) -> Plan:
     named += [config.sex_column, config.age_column, config.findings_column]
     if config.findings_column is None:
         named += list(config.labels or {})
-    rows = list(read_table(table, [name for name in named if name is not None]))
-    if not rows:
+    required = [name for name in named if name is not None]
+    _, row = next(read_table(table, required), (0, None))
+    if row is None:
         raise InputError(f"{table} has no rows")
-    columns = label_columns(config, list(rows[0][1]), table)
-    labels = _labels_of_findings(config, rows, table) if config.findings_column else sorted(set(columns.values()))
-    refused: list[tuple[str, str]] = []
-    samples: dict[str, Sample] = {}
-    for line, row in rows:
-        sample = _sample(config, row, labels, columns, f"{table}, line {line}", root)
-        if sample.source in samples:
-            refused.append((sample.source, f"duplicate row in {table.name}"))
-        else:
-            samples[sample.source] = sample
-    if any(source.lower().endswith((".dcm", ".dicom")) for source in samples):
+    columns = label_columns(config, list(row), table)
+    # The table is read twice rather than kept: its cells as Python strings take thousands of bytes a row.
+    labels = sorted(set(columns.values()))
+    if config.findings_column is not None:
+        labels = _labels_of_findings(config, read_table(table, required), table)
+    odd_cells = _OddCells(config)
+    samples = (
+        _sample(config, odd_cells.seen(row), labels, columns, f"{table}, line {line}", root)
+        for line, row in read_table(table, required)
+    )
+    rows, repeats = without_repeats(gather(samples, labels), "source")
+    refused = [(source, f"duplicate row in {table.name}") for source in repeats["source"].to_pylist()]
+    if pc.any(pc.match_substring_regex(rows["source"], r"(?i)\.(dcm|dicom)$")).as_py():
         from shards.dicom import require
 
         require()
-    leaving = {source for source in samples if _leaves(source)}
-    refused += [(source, "path leaves the source folder") for source in leaving]
-    inside = [source for source in samples if source not in leaving]
-    files = set(find_files(root, IMAGE_ENDINGS)) if config.check_unlisted else set()
-    files |= {source for source in inside if source not in files and os.path.isfile(root / source)}
-    excluded = reconcile(inside, files, table=table.name, allow_missing=config.allow_missing)
-    kept = [samples[source] for source in inside if source in files]
+    outside = leaves(rows["source"])
+    refused += [(source, OUTSIDE) for source in rows["source"].filter(pa.array(outside)).to_pylist()]
+    rows = keep(rows, ~outside)
+    files, odd = list_files(root, IMAGE_ENDINGS) if config.check_unlisted else (strings([]), [])
+    # A row may name a file of any ending.
+    others = rows["source"].filter(pa.array(~among(rows["source"], files)))
+    more = strings(source for source in each(others) if os.path.isfile(root / source))
+    files = pa.concat_arrays([files, more]) if len(more) else files
+    excluded = reconcile(rows["source"], files, table=table.name, allow_missing=config.allow_missing, odd=odd)
+    rows = keep(rows, among(rows["source"], files))
+    del files, others
+    if config.split_column is None:
+        fractions = {"val_fraction": config.val_fraction, "test_fraction": config.test_fraction}
+        patients = pc.coalesce(rows["patient_id"], rows["source"])
+        rows = with_column(rows, "split", cut_rows(patients, config.seed, **fractions))
+        del patients
+    rows = Gathered(rows)
     return build(
-        _with_splits(kept, config),
+        rows,
         name=config.name,
         source=f"own table {table.name}",
         labels=labels,
@@ -68,19 +88,33 @@ def plan_csv(config: CsvConfig) -> Plan:
         opener=FileOpener(str(root)),
         excluded=excluded,
         refused=refused,
-        notes=_not_understood(config, rows),
+        notes=odd_cells.notes(),
     )
 
 
-def _not_understood(config: CsvConfig, rows: list[tuple[int, dict[str, str]]]) -> list[str]:
-    """Say how many cells of optional columns became null though they were not blank."""
-    readers = {config.view_column: _view, config.sex_column: _sex, config.age_column: parse_age}
-    notes = []
-    for column, read in readers.items():
-        odd = [row[column].strip() for _, row in rows if column and row[column].strip() and read(row[column]) is None]
-        if odd:
-            notes.append(f"column {column}: {len(odd)} values are not understood and become null (first: {odd[0]!r})")
-    return notes
+class _OddCells:
+    """Counts the cells of optional columns that become null though they are not blank."""
+
+    def __init__(self, config: CsvConfig) -> None:
+        readers = {config.view_column: _view, config.sex_column: _sex, config.age_column: parse_age}
+        self.readers = {column: read for column, read in readers.items() if column}
+        self.found: dict[str, tuple[int, str]] = {}
+
+    def seen(self, row: dict[str, str]) -> dict[str, str]:
+        """Count in one row, and return it."""
+        for column, read in self.readers.items():
+            text = row[column].strip()
+            if text and read(text) is None:
+                count, first = self.found.get(column, (0, text))
+                self.found[column] = count + 1, first
+        return row
+
+    def notes(self) -> list[str]:
+        """Return a line per column that has such cells."""
+        return [
+            f"column {column}: {count} values are not understood and become null (first: {first!r})"
+            for column, (count, first) in self.found.items()
+        ]
 
 
 def _view(text: str) -> str | None:
@@ -119,7 +153,7 @@ def label_columns(config: CsvConfig, header: list[str], table: Path) -> dict[str
     return found
 
 
-def _labels_of_findings(config: CsvConfig, rows: list[tuple[int, dict[str, str]]], table: Path) -> list[str]:
+def _labels_of_findings(config: CsvConfig, rows: Iterable[tuple[int, dict[str, str]]], table: Path) -> list[str]:
     """Return every label that occurs in the findings column or is named by the user, alphabetical."""
     found = {_own(label) for label in (config.labels or {}).values()}
     for line, row in rows:
@@ -186,19 +220,3 @@ def _relative(text: str, root: Path) -> str:
     while plain.startswith("./"):
         plain = plain[2:]
     return plain
-
-
-def _leaves(source: str) -> bool:
-    return source.startswith("/") or ".." in source.split("/") or "\0" in source or printable(source) != source
-
-
-def _with_splits(samples: list[Sample], config: CsvConfig) -> Iterator[Sample]:
-    """Fill in the splits, drawn by patient where the table has none."""
-    splits = [sample.split for sample in samples]
-    if config.split_column is None:
-        patients = [sample.patient_id or sample.source for sample in samples]
-        splits = cut_by_patient(
-            patients, config.seed, val_fraction=config.val_fraction, test_fraction=config.test_fraction
-        )
-    for sample, split in zip(samples, splits, strict=True):
-        yield dataclasses.replace(sample, split=split)

@@ -9,7 +9,8 @@ import pytest
 
 from shards import InputError, read_card
 from shards.config import NihConfig
-from shards.nih import parse_age, read_rows
+from shards.nih import LABELS, _splits, parse_age, read_rows
+from shards.rows import first_of_each, gather
 from tests.shards.convert.conftest import NIH_2017, make, picture, png, write_nih
 
 
@@ -187,13 +188,14 @@ def test_real_nih_files_convert_with_the_official_lists(shared_data: Path, tmp_p
 
 
 def test_full_nih_tables_split_as_published(shared_data: Path) -> None:
-    rows = {row.source: row for row in read_rows(shared_data / "nih" / "Data_Entry_2017_v2020.csv")}
-    assert len(rows) == 112_120
-    from shards.nih import _splits
-
-    split_of, unlisted = _splits(NihConfig(src="", out=""), shared_data / "nih", rows)
-    counts = Counter(split_of.values())
-    assert not unlisted and counts["test"] == 25_596 and counts["train"] + counts["val"] == 86_524
+    rows = gather(read_rows(shared_data / "nih" / "Data_Entry_2017_v2020.csv"), LABELS)
+    assert rows.num_rows == 112_120 and first_of_each(rows["source"]).all()
+    counts = Counter(_splits(NihConfig(src="", out=""), shared_data / "nih", rows).to_pylist())
+    assert (
+        set(counts) == {"train", "val", "test"}
+        and counts["test"] == 25_596
+        and counts["train"] + counts["val"] == 86_524
+    )
     assert abs(counts["val"] - 8652) < 100
 
 

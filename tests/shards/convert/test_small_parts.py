@@ -7,7 +7,7 @@ import pytest
 
 from shards import FailedError, progress
 from shards.atomic import write_bytes, write_with
-from shards.plan import safe_key
+from shards.sample import safe_key
 from shards.sources import find_files
 
 
