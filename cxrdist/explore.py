@@ -135,8 +135,7 @@ def explore(
     unit = (flat - flat.min(axis=0)) / np.where(span > 0, span, 1)
     url, across = sprite(thumbnails)
     known = described(shards, positions)
-    colours = {name: known[name].to_pylist() for name in ("view", "sex")}
-    colours |= {name.removeprefix("label_"): values.to_pylist() for name, values in known.items() if "label_" in name}
+    colours = classes_of({name: values.to_pylist() for name, values in known.items()}, labels)
     numbers: dict[str, list[float]] = {}
     if scores is not None and encoder.classifier is not None:
         for name in labels:
@@ -156,6 +155,18 @@ def explore(
     title = f"{shards.card.name} {shards.split or 'all'}: {len(positions)} of {len(shards)} images, {encoder.name}"
     atomic.write_text(out, _page(title, f"{axes}. Features of {encoder.source}.", data))
     return len(positions)
+
+
+def classes_of(known: dict[str, list[Any]], first: Sequence[str]) -> dict[str, list[Any]]:
+    """What dots can be coloured by: labels (those of the model first), view and sex, as far as some sample has one.
+
+    What tells samples apart comes before what all of them share, so that the page opens with something to see.
+    """
+    names = {name.removeprefix("label_"): values for name, values in known.items() if name.startswith("label_")}
+    names |= {name: known[name] for name in ("view", "sex")}
+    held = {name: values for name, values in names.items() if any(value is not None for value in values)}
+    order = sorted(held, key=lambda name: (len(set(held[name])) < 2, name not in first, name in ("view", "sex")))
+    return {name: held[name] for name in order}
 
 
 def _page(title: str, note: str, data: dict[str, Any]) -> str:

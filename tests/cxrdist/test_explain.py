@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from cxrdist import boxes, classifier, encoder, explain, explore, heatmaps, predict
+from cxrdist import boxes, classifier, encoder, explain, heatmaps, predict
 from cxrdist.boxes import Box
 from cxrdist.classifier import Classifier
 from cxrdist.embed import embed
@@ -303,60 +303,3 @@ def test_occlusion_explains_too(network: encoder.Encoder, run: Path, shards_path
         labels=["pleural_effusion"], count=1, limit=1, patch=16,
     )  # fmt: skip
     assert found["panels"] == 1 and found["pointing_game"]["pleural_effusion"]["n"] == 1
-
-
-def _data(page: str) -> dict[str, Any]:
-    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.DOTALL)
-    assert found is not None
-    return json.loads(found[1])
-
-
-def test_explore_page_needs_no_network_and_shows_every_sample(run: Path, shards_path: Path, tmp_path: Path) -> None:
-    out = tmp_path / "page.html"
-    assert cli.main(["explore", str(run), "--out", str(out), "--device", "cpu"]) == 0
-    page = out.read_text()
-    test = ShardSet(shards_path, "test")
-    data = _data(page)
-    assert data["key"] == test.index.keys(test.rows).tolist()
-    assert len(data["x"]) == len(data["numbers"]["score: cardiomegaly"]) == len(test)
-    assert data["classes"]["cardiomegaly"] == test.index.label("cardiomegaly")[test.rows].tolist()
-    assert not re.search(r"https?:|//[a-z]|<link|src=|import\s", re.sub(r'"sprite":"[^"]*"', "", page))
-    assert data["sprite"].startswith("data:image/jpeg;base64,")
-
-
-def test_explore_draws_the_same_sample_for_the_same_seed(network: encoder.Encoder, shards_path: Path) -> None:
-    train = ShardSet(shards_path, "train")
-    first = explore.sample(train, 10, 3)
-    assert len(set(first.tolist())) == 10
-    np.testing.assert_array_equal(first, explore.sample(train, 10, 3))
-    assert not np.array_equal(first, explore.sample(train, 10, 4))
-    assert len(explore.sample(train, 10_000, 0)) == len(train)
-
-
-def test_principal_components_find_the_plane_that_data_lie_in() -> None:
-    rng = np.random.default_rng(0)
-    plane = rng.normal(size=(60, 2)) * [5.0, 2.0]
-    turn, _ = np.linalg.qr(rng.normal(size=(16, 16)))
-    flat, note = explore.flatten((plane @ turn[:2]).astype(np.float32) + 3, "pca", 0)
-    distances = np.linalg.norm(plane[:, None] - plane[None], axis=2)
-    np.testing.assert_allclose(np.linalg.norm(flat[:, None] - flat[None], axis=2), distances, atol=1e-4)
-    assert "variance" in note
-    with pytest.raises(InputError, match="too few"):
-        explore.flatten(np.zeros((2, 4), np.float32), "pca", 0)
-
-
-def test_tsne_keeps_two_far_groups_apart() -> None:
-    rng = np.random.default_rng(0)
-    groups = np.concatenate([rng.normal(0, 1, (20, 8)), rng.normal(12, 1, (20, 8))]).astype(np.float32)
-    flat, _ = explore.flatten(groups, "tsne", 0)
-    centres = flat[:20].mean(0), flat[20:].mean(0)
-    spread = max(
-        np.linalg.norm(flat[:20] - centres[0], axis=1).mean(), np.linalg.norm(flat[20:] - centres[1], axis=1).mean()
-    )
-    assert np.linalg.norm(centres[0] - centres[1]) > 2 * spread
-
-
-def test_strings_in_the_page_cannot_end_its_script() -> None:
-    page = explore._page("<b>", "note", {"key": ["</script><script>alert(1)</script>"], "sprite": ""})
-    assert "<script>alert" not in page and "<title>&lt;b&gt;</title>" in page
-    assert _data(page)["key"] == ["</script><script>alert(1)</script>"]
