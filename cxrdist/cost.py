@@ -67,7 +67,8 @@ def gflops(config: FinetuneConfig) -> float:
     """Arithmetic of one forward pass, 10^9 operations; a small stem up to 32 pixels keeps 16 times the positions."""
     size = config.image_size or 224
     known = _GMACS_AT_224.get(config.arch or "", 4.0)
-    dense = 16 if size <= 32 and (config.arch or "").startswith(("resnet", "densenet")) else 1
+    small = size <= 32 and config.stem != "standard" and (config.arch or "").startswith(("resnet", "densenet"))
+    dense = 16 if small else 1
     return 2 * known * (size / 224) ** 2 * dense
 
 

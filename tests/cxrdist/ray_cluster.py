@@ -7,7 +7,9 @@ prints the address; a line `lose N` on standard input kills node N at once, the 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 
 from ray.cluster_utils import Cluster
@@ -17,6 +19,8 @@ def main(folder: str, described: str) -> None:
     """Start the nodes, the first as head, and obey."""
     wanted = [{"object_store_memory": 80_000_000, "include_dashboard": False, **node} for node in json.loads(described)]
     head = wanted[0] | {"temp_dir": folder}
+    # Cluster leaves its address in Ray's usual place, wherever it works itself.
+    os.makedirs("/tmp/ray", exist_ok=True)
     cluster = Cluster(initialize_head=True, head_node_args=head)
     nodes = [cluster.head_node, *(cluster.add_node(**node) for node in wanted[1:])]
     print(cluster.address, flush=True)
@@ -27,6 +31,8 @@ def main(folder: str, described: str) -> None:
                 print("lost", flush=True)
     finally:
         cluster.shutdown()
+        with contextlib.suppress(FileNotFoundError):
+            os.remove("/tmp/ray/ray_current_cluster")
 
 
 if __name__ == "__main__":

@@ -125,10 +125,16 @@ def cluster(folder: Path, *nodes: dict[str, float]) -> Iterator[tuple[str, Calla
     """A Ray cluster with declared resources; yields its address and a function that loses a node."""
     short = tempfile.mkdtemp(prefix="cxr", dir="/tmp")  # sockets want short paths
     words = [sys.executable, "-m", "tests.cxrdist.ray_cluster", short, json.dumps(nodes)]
-    process = subprocess.Popen(
-        words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open(folder / "cluster.log", "w"),
-        text=True, start_new_session=True,
-    )  # fmt: skip
+    with open(folder / "cluster.log", "w") as log:
+        process = subprocess.Popen(
+            words,
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
     assert process.stdin is not None and process.stdout is not None
 
     def lose(number: int) -> None:
@@ -147,6 +153,7 @@ def cluster(folder: Path, *nodes: dict[str, float]) -> Iterator[tuple[str, Calla
         finally:
             kill([pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if session_of(pid) == process.pid])
             process.wait(30)
+            process.stdout.close()
             shutil.rmtree(short, ignore_errors=True)
 
 

@@ -161,6 +161,28 @@ def test_the_estimate_counts_shared_features_once(spec):
     assert cost.estimate(probes, [], gpu=False).images == 150 + 40 + 40
 
 
+def test_a_standard_stem_costs_less_than_a_small_one(spec):
+    standard, small = (cost.gflops(expand(spec({}, {"stem": stem}))[0].config) for stem in ("standard", "small"))
+    assert small == 16 * standard
+
+
+def test_linear_cells_share_their_frozen_networks_unless_told_not_to(spec, tmp_path):
+    axes = {"mode": ["linear", "full"]}
+    kept = {cell.values["mode"]: cell.config.backbones for cell in expand(spec(axes))}
+    assert kept == {"linear": str(tmp_path / "out" / "backbones"), "full": None}
+    assert {cell.config.backbones for cell in expand(spec(axes, whole_models=True))} == {None}
+    assert [cell.signature for cell in expand(spec(axes))] == [
+        cell.signature for cell in expand(spec(axes, whole_models=True, stage="ram", cache="$NODE/cache"))
+    ]
+
+
+def test_every_cell_is_staged_and_cached_as_the_sweep_says(spec):
+    for cell in expand(spec({"seed": [0, 1]}, stage="disk", cache="$SLURM_TMPDIR/cache")):
+        assert (cell.config.stage, cell.config.cache) == ("disk", "$SLURM_TMPDIR/cache")
+    with pytest.raises(InputError, match=r"\[finetune\] stage: the sweep sets this .* \(the sweep's own option\)"):
+        expand(spec({}, {"stage": "ram"}))
+
+
 def test_a_dry_run_lists_every_cell_without_torch_or_ray(spec, blobs, tmp_path):
     text = f'[axes]\nseed = [0, 1]\nmode = ["linear"]\n[finetune]\nshards = "{blobs}"\narch = "resnet10t"\n'
     (tmp_path / "spec.toml").write_text(text)
