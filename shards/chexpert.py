@@ -128,8 +128,9 @@ def _labels(row: dict[str, str], where: str) -> dict[str, int | None]:
 
 def _splits(rows: pa.Table, config: ChexpertConfig) -> pa.Array:
     """Return train, val or test of every row from the name of its table."""
-    table = one(rows["split"]).to_numpy(zero_copy_only=False)
-    train, valid, test = (table == name for name in TABLES)
+    train, valid, test = (
+        one(pc.equal(rows["split"], name)).to_numpy(zero_copy_only=False) for name in ("train", "valid", "test")
+    )
     if config.valid_as == "test" and test.any():
         raise InputError("valid_as=test, but the test set is there: leave valid_as out")
     codes = np.where(test, SPLITS.index("test"), SPLITS.index("train"))
