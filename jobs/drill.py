@@ -115,7 +115,7 @@ def _interrupt(runs: dict[str, Run], config: Config, at: Where) -> list[drill.In
 
 def _queue(path: Path, config: Config, at: Where) -> str:
     from jobs import stages
-    from jobs.submit import _check, _queue, _requests
+    from jobs.submit import check_all, queue_all, requests_for
 
     batch = at.nodes * at.profile.ranks * 8
     # Checkpoints only when asked to stop, so that what continues must come from the interruption (kill needs others).
@@ -124,9 +124,9 @@ def _queue(path: Path, config: Config, at: Where) -> str:
     words += ["--image_size", "32", "--global_batch", str(batch), "--steps", str(config.steps), "--log_every", "1"]
     words += ["--checkpoint.every_steps", str(every), "--tensorboard", "false", "--watch.every_epochs", "1000"]
     words += ["--precision", "float32"]
-    requests = _requests(stages.work(words, at, create=False), at, f"drill-{path.name}")
-    _check(requests)
-    return _queue(_requests(stages.work(words, at, create=True), at, f"drill-{path.name}"))
+    requests = requests_for(stages.work(words, at, create=False), at, f"drill-{path.name}")
+    check_all(requests)
+    return queue_all(requests_for(stages.work(words, at, create=True), at, f"drill-{path.name}"))
 
 
 def _steps(log: Path) -> list[int]:

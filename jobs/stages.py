@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -146,35 +147,6 @@ def work(words: Sequence[str], at: Where, *, create: bool) -> Work:
     return _shard(config, rest, at) if name == "shard" else _command(name, config, rest, at, kind="command")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Planned:
-    """A stage of a chain with its work; nothing is made yet."""
-
-    name: str
-    needs: tuple[str, ...]
-    words: tuple[str, ...]
-    at: Where
-    work: Work
-
-
-def plan(path: Path, own: dict[str, str]) -> list[Planned]:
-    """Return the checked stages of a chain, each after those that it needs; `own` options win over the file's.
-
-    Raises:
-        InputError: the file or the command of a stage cannot be used.
-    """
-    from slurm import chain
-
-    planned = []
-    for stage in chain.load(path):
-        of_stage, left = split([*stage.options, *stage.words[1:]])
-        at = dataclasses.replace(where({**of_stage, **own}), name=stage.name)
-        words = (stage.words[0], *left)
-        found = work(words, at, create=False)
-        planned.append(Planned(name=stage.name, needs=stage.needs, words=words, at=at, work=found))
-    return planned
-
-
 def _task(at: Where, **values: Any) -> Task:
     from slurm.submit import task_for
 
@@ -260,7 +232,9 @@ def _command(name: str, config: Any, rest: Sequence[str], at: Where, *, kind: st
         at, kind=kind, words=("jobs.cli", name, *rest), folder=str(folder / "submission"), listens=False,
         mark=str(mark), **less,
     )  # fmt: skip
-    return Work(tasks=(task,), folder=folder, complete=mark.is_file())
+    out = getattr(config, "out", None)
+    made = out is None or Path(str(out)).expanduser().exists()  # a table that was deleted is to be made again
+    return Work(tasks=(task,), folder=folder, complete=made and mark.is_file())
 
 
 def _shard(config: Any, rest: Sequence[str], at: Where) -> Work:
@@ -273,12 +247,28 @@ def _shard(config: Any, rest: Sequence[str], at: Where) -> Work:
     parts = at.parts or at.nodes
     done = str(out / "dataset.json")
     complete = Path(done).is_file()
+    if complete:
+        _refuse_other_set(out, config)
     if parts == 1 or not hasattr(config, "part"):
         whole = _task(at, words=("jobs.cli", "shard", *rest), done=done, **shared)
         return Work(tasks=(whole,), folder=folder, complete=complete)
     each = _task(at, words=("jobs.cli", "shard", *rest, "--part", f"{{part}}/{parts}"), **shared)
     merge = _task(at, words=("jobs.cli", "shard", *rest, "--merge", "true"), done=done, **shared)
     return Work(tasks=(each, merge), folder=folder, complete=complete)
+
+
+def _refuse_other_set(out: Path, config: Any) -> None:
+    """Refuse to take a shard set for complete that was made with other settings (its sources are not looked at)."""
+    from shards import read_card
+
+    card = read_card(out)
+    wanted = json.loads(json.dumps(config.recorded())) if hasattr(config, "recorded") else {}
+    for key, value in wanted.items():
+        if card.config.get(key) != value:
+            raise InputError(
+                f"{out} holds another shard set ({card.name}, {key} {card.config.get(key)!r}, not {value!r}); choose "
+                "another --out"
+            )
 
 
 def _folder(name: str, config: Any) -> Path:

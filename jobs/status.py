@@ -61,9 +61,9 @@ def _named(path: Path) -> list[tuple[str, Path]]:
     """Return (what to call it, folder): the run itself, or every stage of a chain."""
     if path.suffix != ".toml" or not path.is_file():
         return [(str(path), path)]
-    from jobs import stages
+    from jobs import chained
 
-    return [(stage.name, stage.work.folder) for stage in stages.plan(path, {})]
+    return [(stage.name, stage.work.folder) for stage in chained.plan(path, {})]
 
 
 def submission(path: Path, *, must: bool = True) -> Path:

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slurm.errors import InputError
-
 if TYPE_CHECKING:
     from jobs.stages import Where, Work
     from slurm.submit import Request
@@ -39,21 +37,24 @@ def main(words: Sequence[str]) -> int:
         stages.prepare(words[1:])
         return 0
     if words[0] == "chain":
-        return _chain(words[1:])
+        from jobs import chained
+
+        return chained.queue_chain(words[1:])
     own, rest = stages.split(words[1:])
     at = stages.where(own)
     work = stages.work([words[0], *rest], at, create=False)
-    requests = _requests(work, at, at.name or words[0])
+    requests = requests_for(work, at, at.name or words[0])
     if at.dry_run:
-        _show(requests)
+        show_all(requests)
         return 0
     if work.complete:
+        stages.work([words[0], *rest], at, create=True)  # refuses a folder that holds another run
         print(f"{work.folder} is complete: nothing to queue")
         return 0
-    _check(requests)
+    check_all(requests)
     _refuse_queued(requests)
     work = stages.work([words[0], *rest], at, create=True)
-    last = _queue(_requests(work, at, at.name or words[0]))
+    last = queue_all(requests_for(work, at, at.name or words[0]))
     print(f"queued as job {last}: cxrdist status {work.folder}; cxrdist logs -f {work.folder}")
     return 0
 
@@ -70,8 +71,8 @@ def _help(options: dict[str, str], commands: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _requests(work: Work, at: Where, name: str) -> list[Request]:
-    """One request; for a sharded conversion the array and then the merge (which `_queue` makes wait for the array)."""
+def requests_for(work: Work, at: Where, name: str) -> list[Request]:
+    """One request; for a sharded conversion the array, then the merge (`queue_all` makes it wait for the array)."""
     from slurm.submit import Request
 
     shared = {"profile": at.profile, "partition": at.partition}
@@ -85,7 +86,8 @@ def _requests(work: Work, at: Where, name: str) -> list[Request]:
     return [array, Request(name=f"{name}-merge", task=dataclasses.replace(merge, folder=folder), **shared)]
 
 
-def _check(requests: Sequence[Request]) -> None:
+def check_all(requests: Sequence[Request]) -> None:
+    """Compare requests with the cluster (slurm.submit.check)."""
     from slurm import submit
 
     for request in requests:
@@ -100,7 +102,8 @@ def _refuse_queued(requests: Sequence[Request]) -> None:
         submit.refuse_queued(request.folder)
 
 
-def _show(requests: Sequence[Request]) -> None:
+def show_all(requests: Sequence[Request]) -> None:
+    """Print the sbatch text of each request."""
     from slurm import submit
 
     for position, request in enumerate(requests):
@@ -109,7 +112,8 @@ def _show(requests: Sequence[Request]) -> None:
         print(submit.text(request))
 
 
-def _queue(requests: Sequence[Request]) -> str:
+def queue_all(requests: Sequence[Request]) -> str:
+    """Queue requests, each after the one before it, and return the last one's job number."""
     from slurm import submit
 
     job_id = ""
@@ -117,47 +121,6 @@ def _queue(requests: Sequence[Request]) -> str:
         after = (*request.after, job_id) if job_id else request.after
         job_id = submit.submit(dataclasses.replace(request, after=after))
     return job_id
-
-
-def _chain(words: Sequence[str]) -> int:
-    from jobs import stages
-    from slurm import notes, queue
-
-    own, rest = stages.split(words)
-    if len(rest) != 1:
-        raise InputError("usage: cxrdist submit chain SPEC.toml [--dry_run] [--profile NAME]")
-    planned = stages.plan(Path(rest[0]), own)
-    dry_run = any(stage.at.dry_run for stage in planned)
-    if not dry_run:
-        for stage in planned:
-            _check(_requests(stage.work, stage.at, stage.name))
-    job_of: dict[str, str] = {}  # stages that are not complete -> the job that makes them so
-    for stage in planned:
-        work, at = stage.work, stage.at
-        pending = tuple(job_of[need] for need in stage.needs if need in job_of)
-        if work.complete and not pending:
-            print(f"{stage.name}: complete", file=sys.stderr if dry_run else sys.stdout)
-            continue
-        if dry_run:
-            print(f"# ==== {stage.name}, after {', '.join(stage.needs) or 'nothing'}")
-            _show(_requests(work, at, stage.name))
-            continue
-        folders = [request.folder for request in _requests(work, at, stage.name)]
-        busy = queue.active(number for folder in folders for number in notes.job_ids(folder))
-        if busy:
-            job_of[stage.name] = busy[-1].job_id
-            print(f"{stage.name}: in the queue already as job {busy[-1].job_id}")
-            continue
-        if not pending:
-            work = stages.work(stage.words, at, create=True)
-        at = dataclasses.replace(at, after=(*at.after, *pending))
-        requests = _requests(work, at, stage.name)
-        if len(requests) == 2:
-            requests[1] = dataclasses.replace(requests[1], after=pending)
-        job_of[stage.name] = _queue(requests)
-        waits = f", after {', '.join(pending)}" if pending else ""
-        print(f"{stage.name}: queued as job {job_of[stage.name]}{waits}")
-    return 0
 
 
 if __name__ == "__main__":

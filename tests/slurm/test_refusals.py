@@ -133,6 +133,22 @@ def test_run_of_another_configuration_is_refused_and_stays_as_it_was(cluster, sh
     assert "holds another run" in one_line(capsys)
     assert before == {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
     assert len(notes.job_ids(Path("run/submission"))) == 1
+    assert cli.main(f"pretrain --shards {shards} --out done {SMALL} --steps 2".split()) == 0
+    capsys.readouterr()
+    assert cli.main(f"submit pretrain --time 5 --shards {shards} --out done {SMALL} --steps 2".split()) == 0
+    assert "is complete: nothing to queue" in capsys.readouterr().out
+    assert cli.main(f"submit pretrain --time 5 --shards {shards} --out done {SMALL} --steps 4".split()) == 2
+    assert "holds another run" in one_line(capsys)
+
+
+def test_shard_set_of_other_settings_is_not_taken_for_complete(cluster, here, capsys):
+    assert cli.main("shard phantom --out nih --images 30 --size 48 --layout_only true".split()) == 0
+    assert cli.main("shard nih --src nih --out shards --size 48".split()) == 0
+    capsys.readouterr()
+    assert cli.main("submit shard nih --src nih --out shards --size 48 --parts 2".split()) == 0
+    assert "is complete: nothing to queue" in capsys.readouterr().out
+    assert cli.main("submit shard nih --src nih --out shards --size 32 --parts 2".split()) == 2
+    assert "holds another shard set (" in (error := one_line(capsys)) and "size 48, not 32" in error
 
 
 @pytest.mark.parametrize(

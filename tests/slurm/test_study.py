@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,14 @@ def test_study_whose_stage_is_cancelled_in_the_middle_goes_on_with_what_is_missi
     again = shown(capsys)
     assert [again[name] for name in ("nih", "chexpert", "simclr-nih")] == ["complete"] * 3
     assert all(again[name].startswith("queued as job ") for name in ("simclr-chexpert", "sweep", "collect"))
+
+    # A stage that is preempted is requeued, and what waits for it goes on waiting.
+    before, stage = run.read_log()[-1]["step"], notes.job_ids(run.submission)[-1]
+    wait_until(lambda: run.read_log()[-1]["step"] > before + 3, 300, "new steps")
+    subprocess.run(["scancel", "--signal=USR2", stage], check=True)
     last = notes.job_ids(tmp_path / "study.parquet.job/submission")[-1]
+    wait_until(lambda: queue.job(stage).restarts == 1 and queue.job(stage).state == "PENDING", 60, "its requeue")
+    assert queue.job(last).state == "PENDING"
     wait_until(lambda: not queue.job(last).active, 600, "the whole study", 1.0)
     assert queue.job(last).state == "COMPLETED"
     assert cli.main(["status", "chain.toml"]) == 0

@@ -1,0 +1,88 @@
+"""`cxrdist submit chain SPEC`: the stages of a chain, checked together and queued one after the other."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jobs import stages
+from jobs.submit import check_all, queue_all, requests_for, show_all
+from slurm.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A stage of a chain with its work; nothing is made yet."""
+
+    name: str
+    needs: tuple[str, ...]
+    words: tuple[str, ...]
+    at: stages.Where
+    work: stages.Work
+
+
+def plan(path: Path, own: dict[str, str]) -> list[Planned]:
+    """Return the checked stages of a chain, each after those that it needs; `own` options win over the file's.
+
+    Raises:
+        InputError: the file or the command of a stage cannot be used.
+    """
+    from slurm import chain
+
+    planned = []
+    for stage in chain.load(path):
+        of_stage, left = stages.split([*stage.options, *stage.words[1:]])
+        at = dataclasses.replace(stages.where({**of_stage, **own}), name=stage.name)
+        words = (stage.words[0], *left)
+        found = stages.work(words, at, create=False)
+        planned.append(Planned(name=stage.name, needs=stage.needs, words=words, at=at, work=found))
+    return planned
+
+
+def queue_chain(words: Sequence[str]) -> int:
+    """Run `cxrdist submit chain WORDS`: queue every stage that is neither complete nor in the queue."""
+    from slurm import notes, queue
+
+    own, rest = stages.split(words)
+    if len(rest) != 1:
+        raise InputError("usage: cxrdist submit chain SPEC.toml [--dry_run] [--profile NAME]")
+    planned = plan(Path(rest[0]), own)
+    dry_run = any(stage.at.dry_run for stage in planned)
+    if not dry_run:
+        for stage in planned:
+            check_all(requests_for(stage.work, stage.at, stage.name))
+    job_of: dict[str, str] = {}  # stages that are not complete -> the job that makes them so
+    for stage in planned:
+        work, at = stage.work, stage.at
+        pending = tuple(job_of[need] for need in stage.needs if need in job_of)
+        if work.complete and not pending:
+            stages.work(stage.words, at, create=not dry_run)  # refuses a folder that holds another run
+            print(f"{stage.name}: complete", file=sys.stderr if dry_run else sys.stdout)
+            continue
+        if dry_run:
+            print(f"# ==== {stage.name}, after {', '.join(stage.needs) or 'nothing'}")
+            show_all(requests_for(work, at, stage.name))
+            continue
+        folders = [request.folder for request in requests_for(work, at, stage.name)]
+        busy = queue.active(number for folder in folders for number in notes.job_ids(folder))
+        if busy and busy[-1].job_id not in notes.job_ids(folders[-1]):
+            raise InputError(
+                f"{stage.name}: job {busy[-1].job_id} makes its parts, but the merge that should follow is not in the "
+                f"queue; wait for that job, or `cxrdist cancel {work.folder}`, then submit again"
+            )
+        if busy:
+            job_of[stage.name] = busy[-1].job_id
+            print(f"{stage.name}: in the queue already as job {busy[-1].job_id}")
+            continue
+        if not pending:
+            work = stages.work(stage.words, at, create=True)
+        at = dataclasses.replace(at, after=(*at.after, *pending))
+        requests = requests_for(work, at, stage.name)
+        if len(requests) == 2:
+            requests[1] = dataclasses.replace(requests[1], after=pending)
+        job_of[stage.name] = queue_all(requests)
+        waits = f", after {', '.join(pending)}" if pending else ""
+        print(f"{stage.name}: queued as job {job_of[stage.name]}{waits}")
+    return 0
