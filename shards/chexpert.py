@@ -26,7 +26,6 @@ pc: Any = pyarrow.compute  # its functions are made at import, unseen by type ch
 LABELS = (*names.CHEXPERT, "no_finding")
 TABLES = {"train": ("train.csv",), "valid": ("valid.csv",), "test": ("test.csv", "test_labels.csv")}
 _PATH = re.compile(r"(train|valid|test)/(patient\d+)/(study\d+)/(view\d+_(frontal|lateral)\.\w+)$")
-_VALUES = {"": None, "1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1}
 
 
 def plan_chexpert(config: ChexpertConfig) -> Plan:
@@ -118,9 +117,9 @@ def _labels(row: dict[str, str], where: str) -> dict[str, int | None]:
         name = names.known(column)
         if name not in LABELS:
             continue
-        if cell.strip() not in _VALUES:
+        if cell.strip() not in names.WRITTEN:
             raise InputError(f"{where}: {column} is {cell!r}; allowed are 1.0, 0.0, -1.0 and blank")
-        values[name] = _VALUES[cell.strip()]
+        values[name] = names.WRITTEN[cell.strip()]
     if not values:
         raise InputError(f"{where}: none of CheXpert's label columns is there")
     return values

@@ -96,6 +96,9 @@ SYNONYMS = {
     "virus": "viral_pneumonia",
 }
 
+WRITTEN = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "": None}
+"""Values as tables write them."""
+
 POLICIES = ("ones", "zeros", "ignore")
 """U-Ones, U-Zeros and U-Ignore of the CheXpert paper."""
 

@@ -14,8 +14,8 @@ LINE_EVERY = 30.0
 class Progress:
     """Counts finished samples; a context manager."""
 
-    def __init__(self, total: int, what: str, say: Callable[[str], None]) -> None:
-        self.total, self.what, self.say = total, what, say
+    def __init__(self, total: int, what: str, say: Callable[[str], None], unit: str = "img") -> None:
+        self.total, self.what, self.say, self.unit = total, what, say, unit
         self.done = 0
         self.start = self.last_line = time.monotonic()
         self.at_start = 0
@@ -25,7 +25,7 @@ class Progress:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self.bar = tqdm(total=self.total, unit="img", desc=self.what)
+            self.bar = tqdm(total=self.total, unit=self.unit, desc=self.what)
         return self
 
     def add(self, count: int, **facts: Any) -> None:

@@ -24,7 +24,7 @@ pc: Any = pyarrow.compute  # its functions are made at import, unseen by type ch
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
 SPLITS |= {"test": "test", "testing": "test"}
-VALUES = {"1": 1, "1.0": 1, "true": 1, "0": 0, "0.0": 0, "false": 0, "-1": -1, "-1.0": -1, "": None, "nan": None}
+VALUES = names.WRITTEN | {"true": 1, "false": 0, "nan": None}
 _VIEWS = {"PA": "PA", "AP": "AP", "LATERAL": "LATERAL", "LAT": "LATERAL", "LL": "LATERAL", "L": "LATERAL"}
 _SEXES = {"M": "M", "MALE": "M", "F": "F", "FEMALE": "F"}
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from ..atomic import write_bytes
 from ..errors import InputError
 from ..labels import NIH_BOXED
+from ..progress import Progress
 from .case import CHEXPERT, NIH, Case, Style, patient_cases
 from .labels import BOX_NAMES, CHEXPERT_NAMES, chexpert_labels, nih_label
 from .render import Box, Picture, render
@@ -128,17 +130,15 @@ def _draw_all(root: Path, style: Style, n_patients: int, seed: int, size: int, w
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
-    from tqdm import tqdm
-
     count = len(os.sched_getaffinity(0)) if workers is None else workers
     jobs = [(root, style, seed, size, patient) for patient in range(1, n_patients + 1)]
     rows: list[Row] = []
-    with tqdm(total=n_patients, desc=f"drawing {style.name}", unit="patient", mininterval=0.5) as bar:
+    with Progress(n_patients, f"{style.name} patients drawn", _say, unit="patient") as bar:
 
         def collect(results: Iterator[list[Row]]) -> None:
             for found in results:
                 rows.extend(found)
-                bar.update()
+                bar.add(1)
 
         if count <= 1 or n_patients < 4:
             collect(map(_draw_patient, jobs))
@@ -148,6 +148,10 @@ def _draw_all(root: Path, style: Style, n_patients: int, seed: int, size: int, w
     for number, row in enumerate(rows):
         row["number"] = number
     return rows
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _one_thread() -> None:

@@ -148,7 +148,7 @@ def test_another_npz_of_the_same_labels_is_converted_anew(tmp_path: Path) -> Non
         for split, n in {"train": 9, "val": 3, "test": 3}.items():
             arrays[f"{split}_images"] = rng.integers(0, 256, (n, 28, 28)).astype(np.uint8)
             arrays[f"{split}_labels"] = (np.arange(n) % 2).astype(np.uint8)[:, None]
-        np.savez(tmp_path / "pneumoniamnist.npz", **arrays)
+        np.savez(tmp_path / "pneumoniamnist.npz", **arrays)  # type: ignore[arg-type]
 
     settings = {"src": str(tmp_path / "pneumoniamnist.npz"), "shard_size": 3, "workers": 1}
     write(1)

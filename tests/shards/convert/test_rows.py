@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -80,9 +82,10 @@ def test_paths_that_lead_out_are_known(path: str, out: bool) -> None:
 
 
 def test_values_outside_the_allowed_ones_are_told_with_their_source() -> None:
-    good = {"split": "train", "view": "PA", "sex": "F"}
+    good: dict[str, Any] = {"split": "train", "view": "PA", "sex": "F"}
     for column, value in (("split", "dev"), ("view", "OBLIQUE"), ("sex", "X")):
-        samples = [Sample(source="a.png", key="a", **good), Sample(source="b.png", key="b", **(good | {column: value}))]
+        bad: dict[str, Any] = good | {column: value}
+        samples = [Sample(source="a.png", key="a", **good), Sample(source="b.png", key="b", **bad)]
         with pytest.raises(InputError, match=f"b.png: {column} '{value}'"):
             build(samples, name="x", labels=["mass"], split_scheme="list", opener=FileOpener("/nowhere"))
 

@@ -42,6 +42,11 @@ def test_more_patients_leave_the_first_ones_as_they_are(nih: Path, tmp_path: Pat
     assert pictures.items() <= _bytes(nih).items()
 
 
+def test_a_log_holds_no_progress_bar(tmp_path: Path, capfd) -> None:
+    write_chexpert(tmp_path / "set", n_patients=4, seed=0, size=32, workers=2)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_complete_folder_is_not_drawn_again(nih: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in nih.rglob("*.png")}
     assert write_nih(nih, n_patients=14, seed=3, size=64, workers=0) == len(before)
