@@ -60,7 +60,7 @@ def plan_chexpert(config: ChexpertConfig) -> Plan:
     if config.views == "frontal":
         lateral = pc.fill_null(pc.equal(rows["view"], "LATERAL"), False)
         excluded += [(source, "lateral view (views=frontal)") for source in rows["source"].filter(lateral).to_pylist()]
-        rows = rows.filter(pc.invert(lateral))
+        rows = keep(rows, ~one(lateral).to_numpy(zero_copy_only=False))
     rows = Gathered(with_column(rows, "split", _splits(rows, config)))
     return build(
         rows,
