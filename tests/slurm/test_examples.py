@@ -14,7 +14,7 @@ from jobs import cli
 from results.run import Run
 from slurm import queue
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+pytestmark = pytest.mark.slurm
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = (
@@ -38,7 +38,9 @@ def sbatch(name: str, folder: Path, **variables: object) -> str:
     return done.stdout.split()[-1]
 
 
-@pytest.mark.parametrize("name", ["pretrain_one_node.sbatch", "pretrain_many_nodes.sbatch"])
+@pytest.mark.parametrize(
+    "name", ["pretrain_one_node.sbatch", pytest.param("pretrain_many_nodes.sbatch", marks=pytest.mark.slow)]
+)
 def test_pretraining_by_hand_is_stopped_requeued_and_completed(cluster, shards, tmp_path, name):
     run = Run(tmp_path / "run")
     job_id = sbatch(name, tmp_path, RUN=run.path, SHARDS=shards, NPROC=2, OPTIONS=SMALL)
@@ -52,6 +54,7 @@ def test_pretraining_by_hand_is_stopped_requeued_and_completed(cluster, shards, 
     assert steps == list(range(1, 21))
 
 
+@pytest.mark.slow
 def test_sweep_by_hand_uses_ray_on_both_nodes(cluster, shards, tmp_path):
     (tmp_path / "spec.toml").write_text(f"""
 [axes]
