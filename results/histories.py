@@ -27,6 +27,7 @@ def history(results: pa.Table, options: Options) -> Drawing:
         raise InputError("none of the chosen runs has a readable metrics.jsonl")
     keys = sorted({key for _, log in logs for key in log}, key=lambda key: ("loss" not in key, key))[:12]
     groups = sorted(set(names.values()), key=lambda name: (name == "Pretraining", name != "Scratch", name))
+    logs.sort(key=lambda item: groups.index(names[item[0]]))
     figure, axes = canvas(len(keys), width=3.1, height=2.3)
     for axis, key in zip(axes, keys, strict=True):
         curved = any(len(log.get(key, ())) > 1 for _, log in logs)

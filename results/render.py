@@ -135,6 +135,10 @@ def latex_escape(text: str) -> str:
 _LATEX = _Words(latex_escape, r"\textbf{{{}}}", r" {{\scriptsize[{}, {}]}}", r"\textsuperscript{\dag}", "--")
 
 
+WIDE = 5
+"""Columns beyond which a LaTeX table is set smaller, so that it fits between the margins."""
+
+
 def _latex(table: Table) -> str:
     lead, data = len(table.row_titles), len(table.column_names)
     head = [latex_escape(name) for name in (*table.row_titles, *table.column_names)]
@@ -144,6 +148,8 @@ def _latex(table: Table) -> str:
         r"\centering",
         rf"\caption{{{latex_escape(table.caption)}}}",
         rf"\label{{tab:{table.name}}}",
+        r"\medskip",
+        *([r"\footnotesize\setlength{\tabcolsep}{4pt}"] if lead + data > WIDE else []),
         rf"\begin{{tabular}}{{{'l' * lead}{'r' * data}}}",
         r"\toprule",
     ]

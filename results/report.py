@@ -23,6 +23,7 @@ from results.options import Options
 from results.provenance import now, versions
 from results.render import render
 from results.run import Run
+from results.schema import MACRO
 from results.style import styled
 
 PER_TEST_SET = ("per-class", "roc", "precision-recall", "confusion", "calibration", "threshold-sweep")
@@ -145,11 +146,27 @@ def _label_count(held: Any) -> str:
 def _tables(results: pa.Table, left_out: list[str]) -> str:
     parts = []
     for name in tables.NAMES:
+        if repeated := _repeats(name, results):
+            left_out.append(f"table {name}: {repeated}")
+            continue
         _tell(f"table {name}")
         table = _attempt(f"table {name}", left_out, lambda name=name: tables.build(name, results, Options()))
         if table is not None:
             parts.append(render(table, "html"))
     return "\n".join(parts) or page.paragraph("No table fits these results; see Limits.")
+
+
+def _repeats(name: str, results: pa.Table) -> str | None:
+    """Why a table would only print another one again; None where it adds something."""
+    held = {
+        column: {value for value in results[column].to_pylist() if value is not None}
+        for column in ("train_dataset", "test_dataset", "label")
+    }
+    if name == "transfer" and len(held["train_dataset"] | held["test_dataset"]) == 1:
+        return "one data set alone, so it would repeat label-efficiency"
+    if name == "per-class" and len(held["label"] - {MACRO}) == 1:
+        return "one label alone, so it would repeat label-efficiency"
+    return None
 
 
 def _figures(results: pa.Table, left_out: list[str]) -> str:

@@ -30,7 +30,8 @@ def _material(results: pa.Table, options: Options) -> Material:
 def confusion(results: pa.Table, options: Options) -> Drawing:
     """Counts at the thresholds chosen on validation, one panel per series; all labels together, or one."""
     data = _material(results, options)
-    figure, axes = canvas(len(data.series), width=2.4, height=2.2, across=4)
+    tall = max(series.name.count(", ") for series in data.series)  # titles of several lines
+    figure, axes = canvas(len(data.series), width=2.4, height=2.2 + 0.15 * tall, across=4)
     for axis, series in zip(axes, data.series, strict=True):
         runs = [run for run in data.pooled(series) if run.threshold is not None]
         if not runs:

@@ -25,7 +25,7 @@ BROWSER_FLAGS = (
 def written(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report") / "report.html"
     left_out = write_report(study, out, "A study of <labels>")
-    assert [line.split(":")[0] for line in left_out] == ["table ablation"]
+    assert [line.split(":")[0] for line in left_out] == ["table transfer", "table ablation"]
     return out
 
 
@@ -67,7 +67,7 @@ def test_page_fetches_nothing_and_its_links_lead_somewhere(written: Path) -> Non
 def test_page_holds_data_tables_figures_configurations_provenance_and_limits(written: Path) -> None:
     text = written.read_text(encoding="utf-8")
     assert "A study of &lt;labels&gt;" in text and RESEARCH_ONLY in text
-    for part in ("label-efficiency", "transfer", "per-class", "models", "peak-accuracy", "search", "cost"):
+    for part in ("label-efficiency", "per-class", "models", "peak-accuracy", "search", "cost"):
         assert f'id="table-{part}"' in text
     for part in ("label-efficiency", "roc", "confusion", "calibration", "history"):
         assert f'id="figure-{part}"' in text
