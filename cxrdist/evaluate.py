@@ -182,12 +182,7 @@ def _elsewhere(
         InputError: no label in common.
     """
     other = trial_data.opened(path, "test", config.stage)
-    shared = [label for label in trial_data.choose_labels(other, None, derived=True) if label in learnt]
-    if not shared:
-        raise InputError(
-            f"{path}: none of its labels ({', '.join(other.labels)}) is among those the model knows"
-            f" ({', '.join(learnt)}); fine-tune on labels that both have (any_finding is one that most have)"
-        )
+    shared = labels_shared(other, path, learnt)
     split = trial_data.split_of(other, shared, config)
     columns = [network.model.facts["labels"].index(label) for label in shared]
     name = dataset_name(other.card, path, taken)
@@ -195,6 +190,21 @@ def _elsewhere(
     table = prediction_rows(run.path.name, name, split, shared, shared, scores)
     both = [table] if val is None else [table, val]
     return table, rows_of(pa.concat_tables(both), described, split, shared, [], config)
+
+
+def labels_shared(other: Any, path: str, learnt: Sequence[str]) -> list[str]:
+    """Labels of a test split that a model knows too.
+
+    Raises:
+        InputError: there is none.
+    """
+    shared = [label for label in trial_data.choose_labels(other, None, derived=True) if label in learnt]
+    if not shared:
+        raise InputError(
+            f"{path}: none of its labels ({', '.join(other.labels)}) is among those the model knows"
+            f" ({', '.join(learnt)}); fine-tune on labels that both have (any_finding is one that most have)"
+        )
+    return shared
 
 
 def evaluate(

@@ -22,7 +22,7 @@ from cxrdist.augment import Augment
 from cxrdist.classifier import Classifier
 from cxrdist.device import pick_device, resolve_precision, set_threads
 from cxrdist.features import Network
-from cxrdist.finetune_config import FinetuneConfig
+from cxrdist.finetune_config import FinetuneConfig, words
 from cxrdist.finetune_parse import from_plain
 from cxrdist.fit import Fit, Look, Problem, Stopped, macro_auroc
 from cxrdist.heads import class_weights
@@ -85,6 +85,9 @@ class Trial:
         assert config.image_size is not None
         self.precision = resolve_precision(config.precision, self.device, config.image_size)
         self.data: TrialData = trial_data.load(config)
+        learnt = [name for name, good in zip(self.data.labels, self.data.trainable, strict=True) if good]
+        for path in words(config.eval_shards) or []:  # before hours of training, not after them
+            evaluate.labels_shared(trial_data.opened(path, "test", config.stage), path, learnt)
         self.data.manifest.write(run.manifest)
         card = self.data.card
         self.model: Classifier = classifier.build(config, self.data.labels, (card.mean, card.std))

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from pathlib import Path
+from typing import Any
 
 from cxrdist.finetune_config import FinetuneConfig
 
 HELP = "Train one classifier from an initialisation on a fraction of the labels, and test it."
 Config = FinetuneConfig
+
+
+def began(trial: Any) -> bool:
+    """Whether a run holds anything that training made."""
+    return any(path.exists() for path in (trial.checkpoints, trial.metrics_log, trial.model, trial.results))
 
 
 def run(config: FinetuneConfig) -> int:
@@ -17,6 +25,7 @@ def run(config: FinetuneConfig) -> int:
     from results.run import Run
 
     resolved = cells.resolve(check(config))
+    new = not Path(config.out).exists()
     trial = Run.create(
         config.out,
         job="finetune",
@@ -27,7 +36,12 @@ def run(config: FinetuneConfig) -> int:
     if not trial.is_done:
         from cxrdist import finetune
 
-        finetune.main(str(trial.path))
+        try:
+            finetune.main(str(trial.path))
+        except Exception as error:
+            if getattr(error, "exit_code", None) == 2 and new and not began(trial):
+                shutil.rmtree(trial.path)  # nothing was learnt; once the input is mended, this name must be free
+            raise
     if not trial.is_done:
         print(f"{trial.path}: stopped; the same command goes on from its last step", file=sys.stderr)
         return 130

@@ -256,3 +256,28 @@ def test_a_label_that_the_shard_set_lacks_is_refused(tmp_path, blobs):
     config, run = trial(tmp_path / "run", blobs, labels="hernia")
     with pytest.raises(ShardsInputError, match="hernia"):
         finetune.run_trial(config, run)
+
+
+def test_input_that_cannot_be_used_leaves_no_folder_behind(tmp_path, blobs, capsys):
+    """The encoder is cut off; with a whole one in its place the same command must work."""
+    from cxrdist.model import build_backbone
+    from jobs import cli
+
+    whole, encoder, out = tmp_path / "whole.safetensors", tmp_path / "encoder.safetensors", tmp_path / "run"
+    facts = {"arch": "resnet10t", "in_chans": 1, "image_size": 28, "stem": "small", "mean": 0.5, "std": 0.25}
+    save_encoder(whole, build_backbone("resnet10t", 28, stem="small"), facts)
+    encoder.write_bytes(whole.read_bytes()[:100_000])
+    words = ["finetune", "--shards", str(blobs), "--init", str(encoder), "--mode", "linear", "--n_boot", "0"]
+    words += ["--out", str(out), "--threads", "1", "--device", "cpu"]
+    assert cli.main(words) == 2 and not out.exists()
+    assert "encoder.safetensors is not a readable safetensors file" in capsys.readouterr().err
+    encoder.write_bytes(whole.read_bytes())
+    assert cli.main(words) == 0 and Run(out).is_done
+
+
+def test_a_test_set_without_a_shared_label_is_refused_before_training(tmp_path, blobs):
+    other = findings.make(tmp_path, name="other", labels=("edema",))
+    config, run = trial(tmp_path / "run", blobs, labels="pneumonia", eval_shards=[str(other)])
+    with pytest.raises(InputError, match="none of its labels .edema. is among those the model knows"):
+        finetune.run_trial(config, run)
+    assert not run.metrics_log.exists() and not run.checkpoints.exists()
