@@ -1,0 +1,90 @@
+"""Tables as Markdown, LaTeX, CSV and HTML: every format can be read, and says the same."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from results.options import Options
+from results.render import WIDE, render
+from results.tables import NAMES, build
+from tests.results.test_tables import grid
+
+
+class _Cells(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.data = 0
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.open.append(tag)
+        self.data += tag == "td"
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "ablation"])
+def test_every_table_renders_in_every_format(name: str, results: pa.Table) -> None:
+    table = build(name, results, Options(n_boot=100))
+    count = len(table.row_names) * len(table.column_names)
+    markdown = [line for line in render(table, "markdown").splitlines() if line.startswith("|")]
+    assert len(markdown) == len(table.row_names) + 2 and len({line.count("|") for line in markdown}) == 1
+    latex = render(table, "latex")
+    body = latex[latex.index(r"\midrule") : latex.index(r"\bottomrule")].splitlines()
+    rows = [line for line in body if line.endswith(r"\\")]
+    ampersands = len(table.row_titles) + len(table.column_names) - 1
+    assert len(rows) == len(table.row_names) and {line.count(" & ") for line in rows} == {ampersands}
+    assert latex.count("{") == latex.count("}")
+    assert len(list(csv.reader(io.StringIO(render(table, "csv"))))) == count + 1
+    parser = _Cells()
+    parser.feed(render(table, "html"))
+    assert parser.open == [] and parser.data == count
+
+
+def test_csv_keeps_all_digits(results: pa.Table) -> None:
+    table = build("label-efficiency", results, Options(test=False, digits=1))
+    rows = list(csv.DictReader(io.StringIO(render(table, "csv"))))
+    assert [float(row["value"]) for row in rows] == [cell.value for line in table.cells for cell in line if cell]
+
+
+def test_special_letters_survive_latex_and_html(tmp_path: Path) -> None:
+    table = build("label-efficiency", grid(tmp_path, **{"50%_a&b<c>#{x}|": {}}), Options(test=False))
+    assert r"50\%\_a\&b\textless{}c\textgreater{}\#\{x\}" in render(table, "latex")
+    assert "50%_a&amp;b&lt;c&gt;#{x}|" in render(table, "html")
+    assert r"#{x}\|" in render(table, "markdown")
+
+
+def test_latex_compiles(results: pa.Table, tmp_path: Path) -> None:
+    pdflatex, found = shutil.which("pdflatex"), shutil.which("kpsewhich")
+    if not pdflatex or not found or not subprocess.run([found, "booktabs.sty"], capture_output=True).stdout:
+        pytest.skip("TeX: no pdflatex with booktabs here")
+    parts = [
+        render(build(name, results, Options(n_boot=100)), "latex") for name in ("label-efficiency", "models", "cost")
+    ]
+    document = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n%s\n\\end{document}\n"
+    (tmp_path / "paper.tex").write_text(document % "\n".join(parts), encoding="utf-8")
+    done = subprocess.run(
+        [pdflatex, "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=120,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "paper.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_wide_tables_are_set_smaller_in_latex(results: pa.Table) -> None:
+    for name in ("models", "label-efficiency"):
+        table = build(name, results, Options(test=False))
+        wide = len(table.row_titles) + len(table.column_names) > WIDE
+        assert (r"\footnotesize\setlength{\tabcolsep}{4pt}" in render(table, "latex")) == wide
