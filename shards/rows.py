@@ -21,6 +21,8 @@ from shards.sample import Sample, safe_key
 pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers
 
 _BATCH = 1 << 12
+_FEW = 1 << 16
+"""Below this many names memory is no matter."""
 _SPLITS = ("test", "train", "val")
 _TEXT = ("source", "key", "split", "patient_id", "view", "sex")
 
@@ -67,7 +69,7 @@ def one(column: pa.ChunkedArray | pa.Array) -> pa.Array:
 
 def first_of_each(names: pa.ChunkedArray | pa.Array) -> np.ndarray:
     """Return bool (N,): True where a name occurs for the first time."""
-    hashes = np.fromiter(map(hash, each(names)), np.int64, len(names))
+    hashes = _hashes(names)
     hashes.sort()
     if (hashes[1:] != hashes[:-1]).all():  # so no two names are equal, at a quarter of the memory of looking closer
         return np.ones(len(names), dtype=bool)
@@ -105,12 +107,37 @@ def without_repeats(table: pa.Table, column: str) -> tuple[pa.Table, pa.Table]:
 
 def among(names: pa.ChunkedArray | pa.Array, others: pa.ChunkedArray | pa.Array) -> np.ndarray:
     """Return bool (N,): True where a name is one of the others."""
-    return one(pc.is_in(names, value_set=one(others))).to_numpy(zero_copy_only=False)
+    return place(names, others).is_valid().to_numpy(zero_copy_only=False)
 
 
 def place(names: pa.ChunkedArray | pa.Array, others: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """Return int32 (N,): position of each name in the others (its first there), null where it is not."""
-    return one(pc.index_in(names, value_set=one(others)))
+    """Return int (N,): position of each name in the others (its first there), null where it is not."""
+    others = one(others)
+    found = None if len(others) < _FEW else _place_many(names, others)
+    return one(pc.index_in(names, value_set=others)) if found is None else found
+
+
+def _place_many(names: pa.ChunkedArray | pa.Array, others: pa.Array) -> pa.Array | None:
+    """Do as `place` by sorted hashes, in a quarter of its memory; None where two different names have one hash."""
+    known = _hashes(others)
+    order = np.argsort(known, kind="stable")
+    known = known[order]
+    wanted = _hashes(names)
+    at = np.searchsorted(known, wanted)
+    at[at == len(known)] = 0
+    hit = known[at] == wanted
+    del known, wanted
+    positions = order[at]
+    for first in range(0, len(names), _FEW):
+        some = slice(first, first + _FEW)
+        same = pc.equal(one(names.slice(first, _FEW)), others.take(pa.array(positions[some])))
+        if (hit[some] & ~same.to_numpy(zero_copy_only=False)).any():
+            return None
+    return pa.array(positions, mask=~hit)
+
+
+def _hashes(names: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    return np.fromiter(map(hash, each(names)), np.int64, len(names))
 
 
 def with_column(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import shards.rows
 from shards.errors import InputError
 from shards.opener import FileOpener
 from shards.plan import build, leaves, shared_patients
@@ -35,11 +36,21 @@ def test_equal_hashes_of_different_names_are_told_apart(monkeypatch: pytest.Monk
     assert found.tolist() == [True, True, False, True]
 
 
+@pytest.mark.parametrize("few", [1 << 16, 7, 1])  # batches of so many; with fewer others arrow's own way is taken
 @given(names=NAMES, others=NAMES)
-def test_among_and_place_say_what_python_says(names: list[str], others: list[str]) -> None:
-    left, right = pa.array(names, pa.string()), pa.array(others, pa.string())
-    assert among(left, right).tolist() == [name in others for name in names]
-    assert place(left, right).to_pylist() == [others.index(name) if name in others else None for name in names]
+def test_among_and_place_say_what_python_says(few: int, names: list[str], others: list[str]) -> None:
+    left, right = pa.chunked_array([names[:5], names[5:]], pa.string()), pa.array(others, pa.string())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards.rows, "_FEW", few)
+        assert among(left, right).tolist() == [name in others for name in names]
+        assert place(left, right).to_pylist() == [others.index(name) if name in others else None for name in names]
+
+
+def test_names_of_one_hash_are_placed_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards.rows, "_FEW", 1)
+    monkeypatch.setattr(shards.rows, "_hashes", lambda names: np.array([len(name) for name in names.to_pylist()]))
+    assert place(pa.array(["b", "x", "aa"]), pa.array(["a", "b", "cc"])).to_pylist() == [1, None, None]
+    assert place(pa.array(["a", "xyz"]), pa.array(["a", "b", "cc"])).to_pylist() == [0, None]
 
 
 @settings(deadline=None)
