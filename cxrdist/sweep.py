@@ -9,6 +9,7 @@ state is thrown away: what is done is what has a done.json.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -250,7 +251,10 @@ def main(out: str) -> int:
             events.write(json.dumps({"event": event, **values}) + "\n")
 
     plan = json.loads(ledger.spec.read_text())
+    left = ledger.logs / "ray-folder"
+    _remove_left(left)
     temporary = tempfile.mkdtemp(prefix="cxr", dir=_short_folder())
+    left.write_text(temporary)
     tell("temporary", path=temporary)
     try:
         resources = start_ray(plan, temporary)
@@ -263,6 +267,7 @@ def main(out: str) -> int:
     finally:
         ray.shutdown()
         shutil.rmtree(temporary, ignore_errors=True)
+        left.unlink(missing_ok=True)
     return 0
 
 
@@ -270,6 +275,14 @@ def _short_folder() -> str:
     """Where Ray's sockets fit: their path may have 107 characters."""
     folder = tempfile.gettempdir()
     return folder if len(folder) < 30 else "/tmp"
+
+
+def _remove_left(note: Path) -> None:
+    """Remove the Ray folder of a driver that was killed before it could; only one sweep works in a folder."""
+    with contextlib.suppress(OSError, ValueError):
+        folder = Path(note.read_text())
+        if folder.parent == Path(_short_folder()) and folder.name.startswith("cxr"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _beat(tell: Event) -> None:

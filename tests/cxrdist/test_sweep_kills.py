@@ -50,6 +50,22 @@ def test_ctrl_c_stops_within_seconds_and_the_same_command_goes_on(tmp_path, spec
     check_complete(out)
 
 
+def test_the_ray_folder_of_a_killed_sweep_is_removed_by_the_next_one(tmp_path, spec):
+    out = tmp_path / "out"
+    process = subprocess.Popen(command(spec, out), cwd=ROOT, stderr=subprocess.DEVNULL)
+    note = out / "logs" / "ray-folder"
+    wait_for(lambda: note.is_file() and note.read_text() != "", process)
+    folder = Path(note.read_text())
+    assert folder.is_dir()
+    kill([process.pid, *(pid for pid in started_by(str(out)) if pid != process.pid)])
+    process.wait(30)
+    wait_for(lambda: not started_by(str(out)), None, 60)
+    assert folder.is_dir()
+    assert sweep(spec, out).returncode == 0
+    assert not folder.exists() and not note.exists()
+    check_complete(out)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_a_killed_sweep_loses_and_doubles_nothing(tmp_path, blobs):
