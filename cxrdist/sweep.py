@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import shutil
 import signal
@@ -25,6 +24,7 @@ from typing import Any
 
 from cxrdist import cell_task
 from cxrdist.cells import Ledger
+from cxrdist.sweep_tasks import tasks, unfinished
 from results.run import Run
 
 for _name, _value in {
@@ -133,25 +133,6 @@ class Told(tune.Callback):
         self.tell("ended", cells=self._names(trial))
 
 
-def tasks(cells: list[dict[str, Any]], lanes: int) -> list[list[dict[str, Any]]]:
-    """Cells as tasks of one worker each: alone, except that linear probes on the same features stay together."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for cell in cells:
-        config = cell["config"]
-        key = cell["signature"]
-        if config.get("mode") == "linear":
-            key = "|".join(
-                str(config.get(part)) for part in ("init", "arch", "stem", "image_size", "shards", "precision")
-            )
-        groups.setdefault(key, []).append(cell)
-    out = []
-    for group in groups.values():
-        pieces = math.ceil(lanes / len(groups)) if len(groups) < lanes else 1
-        size = math.ceil(len(group) / pieces)
-        out += [group[start : start + size] for start in range(0, len(group), size)]
-    return out
-
-
 def start_ray(plan: dict[str, Any], temporary: str) -> dict[str, float]:
     """Connect to the cluster of RAY_ADDRESS, or start one on this machine; returns its resources."""
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -220,17 +201,6 @@ def run_round(
         tuner.fit()
     finally:
         shutil.rmtree(storage, ignore_errors=True)
-
-
-def unfinished(plan: dict[str, Any], ledger: Ledger) -> list[dict[str, Any]]:
-    """Cells that are not done and may be tried (again), largest first, so that no lane idles at the end."""
-    out = []
-    for cell in plan["cells"]:
-        attempts = ledger.attempts(cell["signature"])
-        final = len(attempts) > plan["retries"] or any(attempt["kind"] == "input" for attempt in attempts)
-        if not final and not Run(ledger.cell_folder(cell["signature"])).is_done:
-            out.append(cell)
-    return sorted(out, key=lambda cell: -cell["work"])
 
 
 def main(out: str) -> int:
