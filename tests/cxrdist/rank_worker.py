@@ -41,7 +41,11 @@ def measure(case: str, ranks: Ranks, pool: Pool, order: Order, augment: Augment)
     images = pool.train.images(order.positions(3)[part], augment.in_size)
     views = [augment.apply(images, augment.draw(7, 3, part, view)) for view in (0, 1)]
     loss = step(views[0].to(dtype), views[1].to(dtype))
-    found = {"loss": loss, "views": torch.stack(views), "positions": torch.from_numpy(order.positions(3))}
+    found: dict[str, Any] = {
+        "loss": loss,
+        "views": torch.stack(views),
+        "positions": torch.from_numpy(order.positions(3)),
+    }
     found["gradient"] = torch.cat([p.grad.flatten().double() for p in model.parameters() if p.grad is not None])
     found["stem"] = sum(p.numel() for name, p in model.named_parameters() if name.startswith("backbone.conv1."))
     return found | {f"buffer {name}": b for name, b in model.named_buffers()}
