@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from shards.errors import InputError
-from shards.images import Grey, Unusable, check_shape, white_of
+from shards.grey import Grey, Unusable, check_shape, white_of
 
 WINDOWS = ("file", "full", "minmax")
 

@@ -12,32 +12,14 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from shards.grey import Grey, Unusable, check_shape, white_of
 from shards.orientation import jpeg_exif, orientation, turn
 
-MIN_SIDE = 16
-"""Images with a shorter side below this many pixels are refused: they hold no X-ray."""
-
-MAX_ASPECT = 8
-"""Images longer than this many times their width are refused: strips and damaged headers."""
-
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
-
-class Unusable(ValueError):
-    """This file cannot become a sample; the message is the reason written to rejects.parquet."""
-
-
-@dataclass(frozen=True)
-class Grey:
-    """A decoded grey image: `pixels` (H, W) uint8 or uint16, where 0 is black and `white` is full white."""
-
-    pixels: np.ndarray
-    white: int
 
 
 def decode(data: bytes, *, max_pixels: int, bits: int | None = None, dicom_window: str = "file") -> Grey:
@@ -83,16 +65,6 @@ def _decode(data: bytes, max_pixels: int, bits: int | None, dicom_window: str) -
     if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return _decode_pillow(data, max_pixels, bits)
     raise Unusable(f"not a PNG, JPEG, TIFF or DICOM file (it begins with {data[:8]!r})")
-
-
-def check_shape(height: int, width: int, *, max_pixels: int) -> None:
-    """Refuse sizes that cannot be an X-ray or would fill the memory."""
-    if height * width > max_pixels:
-        raise Unusable(f"{width} x {height} pixels are more than the limit of {max_pixels} (max_pixels)")
-    if min(height, width) < MIN_SIDE:
-        raise Unusable(f"{width} x {height} pixels: too small")
-    if max(height, width) > MAX_ASPECT * min(height, width):
-        raise Unusable(f"{width} x {height} pixels: a strip, not an X-ray")
 
 
 def _decode_png(data: bytes, max_pixels: int, bits: int | None) -> Grey:
@@ -227,16 +199,6 @@ def _sixteen_bit(image: Any, bits: int | None) -> Grey:
     if photometric == 0:  # TIFF WhiteIsZero, which Pillow turns round for 8 bits only
         pixels = np.uint16(white) - pixels
     return Grey(pixels, white)
-
-
-def white_of(pixels: np.ndarray, bits: int | None) -> int:
-    """Return the value of full white: 2^bits - 1, or by the brightest pixel where `bits` is None (12 or 16 bits)."""
-    peak = int(pixels.max())
-    if bits is None:
-        return 4095 if peak <= 4095 else 65535
-    if peak > 2**bits - 1:
-        raise Unusable(f"pixel value {peak} does not fit {bits} bits")
-    return 2**bits - 1
 
 
 @contextlib.contextmanager

@@ -20,7 +20,8 @@ import numpy as np
 
 from shards.atomic import write_bytes
 from shards.errors import FailedError
-from shards.images import Grey, Unusable, check_shape, decode, encode, fit, grey_sums, single_thread
+from shards.grey import Grey, Unusable, check_shape
+from shards.images import decode, encode, fit, grey_sums, single_thread
 from shards.opener import LABEL, Opener
 from shards.stamps import stamp
 

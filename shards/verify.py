@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from shards.card import CARD, INDEX, REJECTS, Card, read_card
 from shards.errors import InputError
-from shards.images import Unusable, decode
+from shards.grey import Unusable
+from shards.images import decode
 from shards.merge import file_sha256, index_schema
 from shards.plan import LABEL, shared_patients
 from shards.pool import cores, run_jobs

@@ -7,7 +7,8 @@ import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
-from shards.images import Unusable, decode, fit
+from shards.grey import Unusable
+from shards.images import decode, fit
 from tests.shards.convert.conftest import picture
 
 GREY = picture(3, 40, 50)

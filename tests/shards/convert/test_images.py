@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 import shards.images
-from shards.images import Unusable, decode, encode, fit
+from shards.grey import Unusable
+from shards.images import decode, encode, fit
 from tests.shards.convert.conftest import grey_file, jpeg, picture, png
 
 LIMIT = 1 << 22
