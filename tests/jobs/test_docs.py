@@ -16,7 +16,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 def commands(page: Path) -> list[str]:
     """Return the command lines of a page's code blocks: lines that begin with `cxrdist` or `$ cxrdist`."""
-    text = page.read_text().replace("\\\n", " ")
+    text = re.sub(r"\\\n\s*", " ", page.read_text())
     found = []
     for line in text.splitlines():
         match = re.match(r"^(?:    )?\s*(?:\$ )?(cxrdist [a-z].*)$", line)
