@@ -61,6 +61,21 @@ def make_run(blobs: Path, tmp_path: Path) -> Callable[..., Any]:
     return make
 
 
+def weights(run: Any) -> dict[str, Any]:
+    import safetensors.torch
+
+    return safetensors.torch.load_file(run.encoder)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two finished runs have bit-identical encoders and saw the same samples in the same order."""
+    import torch
+
+    a, b = weights(one), weights(other)
+    equal = a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    return equal and one.read_done()["order_sha256"] == other.read_done()["order_sha256"]
+
+
 def start_worker(run: Any, *, nproc: int = 1, env: dict[str, str] | None = None, module: str = "cxrdist.pretrain"):
     """Start a run's ranks under the launcher, as `cxrdist pretrain` does; returns the launcher's process."""
     code = (

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import http.server
 import io
 import json
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shards.card import FORMAT_VERSION, Card, card_bytes
+from tests.web import Web, serving
 
 LABELS = ("pneumonia", "edema")
 
@@ -146,40 +144,11 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-class Web(http.server.ThreadingHTTPServer):
-    """Serves a folder on this machine and counts what was asked for."""
-
-    def __init__(self, folder: Path):
-        self.asked: list[str] = []
-        self.failing = 0  # so many of the next requests for a file's content fail
-        outer = self
-
-        class Handler(http.server.SimpleHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer.asked.append(self.path)
-                if outer.failing:
-                    outer.failing -= 1
-                    self.send_error(503)
-                else:
-                    super().do_GET()
-
-            def log_message(self, *arguments) -> None:
-                pass
-
-        super().__init__(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-
 @pytest.fixture
 def web(folder: Path) -> Iterator[Web]:
     """The shard set at an address: WEB.url/set."""
-    server = Web(folder.parent)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(folder.parent) as server:
+        yield server
 
 
 def same_files(copy: Path, folder: Path) -> bool:

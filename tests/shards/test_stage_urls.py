@@ -19,7 +19,8 @@ from shards import InputError, ShardSet
 from shards import stage as staging
 from shards.errors import FailedError
 from shards.stage import stage
-from tests.shards.conftest import STAGE, Web, same_files
+from tests.shards.conftest import STAGE, same_files
+from tests.web import Web
 
 
 def test_http_is_fetched_once_and_checked(folder: Path, cache: Path, web: Web) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm import profiles, queue, submit
+from slurm import processes, profiles, queue, submit
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # pytest's importlib mode leaves it out, and the harness is also a command
@@ -80,6 +80,20 @@ def wait_until(true: Callable[[], object], seconds: float, what: str, pause: flo
     while not true():
         assert time.monotonic() < deadline, f"not in {seconds} s: {what}"
         time.sleep(pause)
+
+
+def command_lines(folder: Path) -> dict[int, bytes]:
+    """Process -> command line, of all processes on any node whose command line names a folder."""
+    found = {}
+    for pid in processes.parents():
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as words:
+                line = words.read()
+        except OSError:
+            continue
+        if str(folder).encode() in line:
+            found[pid] = line
+    return found
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import subprocess
 
 import cluster as harness
 import pytest
-from conftest import HERE, wait_until
+from conftest import HERE, command_lines, wait_until
 
 from slurm import processes, queue, submit
 from slurm.errors import InputError
@@ -95,14 +95,8 @@ def test_killed_launcher_requeues_the_job_from_its_last_checkpoint(cluster, coun
 
 
 def _kill_task(job) -> None:
-    folder = str(job.folder).encode()
-    for pid in processes.parents():
-        try:
-            with open(f"/proc/{pid}/cmdline", "rb") as words:
-                line = words.read()
-        except OSError:
-            continue
-        if b"submitit.core._submit" in line and folder in line and b"srun" not in line:
+    for pid, line in command_lines(job.folder).items():
+        if b"submitit.core._submit" in line and b"srun" not in line:
             processes.send([pid], 9)
 
 

@@ -7,9 +7,9 @@ import subprocess
 import time
 
 import pytest
-from conftest import HERE, wait_until
+from conftest import HERE, command_lines, wait_until
 
-from slurm import launch, processes, queue
+from slurm import launch, queue
 
 pytestmark = pytest.mark.slurm
 
@@ -86,13 +86,5 @@ def test_ranks_on_a_node_that_slurm_lost_sight_of_do_not_write_into_the_requeued
 
 def processes_of(job) -> set[int]:
     """Numbers of the job's ranks and launchers, on any node."""
-    found = set()
-    for pid in processes.parents():
-        try:
-            with open(f"/proc/{pid}/cmdline", "rb") as words:
-                line = words.read()
-        except OSError:
-            continue
-        if str(job.folder).encode() in line and (b"counting_worker" in line or b"submitit" in line):
-            found.add(pid)
-    return found
+    lines = command_lines(job.folder)
+    return {pid for pid, line in lines.items() if b"counting_worker" in line or b"submitit" in line}
