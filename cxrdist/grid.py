@@ -14,6 +14,7 @@ from cxrdist.config import AUGMENT_PARTS
 from cxrdist.errors import InputError
 from cxrdist.finetune_config import FinetuneConfig, check, words
 from cxrdist.finetune_parse import check_keys, flat, from_plain, get, replaced
+from cxrdist.places import absolute
 from cxrdist.sweep_config import SweepConfig
 
 COLUMNS = ("shards", "init", "label_fraction", "mode", "seed", "arch")
@@ -200,7 +201,7 @@ def _cell(
         replace(
             trial,
             variant=variant or None,
-            cache=str(ledger.cache.resolve()) if config.cache is None else config.cache,
+            cache=str(ledger.cache.resolve()) if config.cache is None else absolute(config.cache),
             backbones=str(ledger.backbones.resolve()) if trial.mode == "linear" and not config.whole_models else None,
             stage=config.stage,
             threads=config.cpus_per_trial,

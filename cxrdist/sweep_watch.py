@@ -9,7 +9,6 @@ import queue
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from cxrdist.cells import Cell, Ledger
 from cxrdist.errors import FailedError
 from cxrdist.sweep_config import SweepConfig
 from cxrdist.sweep_progress import Progress
+from slurm.processes import SAFE_PATH, python
 
 SILENT_SECONDS = 180.0
 """A driver that gives no sign of life for so long is ended and started again."""
@@ -77,14 +77,20 @@ class Watch:
 
     def _drive(self) -> int:
         """One life of the driver; returns its exit code."""
-        environment = {**os.environ, "OMP_NUM_THREADS": str(self.config.cpus_per_trial), "PYTHONUNBUFFERED": "1"}
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(self.config.cpus_per_trial),
+            "PYTHONUNBUFFERED": "1",
+            SAFE_PATH: "1",
+        }
         child = subprocess.Popen(
-            [sys.executable, "-m", "cxrdist.sweep", str(self.ledger.out.resolve())],
+            python("-m", "cxrdist.sweep", str(self.ledger.out.resolve())),
             stdout=subprocess.PIPE,
             stderr=open(self.ledger.logs / "ray.log", "ab"),
             stdin=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
+            cwd=self.ledger.out,  # Ray lets its workers look for modules in the driver's folder first
             env=environment,
         )
         events: queue.Queue[dict[str, Any]] = queue.Queue()

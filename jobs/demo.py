@@ -6,7 +6,6 @@ import json
 import os
 import shlex
 import subprocess
-import sys
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.cli import UsageError
+from slurm.processes import python
 
 HELP = "Run the whole chain on one machine: X-rays, shards, SimCLR, a Ray Tune sweep, a paper table and its figure."
 
@@ -225,7 +225,7 @@ def _step(title: str, words: Sequence[str]) -> int:
     """Print and run one `cxrdist` command as a process of its own, exactly as a user would."""
     print(f"\n# {title}\n$ cxrdist {shlex.join(words)}", flush=True)
     started = time.monotonic()
-    code = subprocess.run([sys.executable, "-m", "jobs.cli", *words], check=False).returncode
+    code = subprocess.run(python("-m", "jobs.cli", *words), check=False).returncode
     print(f"# {'done' if code == 0 else 'failed'} in {time.monotonic() - started:.1f} s", flush=True)
     return code
 

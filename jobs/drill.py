@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from slurm import drill, queue, submit
 from slurm.errors import FailedError, InputError
+from slurm.processes import python
 
 if TYPE_CHECKING:
     from jobs.stages import Where
@@ -68,7 +69,7 @@ def measure(config: Config) -> dict:
     at = stages.where(own | ({"partition": config.partition} if config.partition else {}))
     if not (out / "shards" / "dataset.json").is_file():
         words = ["-m", "jobs.cli", "shard", "phantom", "--out", str(out / "shards"), "--images", "100", "--size", "64"]
-        if subprocess.run([sys.executable, *words]).returncode:
+        if subprocess.run(python(*words)).returncode:
             raise FailedError("the generated images could not be written; see above")
     earlier = [re.fullmatch(r"(?:unbroken|preempt|kill|resume)-(\d+)", path.name) for path in out.iterdir()]
     number = 1 + max([int(match[1]) for match in earlier if match], default=0)

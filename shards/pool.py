@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -39,6 +40,8 @@ def run_jobs(jobs: Iterable[tuple[Callable[[Any], Any], Any]], workers: int) -> 
             yield argument, function(argument)
         return
     context = multiprocessing.get_context("spawn")  # fork would copy locks held by other threads of this process
+    guard = contextlib.ExitStack()
+    guard.enter_context(safe_path())
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     running: dict[Future[Any], Any] = {}
     source = iter(jobs)
@@ -59,6 +62,21 @@ def run_jobs(jobs: Iterable[tuple[Callable[[Any], Any], Any]], workers: int) -> 
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        guard.close()
+
+
+@contextlib.contextmanager
+def safe_path() -> Iterator[None]:
+    """Have started Pythons leave the working folder out of their module search path: it may hold a user's pickle.py."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("PYTHONSAFEPATH", None)
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _start_worker() -> None:

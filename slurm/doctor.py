@@ -13,6 +13,7 @@ from typing import Literal
 
 from slurm import probe, queue, submit
 from slurm.errors import FailedError, InputError
+from slurm.processes import python
 from slurm.profiles import Profile
 
 NEEDED = ("sbatch", "srun", "scontrol", "squeue", "sinfo", "scancel")
@@ -110,7 +111,7 @@ def on_nodes(profile: Profile, nodes: int, folder: Path, seconds: float) -> list
     words += [f"--gpus-per-node={profile.gpus_per_node}"] if profile.gpus_per_node else []
     for key, value in profile.sbatch.items():
         words += [f"--{key.replace('_', '-')}" + ("" if value is True else f"={value}")] if value is not False else []
-    words += [sys.executable, "-m", "slurm.probe", str(folder), *(["--gpus"] if profile.gpus_per_node else [])]
+    words += python("-m", "slurm.probe", str(folder), *(["--gpus"] if profile.gpus_per_node else []))
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     asked = time.time()
     try:

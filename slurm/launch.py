@@ -19,7 +19,7 @@ from types import FrameType
 
 from slurm.agent import LAUNCHER, SHIELDED, TORCHRUN
 from slurm.errors import InputError
-from slurm.processes import children, end_tree, send
+from slurm.processes import SAFE_PATH, children, end_tree, python, send
 from slurm.signals import STOP_SIGNALS
 
 REPEAT_S = 1.0
@@ -145,7 +145,7 @@ def run_shielded(
         abort: Asked about twice a second: a reason (text) ends the workers at once, without a checkpoint.
         asked: The stop signals' counter when the caller listens already; None listens here, while the workers run.
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **env}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), SAFE_PATH: "1", **env}
     # torchrun's shared store keeps the addresses of ranks that died: a restarted gloo group then waits for them for
     # ever (seen with torch 2.15). With this each restart gets a store of its own.
     environment.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
@@ -196,7 +196,7 @@ def _start(words: Sequence[str], environment: Mapping[str, str]) -> subprocess.P
     try:
         # A process group of its own: Ctrl-C in a terminal then reaches the launcher only, which relays it once.
         return subprocess.Popen(
-            [sys.executable, "-m", "slurm.agent", *words],
+            python("-m", "slurm.agent", *words),
             env={**environment, LAUNCHER: str(os.getpid())},
             stdin=subprocess.DEVNULL,
             process_group=0,

@@ -22,6 +22,7 @@ from slurm import hosts, record, requeue
 from slurm.errors import FailedError, InputError
 from slurm.fence import Fence
 from slurm.launch import Asked, Outcome, run_shielded, torchrun
+from slurm.processes import python
 from slurm.requeue import STOPPED
 from slurm.signals import STOP_SIGNALS
 
@@ -137,7 +138,7 @@ def _prepare(task: Task, node: int) -> None:
     if task.prepared is None or not task.prepare:
         return
     if node == 0 and not Path(task.prepared).is_file():
-        done = subprocess.run([sys.executable, "-m", *task.prepare], timeout=PREPARE_S)
+        done = subprocess.run(python("-m", *task.prepare), timeout=PREPARE_S)
         if done.returncode:
             raise FailedError(f"the run could not be prepared (exit code {done.returncode}); see the line above")
     deadline = time.monotonic() + PREPARE_S

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from slurm.processes import python
 from slurm.record import versions
 
 GPU_QUESTION = """
@@ -41,7 +42,7 @@ def facts(folder: Path, gpus: bool) -> dict:
         if shutil.which("nvidia-smi"):
             shown = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
             found["gpus"] = [line.partition(" (UUID")[0] for line in shown.stdout.splitlines()]
-        asked = subprocess.run([sys.executable, "-c", GPU_QUESTION], capture_output=True, text=True, timeout=120)
+        asked = subprocess.run(python("-c", GPU_QUESTION), capture_output=True, text=True, timeout=120)
         try:
             found |= json.loads(asked.stdout)
         except ValueError:

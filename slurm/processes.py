@@ -6,9 +6,22 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections import defaultdict
 from pathlib import Path
+
+SAFE_PATH = "PYTHONSAFEPATH"
+"""Environment variable that does for the Pythons our programs start themselves (torchrun, Ray) what -P does here."""
+
+
+def python(*words: str) -> list[str]:
+    """Return the words that start this Python with WORDS.
+
+    -P: `python -m` would look for modules in the working folder first, and a user's slurm.py, queue.py or results.py
+    there would take the place of ours and of Python's own. PYTHONPATH stays as the user set it.
+    """
+    return [sys.executable, "-P", *words]
 
 
 def parents() -> dict[int, int]:

@@ -12,7 +12,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from slurm import hosts
 from slurm.errors import FailedError
 from slurm.fence import Fence
 from slurm.launch import Asked, Outcome, run_shielded
-from slurm.processes import end_tree
+from slurm.processes import SAFE_PATH, end_tree, python
 
 if TYPE_CHECKING:
     from slurm.node import Task
@@ -130,9 +129,9 @@ def _other(asked: Asked, head: str, port: int, options: list[str]) -> Outcome:
 
 def _start(words: list[str]) -> tuple[subprocess.Popen[bytes], Callable[[], bool]]:
     """Start `ray WORDS` behind the shield; the second value tells whether Ray has said that it runs."""
-    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    env = {**os.environ, "PYTHONUNBUFFERED": "1", SAFE_PATH: "1"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "slurm.agent", RAY, *words],
+        python("-m", "slurm.agent", RAY, *words),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, process_group=0,
     )  # fmt: skip
     up = threading.Event()

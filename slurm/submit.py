@@ -21,6 +21,7 @@ from slurm import notes, queue
 from slurm.errors import FailedError, InputError
 from slurm.node import Task
 from slurm.notes import job_ids
+from slurm.processes import SAFE_PATH, python
 from slurm.profiles import Profile
 
 
@@ -105,7 +106,7 @@ def _executor(request: Request) -> _Executor:
     extra |= {key.replace("_", "-"): value for key, value in profile.sbatch.items() if value is not False}
     pickle = f'ln -sf task.pkl {shlex.quote(str(folder))}/"${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}'
     pickle += '${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}_submitted.pkl"'
-    executor = _Executor(folder, python=shlex.quote(sys.executable))
+    executor = _Executor(folder, python=shlex.join(python()))
     executor.update_parameters(
         job_name=request.name,
         partition=request.where,
@@ -127,12 +128,13 @@ def _executor(request: Request) -> _Executor:
             "umask 077",
             *(f"export {key}={shlex.quote(str(value))}" for key, value in profile.env.items()),
             *profile.setup,
+            f"export {SAFE_PATH}=1",  # after the set-up lines, which are the user's own
             "# submitit looks for a job's task under the job's number; so plain sbatch can send this file again",
             pickle,
         ],
         teardown=[
             "# decides by the exit status whether the job is complete, failed, or goes back to the queue",
-            f"exec {shlex.quote(sys.executable)} -m slurm.requeue {shlex.quote(str(folder))} $? {profile.max_requeues}",
+            f"exec {shlex.join(python())} -m slurm.requeue {shlex.quote(str(folder))} $? {profile.max_requeues}",
         ],
     )
     return executor

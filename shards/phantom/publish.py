@@ -17,6 +17,7 @@ import numpy as np
 from ..atomic import write_bytes
 from ..errors import InputError
 from ..labels import NIH_BOXED
+from ..pool import safe_path
 from ..progress import Progress
 from .case import CHEXPERT, NIH, Case, Style, patient_cases
 from .labels import BOX_NAMES, CHEXPERT_NAMES, chexpert_labels, nih_label
@@ -143,7 +144,8 @@ def _draw_all(root: Path, style: Style, n_patients: int, seed: int, size: int, w
         if count <= 1 or n_patients < 4:
             collect(map(_draw_patient, jobs))
         else:
-            with ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+            executor = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_one_thread)
+            with safe_path(), executor as pool:
                 collect(pool.map(_draw_patient, jobs, chunksize=max(1, min(16, n_patients // (4 * count)))))
     for number, row in enumerate(rows):
         row["number"] = number

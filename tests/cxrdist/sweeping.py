@@ -16,6 +16,7 @@ from pathlib import Path
 
 from results import schema
 from results.run import Run
+from tests.shadows import shadows
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,12 +40,13 @@ CELLS = 6
 
 
 def command(spec: Path, out: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "jobs.cli", "sweep", "--config", str(spec), "--out", str(out), *more]
+    return [sys.executable, "-P", "-m", "jobs.cli", "sweep", "--config", str(spec), "--out", str(out), *more]
 
 
 def sweep(spec: Path, out: Path, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
     environ = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | environment
-    return subprocess.run(command(spec, out, *more), cwd=ROOT, capture_output=True, text=True, timeout=400, env=environ)
+    work = shadows(out.parent / "work")
+    return subprocess.run(command(spec, out, *more), cwd=work, capture_output=True, text=True, timeout=400, env=environ)
 
 
 def started_by(marker: str) -> list[int]:

@@ -12,6 +12,7 @@ from conftest import HERE, command_lines, wait_until
 
 from slurm import processes, queue, submit
 from slurm.errors import InputError
+from tests.shadows import shadows
 
 pytestmark = pytest.mark.slurm
 
@@ -34,8 +35,9 @@ def final(job) -> dict:
     return json.loads((job.folder / "final.json").read_text())
 
 
-def test_torchrun_crosses_both_nodes_and_plain_sbatch_runs_the_same_job_again(cluster, counting, monkeypatch):
+def test_torchrun_crosses_both_nodes_and_plain_sbatch_runs_the_same_job_again(cluster, counting, tmp_path, monkeypatch):
     monkeypatch.setenv("MY_API_TOKEN", "hush-hush")
+    monkeypatch.chdir(shadows(tmp_path / "work"))
     job = counting("--steps", "3", "--step_seconds", "0", ranks_per_node=2)
     job.queue()
     assert job.wait_for_end() == "COMPLETED", job.log()
@@ -117,7 +119,8 @@ def test_job_that_loses_a_node_goes_on_with_the_one_that_is_left(cluster, counti
     assert sorted(set(job.samples())) == EVERY_SAMPLE_ONCE
 
 
-def test_ray_tune_runs_on_both_nodes_of_an_allocation(cluster, counting):
+def test_ray_tune_runs_on_both_nodes_of_an_allocation(cluster, counting, tmp_path, monkeypatch):
+    monkeypatch.chdir(shadows(tmp_path / "work"))
     job = counting(nodes=2, ranks_per_node=1, cpus_per_rank=2)
     task = dataclasses.replace(
         job.request.task, kind="ray", words=("ray_probe", str(job.folder)), listens=False,

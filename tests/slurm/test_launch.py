@@ -14,6 +14,7 @@ import pytest
 
 from slurm import launch, processes
 from slurm.errors import InputError
+from tests.shadows import shadows
 
 HERE = Path(__file__).parent
 ENV = {"PYTHONPATH": str(HERE)}
@@ -55,7 +56,8 @@ def unbroken(tmp_path_factory) -> dict:
     return final(folder)
 
 
-def test_two_agents_of_two_ranks_meet_on_one_machine(tmp_path):
+def test_two_agents_of_two_ranks_meet_on_one_machine_whatever_the_working_folder_holds(tmp_path, monkeypatch):
+    monkeypatch.chdir(shadows(tmp_path / "work"))
     words = [str(tmp_path), "--steps", "3", "--step_seconds", "0"]
     assert launch.local("counting_worker", words, nproc=2, nnodes=2, env=ENV) == 0
     assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])["world"] == 4

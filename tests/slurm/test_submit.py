@@ -37,6 +37,7 @@ GOLDEN = """\
 umask 077
 export NCCL_SOCKET_IFNAME=ib0
 module load cuda
+export PYTHONSAFEPATH=1
 # submitit looks for a job's task under the job's number; so plain sbatch can send this file again
 ln -sf task.pkl /runs/r1/submission/"${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}\
 ${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}_submitted.pkl"
@@ -44,12 +45,12 @@ ${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}_submitted.pkl"
 # command
 export SUBMITIT_EXECUTOR=slurm
 srun --unbuffered --output /runs/r1/submission/%j_%t_log.out --kill-on-bad-exit=1 --ntasks-per-node=1 \
---cpus-per-task=32 /opt/env/bin/python -u -m submitit.core._submit /runs/r1/submission
+--cpus-per-task=32 /opt/env/bin/python -P -u -m submitit.core._submit /runs/r1/submission
 
 
 # teardown
 # decides by the exit status whether the job is complete, failed, or goes back to the queue
-exec /opt/env/bin/python -m slurm.requeue /runs/r1/submission $? 100
+exec /opt/env/bin/python -P -m slurm.requeue /runs/r1/submission $? 100
 """
 
 
