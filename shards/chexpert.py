@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,52 +11,55 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
+from shards import cells
 from shards import labels as names
 from shards.config import ChexpertConfig
+from shards.delimited import read_table
 from shards.errors import InputError
-from shards.nih import parse_age
 from shards.plan import FileOpener, Plan, build
-from shards.rows import Gathered, among, first_of_each, gather, keep, one, with_column
+from shards.readings import unite
+from shards.rows import Gathered, among, gather, keep, one, place, with_column
 from shards.sample import SPLITS, Sample
-from shards.sources import folder, list_files, read_table, reconcile
+from shards.sources import folder, list_files, reconcile
 from shards.splits import draw_rows
 
 pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers
 
 LABELS = (*names.CHEXPERT, "no_finding")
-TABLES = {"train": ("train.csv",), "valid": ("valid.csv",), "test": ("test.csv", "test_labels.csv")}
-_PATH = re.compile(r"(train|valid|test)/(patient\d+)/(study\d+)/(view\d+_(frontal|lateral)\.\w+)$")
+TABLES = {
+    "train": ("train.csv",),
+    "valid": ("valid.csv", "val.csv", "val_labels.csv"),
+    "test": ("test.csv", "test_labels.csv"),
+}
+"""Tables of a split, the first there is taken; val_labels.csv and test_labels.csv are CheXlocalize's."""
+_PATH = re.compile(r"(?:^|/)(train|valid|val|test)/(patient\d+)/(study\d+)/(view\d+_(frontal|lateral)\.\w+)$")
+_BATCH = re.compile(r"^CheXpert-v1\.0 batch \d+ \((train|valid)[^/]*/(?=patient)")
+"""A folder of the full-size download that stands for train/: "CheXpert-v1.0 batch 2 (train 1)"."""
+_SEXES = {"Male": "M", "Female": "F", "M": "M", "F": "F"}
 
 
 def plan_chexpert(config: ChexpertConfig) -> Plan:
     """Return the plan of a CheXpert conversion.
 
     Raises:
-        InputError: train.csv or a column is missing, a value is unknown, or rows and files do not match.
+        InputError: a table or column is missing, a value is unknown, or rows and files do not match.
     """
-    root = find_root(folder(config.src))
-    tables, parts, refused = [], [], []
-    for split, candidates in TABLES.items():
-        table = next((root / name for name in candidates if (root / name).is_file()), None)
-        if table is None:
-            continue
-        rows = gather(read_rows(table, split), LABELS)
+    root, tables = find_tables(folder(config.src), config.table)
+    parts, refused, notes = [], [], []
+    for split, table in tables.items():
+        rows = unite(gather(read_rows(table, split, notes), LABELS), where=table.name)
         known = np.logical_or.reduce([among(rows["source"], part["source"]) for part in parts] or [False])
-        first = first_of_each(rows["source"]) & ~known
-        repeats = rows["source"].filter(pa.array(~first)).to_pylist()
+        repeats = rows["source"].filter(pa.array(known)).to_pylist() if known.any() else []
         refused += [(source, f"duplicate row in {table.name}") for source in repeats]
-        tables.append(table.name)
-        parts.append(keep(rows, first))
+        parts.append(keep(rows, ~known) if repeats else rows)
     rows = pa.concat_tables(parts)
     del parts
-    with_table = {split for split, candidates in TABLES.items() if any(name in tables for name in candidates)}
-    paths, odd = list_files(root, (".jpg", ".jpeg", ".png"), lambda name: name.split("/")[0] in with_table)
-    files = paths.filter(pc.match_substring(paths, "/"))
-    del paths
-    listed = " + ".join(tables)
+    files, paths, odd = _images(root, set(tables))
+    listed = " + ".join(table.name for table in tables.values())
     excluded = reconcile(rows["source"], files, table=listed, allow_missing=config.allow_missing, odd=odd)
     rows = keep(rows, among(rows["source"], files))
-    del files
+    rows = with_column(rows, "source", paths.take(place(rows["source"], files)))
+    del files, paths
     if config.views == "frontal":
         lateral = pc.fill_null(pc.equal(rows["view"], "LATERAL"), False)
         excluded += [(source, "lateral view (views=frontal)") for source in rows["source"].filter(lateral).to_pylist()]
@@ -72,56 +75,117 @@ def plan_chexpert(config: ChexpertConfig) -> Plan:
         opener=FileOpener(str(root)),
         excluded=excluded,
         refused=refused,
+        notes=notes,
     )
 
 
-def find_root(src: Path) -> Path:
-    """Return the folder of train.csv: `src`, or the one folder in it that has it (CheXpert-v1.0-small)."""
-    if (src / "train.csv").is_file():
-        return src
-    inside = sorted(path.parent for path in src.glob("*/train.csv"))
-    if len(inside) != 1:
-        found = f"{len(inside)} folders in it have one" if inside else "none there"
-        raise InputError(f"{src}: no train.csv ({found}); --src must be the folder of train.csv, train/ and valid/")
-    return inside[0]
+def find_tables(src: Path, given: str | None) -> tuple[Path, dict[str, Path]]:
+    """Return the folder of the images and the table of every split that has one.
+
+    The images' folder is `src`, the one folder in it that has a table (CheXpert-v1.0-small), or `src` with the folders
+    "CheXpert-v1.0 batch N (...)" of the full-size download, whose first holds the tables. `given` replaces train.csv.
+
+    Raises:
+        InputError: no table, or several folders that have one.
+    """
+    own = None
+    if given is not None:
+        own = Path(given) if Path(given).is_file() else src / given
+        if not own.is_file():
+            raise InputError(f"--table {given}: no such file, here or in {src}")
+    inside = [path for path in sorted(src.iterdir()) if path.is_dir()]
+    batches = [path for path in inside if path.name.startswith("CheXpert-v1.0 batch")]
+    if batches:
+        root, places = src, [src, *batches]
+    else:
+        having = [path for path in (src, *inside) if _tables_in([path])]
+        if src in having:
+            having = [src]
+        if len(having) != 1 and own is None:
+            found = f"{len(having)} folders in it have one" if having else "none there"
+            raise InputError(f"{src}: no train.csv ({found}); --src must be the folder of train.csv, train/ and valid/")
+        root = having[0] if len(having) == 1 else src
+        places = [root]
+    tables = _tables_in(places)
+    if own is not None:
+        tables = {"train": own} | {split: table for split, table in tables.items() if split != "train"}
+    if not tables:
+        raise InputError(f"{src}: none of the batch folders holds train.csv or valid.csv; unpack batch 1 as well")
+    return root, {split: tables[split] for split in TABLES if split in tables}
 
 
-def read_rows(table: Path, split: str) -> Iterator[Sample]:
+def _tables_in(places: Sequence[Path]) -> dict[str, Path]:
+    every = {split: [place / name for place in places for name in choices] for split, choices in TABLES.items()}
+    found = {split: next((path for path in paths if path.is_file()), None) for split, paths in every.items()}
+    return {split: path for split, path in found.items() if path is not None}
+
+
+def _images(root: Path, splits: set[str]) -> tuple[pa.Array, pa.Array, list[str]]:
+    """Return the images as the tables name them (train/patientN/...), where each lies, and names of no use."""
+    folders = {split: ("valid", "val") if split == "valid" else (split,) for split in splits}
+    wanted = {name for names in folders.values() for name in names}
+
+    def leads_on(name: str) -> bool:
+        top = name.split("/")[0]
+        return top in wanted or top.startswith("CheXpert-v1.0 batch")
+
+    paths, odd = list_files(root, (".jpg", ".jpeg", ".png"), leads_on)
+    paths = paths.filter(pc.match_substring(paths, "/"))
+    files = pc.replace_substring_regex(paths, _BATCH.pattern.replace("(?=patient)", "(patient)"), r"\1/\2")
+    files = pc.replace_substring_regex(files, r"^CheXpert-v1\.0 batch[^/]*/", "")
+    return pc.replace_substring_regex(files, r"^val/", "valid/"), paths, odd
+
+
+def read_rows(table: Path, split: str, notes: list[str] | None = None) -> Iterator[Sample]:
     """Yield the rows of train.csv, valid.csv or the test table, whatever folder their paths begin with.
 
-    The test table has no Sex, Age and view columns in some releases; the view then comes from the file name.
+    The test table has no Sex, Age and view columns in some releases; the view then comes from the file name. Labels it
+    has no column for are null, and `notes` gets a line that says so; the other tables must have all.
+
+    Raises:
+        InputError: a column is missing, a path or value cannot be.
     """
+    columns: dict[str, str] | None = None
     for line, row in read_table(table, ("Path",)):
+        columns = columns or _columns(row, table, split, notes)
         match = _PATH.search(row["Path"].strip().replace("\\", "/"))
         where = f"{table}, line {line}"
         if match is None:
             raise InputError(f"{where}: path {row['Path']!r} is not .../train/patientN/studyN/viewN_frontal.jpg")
-        _, patient, study, file, side = match.groups()
+        top, patient, study, file, side = match.groups()
         view = row.get("AP/PA", "").strip().upper()
-        sex = row.get("Sex", "").strip()
         yield Sample(
-            source=match.group(0),
+            source=f"{'valid' if top == 'val' else top}/{patient}/{study}/{file}",
             key=f"{patient}_{study}_{file.partition('.')[0]}",
-            split=match.group(1) if match.group(1) == split else split,
+            split=split,
             patient_id=patient,
-            labels=_labels(row, where),
+            labels=_labels(row, columns, where),
             view="LATERAL" if side == "lateral" else view if view in ("AP", "PA") else None,
-            sex={"Male": "M", "Female": "F", "M": "M", "F": "F"}.get(sex),
-            age=parse_age(row.get("Age", "")),
+            sex=_SEXES.get(row.get("Sex", "").strip()),
+            age=cells.age(row.get("Age", "")),
         )
 
 
-def _labels(row: dict[str, str], where: str) -> dict[str, int | None]:
+def _columns(row: dict[str, str], table: Path, split: str, notes: list[str] | None) -> dict[str, str]:
+    """Return column -> label, every label of LABELS being there but in a test table."""
+    found = {column: name for column in row if (name := names.known(column)) in LABELS}
+    missing = [name for name in LABELS if name not in found.values()]
+    if missing and (split != "test" or not found):
+        raise InputError(f"{table}: no column for {', '.join(missing)}; its columns are {', '.join(row)}")
+    if len(set(found.values())) < len(found):
+        raise InputError(f"{table}: two columns hold one label; its columns are {', '.join(row)}")
+    if missing and notes is not None:
+        notes.append(f"{table.name} has no column for {', '.join(missing)}: unlabelled (null) there")
+    return found
+
+
+def _labels(row: dict[str, str], columns: dict[str, str], where: str) -> dict[str, int | None]:
     values: dict[str, int | None] = {}
-    for column, cell in row.items():
-        name = names.known(column)
-        if name not in LABELS:
-            continue
-        if cell.strip() not in names.WRITTEN:
-            raise InputError(f"{where}: {column} is {cell!r}; allowed are 1.0, 0.0, -1.0 and blank")
-        values[name] = names.WRITTEN[cell.strip()]
-    if not values:
-        raise InputError(f"{where}: none of CheXpert's label columns is there")
+    for column, name in columns.items():
+        try:
+            values[name] = cells.label(row[column])
+        except ValueError as error:
+            raise InputError(f"{where}: {column} is {row[column]!r}; allowed are 1.0, 0.0, -1.0 and blank") from error
     return values
 
 

@@ -121,6 +121,9 @@ class NihConfig(ConvertConfig):
 class ChexpertConfig(ConvertConfig):
     """CheXpert, full size or -small."""
 
+    table: str | None = path_field()
+    """Table of the train images with other labels, in train.csv's columns (visualCheXbert's, CheXbert's); None:
+    train.csv."""
     views: Literal["frontal", "all"] = "frontal"
     """frontal, or all (with the laterals)."""
     valid_as: Literal["val", "test"] = "val"
@@ -164,12 +167,20 @@ class CsvConfig(ConvertConfig):
     """The CSV file, a header line first; a relative path is looked up here and then in src."""
     name: str = "csv"
     """Name of the data set in the card and in every result."""
+    delimiter: str | None = None
+    """Character between two cells; None: found (comma, semicolon, tab or bar)."""
+    encoding: str | None = None
+    """Encoding of the table as Python spells it, e.g. cp1252; None: found (UTF-8, UTF-16 or Latin-1)."""
     path_column: str = "path"
     """Column of the image path, relative to src."""
+    path_prefix: str = ""
+    """Put before every path, e.g. "images/"."""
+    path_suffix: str = ""
+    """Put behind every path, e.g. ".png" where the column holds bare names."""
     patient_column: str | None = None
     """Column of the patient id; None: every image is its own patient."""
     split_column: str | None = None
-    """Column that says train, val (valid, validation) or test; None: drawn by patient."""
+    """Column that says train, val (valid, validate, validation, dev, tune) or test; None: drawn by patient."""
     view_column: str | None = None
     """Column of the view (PA, AP, LATERAL); None: unknown."""
     sex_column: str | None = None
@@ -183,6 +194,13 @@ class CsvConfig(ConvertConfig):
     """Column of findings joined by `separator`, instead of one column per label; a finding not named is negative."""
     separator: str = "|"
     """Between two findings of `findings_column`."""
+    other_findings: Literal["refuse", "ignore"] = "refuse"
+    """What a finding is that neither the common table nor `labels` knows: an error, or left out and counted."""
+    readers: Literal["majority", "any", "all"] | None = None
+    """How several rows of one image become one where each is a reader's: per label what more than half say (else -1),
+    positive where any says so, or positive where all do. None: one reader; rows that contradict are an error."""
+    reader_column: str | None = None
+    """Column that says whose row it is, where a reader has several rows of one image; None: every row is a reader."""
     val_fraction: float = 0.1
     """Fraction of the images drawn as val where there is no split column."""
     test_fraction: float = 0.2
@@ -195,3 +213,13 @@ class CsvConfig(ConvertConfig):
     """file: the file's own window, and full where it has none; full: all stored bits; minmax: darkest to brightest."""
     check_unlisted: bool = True
     """Count image files under src that have no row as missing rows."""
+
+    def check(self) -> None:
+        """Refuse values out of range.
+
+        Raises:
+            InputError: naming the option.
+        """
+        super().check()
+        if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
+            raise InputError(f"--delimiter {self.delimiter!r}: one character is needed, e.g. ';'")

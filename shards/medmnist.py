@@ -23,6 +23,22 @@ CHEST_LABELS = tuple(names.NIH_SPELLING)
 SPLITS = ("train", "val", "test")
 
 
+@dataclass(frozen=True)
+class Published:
+    """What tells a data set of MedMNIST from the others."""
+
+    labels: tuple[str, ...]
+    counts: tuple[int, int, int]
+    """Images in train, val and test."""
+
+
+KNOWN = {
+    "pneumoniamnist": Published(("pneumonia",), (4708, 524, 624)),
+    "chestmnist": Published(CHEST_LABELS, (78468, 11219, 22433)),
+}
+"""The chest X-rays of MedMNIST v2 (Table 1 of the paper); other sets of its 18 are refused."""
+
+
 @dataclass
 class NpzOpener:
     """Reads one image of an npz: sources are "train_images/17".
@@ -84,16 +100,19 @@ def plan_medmnist(config: MedmnistConfig) -> Plan:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{npz} is not a MedMNIST file ({' '.join(str(error).split())})") from error
-    labels = _labels(npz, targets["train"])
+    name = _which(npz, targets)
+    labels = KNOWN[name].labels
     for split in SPLITS:
         shape, target = shapes[split], targets[split]
+        if len(shape) == 4 and shape[-1] != 3:
+            raise InputError(f"{npz}: {split} images {shape} are volumes; only two-dimensional X-rays can be read")
         if len(shape) not in (3, 4) or shape[0] != len(target) or target.ndim != 2 or target.shape[1] != len(labels):
             raise InputError(f"{npz}: {split} images {shape} and labels {target.shape} do not fit together")
         if not np.isin(target, (0, 1)).all():
             raise InputError(f"{npz}: {split}_labels hold values other than 0 and 1")
     return build(
         _samples(targets, labels),
-        name="pneumoniamnist" if len(labels) == 1 else "chestmnist",
+        name=name,
         source="MedMNIST v2 (Yang et al., Scientific Data 2023)",
         labels=labels,
         split_scheme="official",
@@ -108,7 +127,7 @@ def _opener(npz: Path) -> Opener:
 
 def _samples(targets: dict[str, np.ndarray], labels: tuple[str, ...]) -> Iterator[Sample]:
     for split in SPLITS:
-        for number, values in enumerate(targets[split].tolist()):
+        for number, values in enumerate(targets[split].astype(np.uint8).tolist()):
             yield Sample(
                 source=f"{split}_images/{number}",
                 key=f"{split}_{number:06d}",
@@ -143,10 +162,23 @@ def _shape(npz: Path, member: str) -> tuple[int, ...]:
     return shape
 
 
-def _labels(npz: Path, target: np.ndarray) -> tuple[str, ...]:
-    count = target.shape[1] if target.ndim == 2 else 0
-    if count == 1:
-        return ("pneumonia",)
-    if count == len(CHEST_LABELS):
-        return CHEST_LABELS
-    raise InputError(f"{npz}: {count} label columns; PneumoniaMNIST has 1, ChestMNIST {len(CHEST_LABELS)}")
+def _which(npz: Path, targets: dict[str, np.ndarray]) -> str:
+    """Return the data set that a file holds: by its name, else by how many images it has.
+
+    Raises:
+        InputError: it is another data set, or cannot be told.
+    """
+    counts = tuple(len(targets[split]) for split in SPLITS)
+    width = targets["train"].shape[1] if targets["train"].ndim == 2 else 0
+    named = next((name for name in KNOWN if npz.name.lower().startswith(name)), None)
+    alike = next((name for name, known in KNOWN.items() if counts == known.counts and width == len(known.labels)), None)
+    name = named or alike
+    if name is None:
+        numbers = " + ".join(map(str, counts))
+        raise InputError(
+            f"{npz} is neither PneumoniaMNIST nor ChestMNIST: its name does not say so, and {numbers} images are other "
+            "numbers than theirs; your own images go in by `cxrdist shard csv`"
+        )
+    if width != len(KNOWN[name].labels):
+        raise InputError(f"{npz}: {width} label columns; {name} has {len(KNOWN[name].labels)}")
+    return name

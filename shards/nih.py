@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
+from shards import cells
 from shards import labels as names
 from shards.config import NihConfig
+from shards.delimited import read_names, read_table
 from shards.errors import InputError
 from shards.plan import FileOpener, Plan, SourceBox, build
-from shards.rows import Gathered, among, first_of_each, gather, keep, one, place, with_column, without_repeats
+from shards.readings import unite
+from shards.rows import Gathered, among, first_of_each, gather, keep, one, place, with_column
 from shards.sample import SPLITS, Sample
-from shards.sources import folder, list_files, read_names, read_table, reconcile
+from shards.sources import folder, list_files, reconcile
 from shards.splits import cut_rows, draw_rows
 
 pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers
@@ -25,11 +27,6 @@ pc: Any = pyarrow.compute  # its functions are made at import, unseen by type ch
 TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "sample_labels.csv")
 LABELS = (*names.NIH, "no_finding")
 COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
-OLDEST = 120.0
-"""Ages above this many years (411 occurs) are typing errors and become null."""
-
-_AGE = re.compile(r"(\d+(?:\.\d*)?)\s*([YMWD]?)", re.IGNORECASE)
-_YEARS = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 
 
 def plan_nih(config: NihConfig) -> Plan:
@@ -40,10 +37,9 @@ def plan_nih(config: NihConfig) -> Plan:
     """
     root = folder(config.src)
     table = find_table(root, config.table)
-    rows, repeats = without_repeats(gather(read_rows(table), LABELS), "source")
+    rows = unite(gather(read_rows(table), LABELS), where=table.name, findings=True)
     paths, odd = list_files(root, (".png", ".jpg", ".jpeg"))
     paths, bare, refused = _bare_names(paths)
-    refused += [(source, f"duplicate row in {table.name}") for source in repeats["source"].to_pylist()]
     missing = reconcile(rows["source"], bare, table=table.name, allow_missing=config.allow_missing, odd=odd)
     where = place(pa.array([name for name, _ in missing], pa.string()), bare)
     found = paths.take(where).to_pylist()
@@ -108,7 +104,7 @@ def read_rows(table: Path) -> Iterator[Sample]:
             labels=findings(row["Finding Labels"], "|", LABELS, f"{table}, line {line}"),
             view=view if view in ("PA", "AP") else None,
             sex=sex if sex in ("M", "F") else None,
-            age=parse_age(row["Patient Age"]),
+            age=cells.age(row["Patient Age"]),
         )
 
 
@@ -135,15 +131,6 @@ def findings(text: str, separator: str, labels: Iterable[str], where: str) -> di
             raise InputError(f"{where}: unknown finding {part.strip()!r}; known here are {', '.join(values)}")
         values[name] = 1
     return values
-
-
-def parse_age(text: str) -> float | None:
-    """Return an age in years from 58, 58.5, 058Y, 060M (months), 003W or 001D; None where blank, odd or above 120."""
-    match = _AGE.fullmatch(text.strip())
-    if match is None:
-        return None
-    years = float(match[1]) * _YEARS[match[2].upper()]
-    return years if years <= OLDEST else None
 
 
 def _splits(config: NihConfig, root: Path, rows: pa.Table) -> pa.Array:

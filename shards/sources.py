@@ -1,9 +1,9 @@
-"""Finding image files and reading tables, with errors that say which file and which line."""
+"""Finding image files, and comparing them with the rows of a table."""
 
 from __future__ import annotations
 
-import csv
 import os
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,12 @@ def folder(path: str) -> Path:
     if not found.is_dir():
         raise InputError(f"--src {path}: {'it is a file, not a folder' if found.exists() else 'no such folder'}")
     return found
+
+
+def without_ending(name: str) -> str:
+    """Return a file name or path without a known image ending; anything else after a dot belongs to the name."""
+    ending = next((ending for ending in IMAGE_ENDINGS if name.lower().endswith(ending)), "")
+    return name[: len(name) - len(ending)]
 
 
 def find_files(root: Path, endings: Sequence[str], wanted: Callable[[str], bool] | None = None) -> list[str]:
@@ -79,48 +85,6 @@ def _walk(root: Path, endings: Sequence[str], wanted: Callable[[str], bool] | No
                     yield name
 
 
-def read_table(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield (line number, row) of a CSV file; byte-order mark, CRLF and a trailing comma are taken as they come.
-
-    Raises:
-        InputError: unreadable, not UTF-8, a required column missing, or a row of another width.
-    """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file)
-            header = [cell.strip() for cell in next(lines, [])]
-            missing = [name for name in required if name not in header]
-            if missing:
-                absent, there = ", ".join(map(repr, missing)), ", ".join(header) or "(none)"
-                raise InputError(f"{path}: no column {absent}; its columns are {there}")
-            last = lines.line_num
-            for cells in lines:
-                first, last = last + 1, lines.line_num
-                if not any(cells):
-                    continue
-                if len(cells) < len(header) and any(name for name in header[len(cells) :]):
-                    open_quote = f" to {last} (a quotation mark left open?)" if last > first else ""
-                    raise InputError(
-                        f"{path}, line {first}{open_quote}: {len(cells)} cells, the header has {len(header)}"
-                    )
-                yield lines.line_num, dict(zip(header, cells, strict=False))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is not a UTF-8 CSV file ({error})") from error
-
-
-def read_names(path: Path) -> pa.Array:
-    """Return the lines of a list file, stripped, empty ones left out."""
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            return strings(line.strip() for line in file if line.strip())
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a UTF-8 text file ({error})") from error
-
-
 def reconcile(
     rows: pa.ChunkedArray, files: pa.Array, *, table: str, allow_missing: bool, odd: Sequence[str] = ()
 ) -> list[tuple[str, str]]:
@@ -142,11 +106,31 @@ def reconcile(
     no_file = sorted(rows.filter(pa.array(~among(rows, files))).to_pylist())
     no_row = sorted([*files.filter(pa.array(~among(files, rows))).to_pylist(), *odd])
     if (no_file or no_row) and not allow_missing:
+        alike = _alike(no_file, no_row)
         examples = "; ".join(f"first: {names[0]}" for names in (no_file, no_row) if names)
         raise InputError(
             f"{len(no_file)} of {len(rows)} rows of {table} have no image file and {len(no_row)} image files have "
-            f"no row ({examples}); complete the download, or go on without them: --allow_missing true"
+            f"no row ({examples}){alike}; complete the download, or go on without them: --allow_missing true"
         )
     return [(name, "row without an image file") for name in no_file] + [
         (name, f"image file without a row in {table}") for name in no_row
     ]
+
+
+def _alike(no_file: Sequence[str], no_row: Sequence[str]) -> str:
+    """Say how many names of the two sides differ only in case or in how accents are written (NFC, NFD)."""
+
+    def plain(name: str) -> str:
+        return unicodedata.normalize("NFC", name).casefold()
+
+    files = {plain(name): name for name in no_row}
+    pairs = [(name, files[plain(name)]) for name in no_file if plain(name) in files]
+    if not pairs:
+        return ""
+    row, file = pairs[0]
+    kind = (
+        "upper and lower case"
+        if unicodedata.normalize("NFC", row) != unicodedata.normalize("NFC", file)
+        else ("the Unicode form of accented letters (NFC and NFD)")
+    )
+    return f"; {len(pairs)} of them differ only in {kind}: the table has {row!r}, the folder {file!r}"

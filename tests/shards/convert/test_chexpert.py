@@ -90,7 +90,8 @@ def test_test_set_is_taken_where_it_is_there_with_labels_only(tmp_path: Path) ->
     (root / path).parent.mkdir(parents=True)
     (root / path).write_bytes(jpeg(picture(7)))
     (root / "test_labels.csv").write_text(f"Path,No Finding,Edema\n{path},0.0,1.0\n")
-    index, _, _ = make(config(root))
+    index, _, told = make(config(root))
+    assert any(line.startswith("test_labels.csv has no column for enlarged_cardiomediastinum") for line in told)
     row = index[index.split == "test"].iloc[0]
     assert row.label_edema == 1 and pd.isna(row.label_fracture) and pd.isna(row.sex)
     with pytest.raises(InputError, match="valid_as=test"):
@@ -118,6 +119,8 @@ def test_an_image_without_a_row_and_a_row_without_image_are_counted(tmp_path: Pa
         ("-1.0", "2.0", "line 3: Cardiomegaly is '2.0'"),
         ("patient00001/study1/view1_frontal.jpg", "p1.jpg", "line 2: path"),
         ("Path,", "File,", "no column 'Path'"),
+        ("Lung Lesion", "Lung Leison", "train.csv: no column for lung_lesion; its columns are Path, .*Lung Leison"),
+        ("Edema,", "Pulmonary Edema,Edema,", "line 2: .*cells"),
     ],
 )
 def test_values_that_cannot_be_are_errors_that_name_the_line(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -126,3 +129,55 @@ def test_values_that_cannot_be_are_errors_that_name_the_line(tmp_path: Path, old
     table.write_text(table.read_text().replace(old, new, 1))
     with pytest.raises(InputError, match=message):
         make(config(root))
+
+
+def test_the_full_size_download_is_read_from_its_batch_folders(shared_data: Path, tmp_path: Path) -> None:
+    src = shared_data / "cases" / "13-chexpert-batches" / "chexpertchestxrays-u20210408"
+    index, rejects, _ = make(config(tmp_path, src=str(src), views="all"))
+    assert len(index) == 26 and len(rejects) == 0
+    assert index.groupby("split").size().to_dict() == {"train": 24, "val": 2}
+    row = index.set_index("key").loc["patient00001_study1_view1_frontal"]
+    assert row.source == "CheXpert-v1.0 batch 2 (train 1)/patient00001/study1/view1_frontal.jpg"
+    assert (row.label_lung_lesion, row.label_pneumonia, row.label_pneumothorax) == (1, 0, 0)
+    other = make(config(tmp_path, src=str(src), views="all", table="train_cheXbert.csv", out=str(tmp_path / "o2")))[0]
+    row = other.set_index("key").loc["patient00001_study1_view1_frontal"]
+    assert (row.label_lung_lesion, row.label_pneumonia, row.label_pneumothorax) == (1, 1, -1)
+
+
+def test_batch_folders_are_recognised_by_their_names(tmp_path: Path) -> None:
+    write_chexpert(tmp_path / "plain")
+    first, second = "CheXpert-v1.0 batch 1 (validate & csv)", "CheXpert-v1.0 batch 3 (train 2)"
+    (tmp_path / "full" / first).mkdir(parents=True)
+    for name in ("train.csv", "valid.csv", "valid"):
+        (tmp_path / "plain" / name).rename(tmp_path / "full" / first / name)
+    (tmp_path / "plain" / "train").rename(tmp_path / "full" / second)
+    index, rejects, _ = make(config(tmp_path / "full"))
+    assert len(index) == 5 and index.groupby("split").size().to_dict() == {"train": 4, "val": 1}
+    (tmp_path / "full" / first / "train.csv").unlink()
+    (tmp_path / "full" / first / "valid.csv").unlink()
+    with pytest.raises(InputError, match="none of the batch folders holds train.csv"):
+        make(config(tmp_path / "full", out=str(tmp_path / "o2")))
+
+
+def test_chexlocalize_is_read_with_its_own_names(tmp_path: Path) -> None:
+    root = write_chexpert(tmp_path / "CheXpert")
+    (root / "valid").rename(root / "val")
+    (root / "valid.csv").rename(root / "val_labels.csv")
+    table = root / "val_labels.csv"
+    table.write_text(table.read_text().replace("/valid/", "/val/"))
+    index = make(config(root))[0]
+    assert index.groupby("split").size().to_dict() == {"train": 4, "val": 1}
+    assert index[index.split == "val"].source.tolist() == [f"val/{VALID[0][0]}"]
+
+
+def test_rows_of_one_image_that_contradict_are_an_error(tmp_path: Path) -> None:
+    root = write_chexpert(tmp_path / "c")
+    path, facts, labels = TRAIN[0]
+    table = root / "train.csv"
+    table.write_text(f"{table.read_text()}x/train/{path},{facts},{labels}\n")
+    assert len(make(config(root))[0]) == 5  # a row that agrees is no news
+    table.write_text(f"{table.read_text()}x/train/{path},{facts},0.0{labels[3:]}\n")
+    with pytest.raises(
+        InputError, match="train.csv: the rows of 1 image contradict each other .*no_finding is 0 and 1"
+    ):
+        make(config(root, out=str(tmp_path / "o2")))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gzip
 import sys
+import unicodedata
 from pathlib import Path
 
 import cv2
@@ -135,13 +137,166 @@ def test_absolute_and_dotted_paths_below_the_source_are_taken(tmp_path: Path) ->
     assert sorted(make(config(root))[0].source) == ["d/z.png", "x.png", "y.png"]
 
 
-def test_duplicate_rows_and_two_files_of_one_key_are_rejects(tmp_path: Path) -> None:
+def test_two_files_of_one_key_are_a_sample_and_a_reject(tmp_path: Path) -> None:
     root = tmp_path / "mine"
     files = {"x.png": png(picture(1)), "x.jpg": jpeg(picture(2))}
-    write_table(root, ["path,Mass", "x.png,0", "x.png,1", "x.jpg,1"], files)
+    write_table(root, ["path,Mass", "x.png,0", "x.jpg,1"], files)
     index, rejects, _ = make(config(root, max_rejects=1.0))
     assert index.source.tolist() == ["x.png"] and index.label_mass.tolist() == [0]
-    assert rejects.reason.tolist() == ["duplicate key x (taken by x.png)", "duplicate row in table.csv"]
+    assert rejects.reason.tolist() == ["duplicate key x (taken by x.png)"]
+
+
+def test_rows_of_one_image_that_agree_are_one_sample_and_no_reject(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    lines = ["path,who,Mass,Edema", "x.png,7,1,", "y.png,8,0,0", "x.png,7.0,1,-1", "x.png,,1,-1"]
+    write_table(root, lines, {"x.png": png(picture(1)), "y.png": png(picture(2))})
+    index, rejects, _ = make(config(root, patient_column="who"))
+    row = index.set_index("source").loc["x.png"]
+    assert len(index) == 2 and len(rejects) == 0
+    assert (row.label_mass, row.label_edema, row.patient_id) == (1, -1, "7")
+
+
+def test_rows_of_one_image_that_contradict_are_one_error_that_counts_and_names_them(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    lines = ["path,who,Mass", "x.png,7,1", "y.png,8,0", "x.png,7,0", "y.png,9,0", "z.png,1,0"]
+    write_table(root, lines, {name: png(picture(1)) for name in ("x.png", "y.png", "z.png")})
+    with pytest.raises(InputError, match=r"rows of 2 images contradict.*x.png: mass is 0 and 1.*y.png: patient_id is"):
+        make(config(root, patient_column="who"))
+    with pytest.raises(InputError, match=r"rows of 1 image contradict.*y.png: patient_id is"):
+        make(config(root, patient_column="who", readers="any"))  # readers join labels, not patients
+    assert make(config(root, readers="any"))[0].set_index("source").label_mass.to_dict() == {
+        "x.png": 1, "y.png": 0, "z.png": 0,
+    }  # fmt: skip
+
+
+def test_rows_per_box_of_a_findings_column_are_united(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    lines = ["path,found", "x.png,Mass", "x.png,Edema", "x.png,Mass", "y.png,No Finding"]
+    write_table(root, lines, {"x.png": png(picture(1)), "y.png": png(picture(2))})
+    index = make(config(root, findings_column="found"))[0].set_index("source")
+    assert index.loc["x.png", ["label_mass", "label_edema", "label_no_finding"]].tolist() == [1, 1, 0]
+    write_table(root, [*lines, "y.png,Edema"], {})
+    with pytest.raises(InputError, match="y.png: no_finding and edema"):
+        make(config(root, findings_column="found", out=str(tmp_path / "o2")))
+
+
+@pytest.mark.parametrize(
+    ("readers", "mass", "edema", "free"), [("majority", 1, 0, 0), ("any", 1, 1, 0), ("all", 0, 0, 1)]
+)
+def test_boxes_of_several_readers_are_united_by_reader_and_then_voted_on(
+    readers: str, mass: int, edema: int, free: int, tmp_path: Path
+) -> None:
+    root = tmp_path / "mine"
+    lines = [
+        "path,found,who",
+        "x.png,Mass,R1",
+        "x.png,Mass,R1",
+        "x.png,Edema,R1",
+        "x.png,Mass,R2",
+        "x.png,No Finding,R3",
+    ]
+    write_table(root, lines, {"x.png": png(picture(1))})
+    row = make(config(root, findings_column="found", reader_column="who", readers=readers))[0].iloc[0]
+    assert (row.label_mass, row.label_edema, row.label_no_finding) == (mass, edema, free)
+
+
+def test_readers_of_a_findings_column_need_to_be_named(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    write_table(root, ["path,found", "x.png,Mass"], {"x.png": png(picture(1))})
+    with pytest.raises(InputError, match="--reader_column"):
+        make(config(root, findings_column="found", readers="any"))
+
+
+def test_patients_written_as_numbers_with_blanks_are_the_patients_meant(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    ids = {"a": "1.0", "b": "1", "c": "nan", "d": "<NA>", "e": "None", "f": "NA", "g": "1.5"}
+    write_table(root, ["path,who,Mass", *(f"{n}.png,{i},0" for n, i in ids.items())], {
+        f"{n}.png": png(picture(1)) for n in ids
+    })  # fmt: skip
+    index = make(config(root, patient_column="who"))[0].set_index("key")
+    assert index.patient_id.to_dict() == {"a": "1", "b": "1", "c": "c", "d": "d", "e": "e", "f": "f", "g": "1.5"}
+
+
+def test_only_a_known_image_ending_is_cut_from_a_key(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    names = [f"1.2.840.113619.{n}" for n in range(6)] + ["1.2.840.7.PNG", "a.b.dcm.jpg"]
+    write_table(root, ["path,Mass", *(f"{name},0" for name in names)], {name: png(picture(1)) for name in names})
+    index, rejects, _ = make(config(root))
+    assert len(index) == 8 and len(rejects) == 0 and index.key.is_unique
+
+
+WRITTEN = {
+    "semicolons": ("path;Mass;Age\nä.png;1;3,5\n".encode(), {"age_column": "Age"}),
+    "tabs": ("path\tMass\nä.png\t1\n".encode(), {}),
+    "latin-1": ("path,Mass\nä.png,1\n".encode("latin-1"), {}),
+    "utf-16 as Excel writes it": ("path\tMass\r\nä.png\t1\r\n".encode("utf-16"), {}),
+    "cp1252, said": ("path,Mass,what\nä.png,1,“x”\n".encode("cp1252"), {"encoding": "cp1252"}),
+    "a delimiter, said": ("path:Mass\nä.png:1\n".encode(), {"delimiter": ":"}),
+    "gzip": (gzip.compress("path,Mass\nä.png,1\n".encode()), {"table": "table.csv.gz"}),
+    "yes and no": ("path,Mass\nä.png,Yes\n".encode(), {}),
+    "two decimals": ("path,Mass\nä.png,1.00\n".encode(), {}),
+    "bare names": ("path,Mass\nä,1\n".encode(), {"path_suffix": ".png"}),
+    "blank cells beyond the header": ("path,Mass\nä.png,1,, \n".encode(), {}),
+}
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_a_table_is_read_however_it_is_written(kind: str, tmp_path: Path) -> None:
+    data, options = WRITTEN[kind]
+    root = tmp_path / "mine"
+    write_table(root, [], {"ä.png": png(picture(1))})
+    (root / "table.csv").unlink()
+    (root / options.get("table", "table.csv")).write_bytes(data)
+    index = make(config(root, **options))[0]
+    assert index.source.tolist() == ["ä.png"] and index.label_mass.tolist() == [1]
+
+
+def test_a_dialect_that_had_to_be_found_is_told(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    write_table(root, [], {"ä.png": png(picture(1))})
+    (root / "table.csv").write_bytes("path;Mass\nä.png;1\n".encode("latin-1"))
+    assert "table.csv is read as latin-1 and with ';' between its cells" in make(config(root))[2]
+
+
+def test_lists_of_findings_as_python_writes_them_are_read(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    lines = ["path,found", "x.png,\"['Edema', ' Mass', '']\"", "y.png,['normal']", "z.png,[]", "w.png,nan"]
+    names = [f"{name}.png" for name in "xyzw"]
+    write_table(root, lines, {name: png(picture(1)) for name in names})
+    index = make(config(root, findings_column="found"))[0].set_index("source")
+    found = index[["label_edema", "label_mass", "label_no_finding"]]
+    assert [found.loc[name].tolist() for name in names] == [[1, 1, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0]]
+    write_table(root, ["path,found", "x.png,['Edema"], {})
+    with pytest.raises(InputError, match="line 2: column found: .* is no list of findings"):
+        make(config(root, findings_column="found", out=str(tmp_path / "o2")))
+
+
+def test_other_findings_can_be_left_out_and_are_counted(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    lines = ["path,found", "x.png,Mass|suture|suture", "y.png,pacemaker", "z.png,suture|Edema"]
+    write_table(root, lines, {f"{name}.png": png(picture(1)) for name in "xyz"})
+    index, _, told = make(config(root, findings_column="found", other_findings="ignore"))
+    assert sorted(name for name in index.columns if name.startswith("label_")) == ["label_edema", "label_mass"]
+    assert "4 findings of 2 kinds are ignored (most often: 'suture')" in told
+
+
+def test_validate_is_a_split(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    write_table(root, ["path,fold,Mass", "x.png,validate,0", "y.png,Train,0"], {
+        name: png(picture(1)) for name in ("x.png", "y.png")
+    })  # fmt: skip
+    assert make(config(root, split_column="fold"))[0].set_index("source").split["x.png"] == "val"
+
+
+def test_names_that_differ_in_case_or_unicode_form_are_said(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    write_table(root, ["path,Mass", "X.png,0", "a.png,0"], {name: png(picture(1)) for name in ("x.png", "a.png")})
+    with pytest.raises(InputError, match="1 of them differ only in upper and lower case: .* 'X.png', .* 'x.png'"):
+        make(config(root))
+    nfd = unicodedata.normalize("NFD", "ä.png")
+    write_table(tmp_path / "b", ["path,Mass", "ä.png,0"], {nfd: png(picture(1))})
+    with pytest.raises(InputError, match="1 of them differ only in the Unicode form"):
+        make(config(tmp_path / "b"))
 
 
 def test_byte_order_mark_and_windows_line_ends_are_taken_as_they_come(tmp_path: Path) -> None:
@@ -162,6 +317,8 @@ BAD_TABLES = {
     "no path": ("path,Mass\n ,1\n", {}, "line 2: column path is empty"),
     "short row": ("path,Mass\nx.png,1\nx.png\n", {}, "table.csv, line 3: 1 cells, the header has 2"),
     "open quote": ('path,Mass\n"x.png,1\nx.png,1\n', {}, "line 2 to 3 .a quotation mark left open.*1 cells"),
+    "wide row": ("path,Mass,Edema\nx.png,a, b,1,0\n", {}, "line 2: 5 cells, the header has 3 .*needs quotation marks"),
+    "a heading twice": ("path,Mass,Mass\nx.png,1,0\n", {}, "the heading 'Mass' stands over columns 2 and 3"),
     "no rows": ("path,Mass\n", {}, "has no rows"),
     "empty file": ("", {}, "no column 'path'; its columns are \\(none\\)"),
 }
@@ -177,12 +334,23 @@ def test_a_table_that_cannot_be_used_is_one_clear_error(kind: str, tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("data", [b"\xff\xfe\x00p\x00a", b"path,Mass\n\x89PNG,1\n"])
-def test_a_table_that_is_no_text_is_one_clear_error(data: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        (b"path,Mass\n\x89PNG,1\n", {}, "is not a UTF-8 file .*--encoding"),
+        (b"path,Mass\n\xe4\x00.png,1\n", {}, "is not a UTF-8 file"),
+        (b"\xff\xfe\x00p\x00", {}, "is not a UTF-16 file"),
+        ("path,Mass\nä.png,1\n".encode(), {"encoding": "ascii"}, "is not a ASCII file"),
+        (b"path,Mass\nx.png,1\n", {"encoding": "klingon"}, "--encoding klingon: unknown"),
+        (gzip.compress(b"path,Mass\nx.png,1\n" * 99)[:-12], {"table": "table.csv.gz"}, "not a whole gzip file"),
+        (b"path,Mass\n", {"table": "table.csv.gz"}, "not a whole gzip file"),
+    ],
+)
+def test_a_table_that_is_no_text_is_one_clear_error(data: bytes, options: dict, message: str, tmp_path: Path) -> None:
     write_table(tmp_path / "mine", [], {})
-    (tmp_path / "mine" / "table.csv").write_bytes(data)
-    with pytest.raises(InputError, match="not a UTF-8 CSV"):
-        make(config(tmp_path / "mine"))
+    (tmp_path / "mine" / options.get("table", "table.csv")).write_bytes(data)
+    with pytest.raises(InputError, match=message):
+        make(config(tmp_path / "mine", **options))
 
 
 def test_a_table_that_does_not_exist_is_one_clear_error(tmp_path: Path) -> None:

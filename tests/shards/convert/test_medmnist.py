@@ -10,6 +10,7 @@ from webdataset import compat
 
 from shards import InputError, read_card
 from shards.config import MedmnistConfig
+from shards.converters import plan
 from tests.shards.convert.conftest import make, stored
 
 
@@ -81,6 +82,30 @@ def test_webdataset_reads_the_tars_as_they_are(tmp_path: Path) -> None:
 def test_npz_that_is_not_a_chest_medmnist_is_refused(tmp_path: Path, changes: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make(config(write_npz(tmp_path / "pneumoniamnist.npz", **changes)))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("breastmnist.npz", {}, "neither PneumoniaMNIST nor ChestMNIST.*70 \\+ 9 \\+ 11 images"),
+        ("chestmnist.npz", {}, "1 label columns; chestmnist has 14"),
+        ("pneumoniamnist.npz", {"shape": (28, 28, 28)}, "are volumes"),
+    ],
+)
+def test_other_sets_of_medmnist_are_refused(name: str, options: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        make(config(write_npz(tmp_path / name, **options)))
+
+
+def test_labels_written_as_bool_are_labels(tmp_path: Path) -> None:
+    target = np.arange(70)[:, None] % 3 == 0
+    index = make(config(write_npz(tmp_path / "pneumoniamnist.npz", train_labels=target)))[0]
+    assert index[index.split == "train"].label_pneumonia.sum() == 24
+
+
+def test_a_renamed_file_is_recognised_by_its_counts(shared_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.npz").symlink_to(shared_data / "medmnist" / "pneumoniamnist.npz")
+    assert plan(config(tmp_path / "mine.npz")).name == "pneumoniamnist"
 
 
 def test_damaged_or_absent_npz_is_one_clear_error(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shards import InputError, read_card
+from shards import InputError, cells, read_card
 from shards.config import NihConfig
-from shards.nih import LABELS, _splits, parse_age, read_rows
+from shards.nih import LABELS, _splits, read_rows
 from shards.rows import first_of_each, gather
 from tests.shards.convert.conftest import NIH_2017, make, picture, png, write_nih
 
@@ -32,7 +32,7 @@ from tests.shards.convert.conftest import NIH_2017, make, picture, png, write_ni
     ],
 )
 def test_ages_of_all_spellings_become_years(text: str, years: float | None) -> None:
-    assert parse_age(text) == (None if years is None else pytest.approx(years))
+    assert cells.age(text) == (None if years is None else pytest.approx(years))
 
 
 def test_official_splits_keep_patients_together_and_test_as_listed(nih_config) -> None:
