@@ -18,6 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from slurm.inherited import forget_ranks
+
 # Order is the order of a study, which is also the order of `cxrdist --help`.
 COMMANDS: dict[str, str] = {
     "demo": "the whole chain on one machine in minutes, on generated X-rays or your own shards",
@@ -57,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words or os.environ.get("CXRDIST_DEBUG") == "1"
     words = [word for word in words if word != "--debug"]
+    forget_ranks()
     try:
         return _dispatch(words)
     except SystemExit as stop:  # argparse's own --help and --print_config end this way

@@ -14,12 +14,11 @@ import runpy
 import signal
 import sys
 
-from slurm.signals import AGENT, die_with_parent
+from slurm.inherited import AGENT, LAUNCHER
+from slurm.signals import die_with_parent
 
 SHIELDED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
 TORCHRUN = "torch.distributed.run"
-LAUNCHER = "CXRDIST_LAUNCHER_PID"
-"""Environment variable in which the launcher tells its agent who its parent is."""
 
 
 def main() -> None:

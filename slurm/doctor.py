@@ -13,6 +13,7 @@ from typing import Literal
 
 from slurm import probe, queue, submit
 from slurm.errors import FailedError, InputError
+from slurm.inherited import for_slurm
 from slurm.processes import python
 from slurm.profiles import Profile
 
@@ -112,7 +113,8 @@ def on_nodes(profile: Profile, nodes: int, folder: Path, seconds: float) -> list
     for key, value in profile.sbatch.items():
         words += [f"--{key.replace('_', '-')}" + ("" if value is True else f"={value}")] if value is not False else []
     words += python("-m", "slurm.probe", str(folder), *(["--gpus"] if profile.gpus_per_node else []))
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Inside an allocation srun would become a step of it, with its limits and its nodes.
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=for_slurm())
     asked = time.time()
     try:
         out, err = process.communicate(timeout=seconds)

@@ -17,11 +17,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 
-from slurm.agent import LAUNCHER, SHIELDED, TORCHRUN
+from slurm.agent import SHIELDED, TORCHRUN
 from slurm.errors import InputError
+from slurm.inherited import LAUNCHER, for_ranks
 from slurm.processes import SAFE_PATH, children, end_tree, python, send
 from slurm.signals import STOP_SIGNALS
 
+PATIENCE_S = 600.0
+"""On this machine, ranks that still run so long (seconds) after a stop signal are ended by force: they hang."""
 REPEAT_S = 1.0
 """A stop signal is repeated this often (seconds) until the workers ended: they may not have listened yet."""
 FORCE_AFTER = 3
@@ -46,6 +49,7 @@ def local(
     nnodes: int = 1,
     max_restarts: int = 0,
     env: Mapping[str, str] | None = None,
+    patience_s: float = PATIENCE_S,
 ) -> int:
     """Run a worker module on this machine under torchrun and return its exit code.
 
@@ -59,6 +63,7 @@ def local(
         nnodes: Agents to start on this machine, each with `nproc` ranks: a rehearsal of several nodes.
         max_restarts: How often torchrun restarts all ranks after one of them died.
         env: Environment variables to add or replace.
+        patience_s: Seconds after a stop signal at which ranks that still run are ended by force.
 
     Returns:
         0 when every rank ended with 0; otherwise the first failing agent's code, 128 + N for a death by signal N.
@@ -87,7 +92,7 @@ def local(
         # Ranks of one machine talk over loopback; looking up the host's name can cost 10 s without a name server.
         added.setdefault("GLOO_SOCKET_IFNAME", "lo")
     threads = max(1, available_cores() // (nproc * nnodes))
-    return run_shielded(commands, env=added, threads=threads).code
+    return run_shielded(commands, env=added, threads=threads, patience_s=patience_s).code
 
 
 def torchrun(
@@ -129,7 +134,7 @@ def run_shielded(
     *,
     env: Mapping[str, str],
     threads: int,
-    patience_s: float | None = None,
+    patience_s: float,
     relay: int = signal.SIGUSR2,
     abort: Callable[[], str | None] | None = None,
     asked: Asked | None = None,
@@ -138,14 +143,14 @@ def run_shielded(
 
     Args:
         commands: Words of each process; a torchrun agent, or a worker module by itself.
-        env: Variables added to this process's environment.
+        env: Variables added to this process's environment, from which another launcher's are taken out.
         threads: OMP_NUM_THREADS of a rank, unless the environment or `env` already says it.
-        patience_s: Seconds after a stop signal at which workers that still run are ended by force; None waits on.
+        patience_s: Seconds after a stop signal at which workers that still run are ended by force.
         relay: What asks a worker to stop: USR2 for those that listen, INT for programs that may be broken off.
         abort: Asked about twice a second: a reason (text) ends the workers at once, without a checkpoint.
         asked: The stop signals' counter when the caller listens already; None listens here, while the workers run.
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), SAFE_PATH: "1", **env}
+    environment = {**for_ranks(), "OMP_NUM_THREADS": str(threads), SAFE_PATH: "1", **env}
     # torchrun's shared store keeps the addresses of ranks that died: a restarted gloo group then waits for them for
     # ever (seen with torch 2.15). With this each restart gets a store of its own.
     environment.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
@@ -208,7 +213,7 @@ def _start(words: Sequence[str], environment: Mapping[str, str]) -> subprocess.P
 def _wait(
     started: Sequence[tuple[subprocess.Popen[bytes], bool]],
     asked: Asked,
-    patience_s: float | None,
+    patience_s: float,
     relay: int,
     abort: Callable[[], str | None],
 ) -> int:
@@ -228,7 +233,7 @@ def _wait(
                 return 1
         if asked.times:
             first_asked = first_asked or now
-            if patience_s is not None and now > first_asked + patience_s:
+            if now > first_asked + patience_s:
                 _force(started, f"still running {patience_s:.0f} s after they were asked to stop")
                 return 1
             if asked.times >= FORCE_AFTER and sys.stderr.isatty():

@@ -21,6 +21,7 @@ from typing import Literal
 from slurm import hosts, record, requeue
 from slurm.errors import FailedError, InputError
 from slurm.fence import Fence
+from slurm.inherited import for_ranks
 from slurm.launch import Asked, Outcome, run_shielded, torchrun
 from slurm.processes import python
 from slurm.requeue import STOPPED
@@ -138,7 +139,10 @@ def _prepare(task: Task, node: int) -> None:
     if task.prepared is None or not task.prepare:
         return
     if node == 0 and not Path(task.prepared).is_file():
-        done = subprocess.run(python("-m", *task.prepare), timeout=PREPARE_S)
+        try:
+            done = subprocess.run(python("-m", *task.prepare), timeout=PREPARE_S, env=for_ranks())
+        except subprocess.TimeoutExpired as error:
+            raise FailedError(f"the run could not be prepared in {PREPARE_S:.0f} s; is its input reachable?") from error
         if done.returncode:
             raise FailedError(f"the run could not be prepared (exit code {done.returncode}); see the line above")
     deadline = time.monotonic() + PREPARE_S

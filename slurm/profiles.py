@@ -12,6 +12,7 @@ import typing
 from pathlib import Path
 
 from slurm.errors import InputError
+from slurm.inherited import of_ranks
 
 PACKAGED = Path(__file__).parent / "profiles"
 
@@ -157,6 +158,9 @@ def check(profile: Profile, where: str) -> Profile:
     for option in profile.sbatch:
         if option.replace("_", "-") in OWN_OPTIONS:
             raise InputError(f"{where}: [sbatch] {option} is decided by the profile's own keys or the command line")
+    for name in profile.env:
+        if of_ranks(name):
+            raise InputError(f"{where}: [env] {name} is what the launcher tells each rank; leave it out")
     for text in [*profile.setup, *(f"{key}=" for key in profile.env)]:
         secret = _SECRET.search(text)
         if secret:

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterable
 
 from slurm.errors import FailedError, InputError
+from slurm.inherited import for_slurm
 
 CALL_S = 60.0
 """Bound on one call of a SLURM command."""
@@ -48,19 +49,24 @@ class JobInfo:
         return self.state in ACTIVE
 
 
-def call(*words: str, seconds: float = CALL_S) -> str:
+def call(*words: str, seconds: float = CALL_S, cluster: str | None = None) -> str:
     """Run a SLURM command and return what it prints.
+
+    Args:
+        words: The command.
+        seconds: Bound on its answer.
+        cluster: See slurm.inherited.for_slurm.
 
     Raises:
         FailedError: the command is absent, SLURM does not answer, or it refuses; one line with the mend.
     """
     if shutil.which(words[0]) is None:
         raise FailedError(f"no {words[0]} here: run this on the cluster's login node, or load its SLURM module")
-    if (cluster := os.environ.get("SLURM_CONF", "")) not in _answered:
-        ping()
-        _answered.add(cluster)
+    if (asked := (os.environ.get("SLURM_CONF", ""), cluster)) not in _answered:
+        ping(cluster)
+        _answered.add(asked)
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=seconds)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=seconds, env=for_slurm(cluster))
     except subprocess.TimeoutExpired as error:
         raise FailedError(
             f"{words[0]} gave no answer in {seconds:.0f} s: the controller is overloaded or down; try again, see "
@@ -68,10 +74,11 @@ def call(*words: str, seconds: float = CALL_S) -> str:
         ) from error
     if done.returncode:
         raise explain(words[0], done.stderr or done.stdout)
-    return done.stdout
+    # With SLURM_CLUSTERS set, sinfo and squeue print a headline that -h does not take away.
+    return re.sub(r"^CLUSTER: .*\n", "", done.stdout, flags=re.MULTILINE)
 
 
-def ping() -> None:
+def ping(cluster: str | None = None) -> None:
     """Make sure that a controller answers: a ping knows at once what other commands try for up to 18 s to find out.
 
     Raises:
@@ -80,7 +87,9 @@ def ping() -> None:
     if shutil.which("scontrol") is None:
         raise FailedError("no scontrol here: run this on the cluster's login node, or load its SLURM module")
     with contextlib.suppress(subprocess.TimeoutExpired):  # whatever is asked next has a bound of its own
-        done = subprocess.run(["scontrol", "ping"], capture_output=True, text=True, timeout=PING_S)
+        done = subprocess.run(
+            ["scontrol", "ping"], capture_output=True, text=True, timeout=PING_S, env=for_slurm(cluster)
+        )
         if "is DOWN" in done.stdout and "is UP" not in done.stdout:
             first = done.stdout.strip().splitlines()[0]
             raise explain("scontrol ping", done.stderr if done.stderr.strip() else f"{first}: connection refused")
@@ -88,8 +97,8 @@ def ping() -> None:
             raise explain("scontrol ping", done.stderr or done.stdout)
 
 
-_answered: set[str] = set()
-"""Configurations whose controller has answered this process."""
+_answered: set[tuple[str, str | None]] = set()
+"""Configurations and clusters whose controller has answered this process."""
 
 
 def explain(command: str, text: str) -> FailedError:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from slurm import hosts
 from slurm.errors import FailedError
 from slurm.fence import Fence
+from slurm.inherited import for_ranks
 from slurm.launch import Asked, Outcome, run_shielded
 from slurm.processes import SAFE_PATH, end_tree, python
 
@@ -129,7 +130,7 @@ def _other(asked: Asked, head: str, port: int, options: list[str]) -> Outcome:
 
 def _start(words: list[str]) -> tuple[subprocess.Popen[bytes], Callable[[], bool]]:
     """Start `ray WORDS` behind the shield; the second value tells whether Ray has said that it runs."""
-    env = {**os.environ, "PYTHONUNBUFFERED": "1", SAFE_PATH: "1"}
+    env = {**for_ranks(), "PYTHONUNBUFFERED": "1", SAFE_PATH: "1"}
     process = subprocess.Popen(
         python("-m", "slurm.agent", RAY, *words),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, process_group=0,

@@ -15,11 +15,10 @@ import sys
 import threading
 from types import FrameType
 
+from slurm.inherited import AGENT
+
 STOP_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 """USR1/USR2 come from `--signal` and preemption, TERM from a preemption without them, INT from Ctrl-C."""
-
-AGENT = "CXRDIST_AGENT_PID"
-"""Environment variable in which torchrun's agent tells its ranks who their parent is."""
 
 _PR_SET_PDEATHSIG = 1
 
