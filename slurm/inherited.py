@@ -24,8 +24,8 @@ RANK_PREFIXES = ("TORCHELASTIC_", "PET_")
 
 SLURM_KEPT = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT"})
 """How SLURM is reached; a job's own variables are everything else."""
-SLURM_PREFIXES = ("SLURM_", "SLURMD_", "SBATCH_", "SRUN_", "SALLOC_", "SINFO_", "SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_",
-                  "PMI_", "PMIX_")  # fmt: skip
+SLURM_PREFIXES = ("SLURM_", "SLURMD_", "SBATCH_", "SRUN_", "SALLOC_", "SINFO_", "SQUEUE_", "SACCT_", "SCANCEL_",
+                  "SCONTROL_", "PMI_", "PMIX_")  # fmt: skip
 """A job's coordinates, and defaults of options that would overrule what we ask for or change what is printed."""
 
 

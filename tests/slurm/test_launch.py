@@ -171,3 +171,26 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_coordinates_of_another_launcher_in_the_environment_are_not_believed(tmp_path, monkeypatch):
+    strange = {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "3", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "10.1.1.1"}
+    strange |= {"MASTER_PORT": "1", "GROUP_RANK": "1", "TORCHELASTIC_RUN_ID": "none", "PET_STANDALONE": "1"}
+    for name, value in strange.items():
+        monkeypatch.setenv(name, value)
+    for nproc in (1, 2):
+        words = [str(tmp_path / str(nproc)), "--steps", "2", "--step_seconds", "0"]
+        (tmp_path / str(nproc)).mkdir()
+        assert launch.local("counting_worker", words, nproc=nproc, env=ENV, patience_s=20) == 0
+        assert json.loads((tmp_path / str(nproc) / "log.jsonl").read_text().splitlines()[0])["world"] == nproc
+
+
+def test_ranks_that_do_not_stop_when_asked_are_ended_after_a_bound(tmp_path):
+    code = START.replace("nproc=int(sys.argv[1])", "nproc=1, patience_s=2")
+    words = [sys.executable, "-c", code, "1", str(tmp_path), "--deaf", "--steps", "100000", "--step_seconds", "0.1"]
+    process = subprocess.Popen(words, env={**os.environ, **ENV}, stderr=subprocess.PIPE, text=True)
+    wait_for_step(tmp_path, 1)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "ending the workers at once: still running 2 s after they were asked to stop" in said
