@@ -25,6 +25,11 @@ class Stream(IntEnum):
 
 
 _WORDS = 4  # 64-bit words per Philox block
+ROOM = 64
+"""Numbers that every row of a stream has, used or not. A row begins at the same counter however many of its numbers are
+asked for, so that a new decision (a further column, up to this many) leaves all earlier ones as they were."""
+_NARROW = {Stream.POOL: 4, Stream.WATCH: 4}
+"""Streams of long tables with one column. No other room may change either: runs could not be made again."""
 
 
 def _raw(seed: int, stream: int, step: int, first_block: int, blocks: int) -> np.ndarray:
@@ -41,12 +46,18 @@ def uniform(seed: int, stream: int, step: int, rows: int | slice | np.ndarray, c
         stream: a `Stream` (plus a view number where the stream has one per view).
         step: the optimiser step (or epoch) that the numbers belong to, >= 0.
         rows: a count (rows 0..rows-1), a slice with start and stop, or an int array of row numbers.
-        columns: K, numbers per row.
+        columns: K, numbers per row, at most the stream's `ROOM`; fewer are the first of more.
 
     Returns:
         float64 (R, K), 53 random bits each.
+
+    Raises:
+        ValueError: more columns than a row has room for.
     """
-    blocks = -(-columns // _WORDS)
+    room = _NARROW.get(stream, ROOM)  # pyright: ignore[reportArgumentType]
+    if columns > room:
+        raise ValueError(f"{columns} numbers a row, but stream {int(stream)} has room for {room}")
+    blocks = room // _WORDS
     if isinstance(rows, slice):
         first, count = rows.start or 0, rows.stop - (rows.start or 0)
     elif isinstance(rows, int):
@@ -58,14 +69,19 @@ def uniform(seed: int, stream: int, step: int, rows: int | slice | np.ndarray, c
         first = int(rows.min())
         table = uniform(seed, stream, step, slice(first, int(rows.max()) + 1), columns)
         return table[rows - first]
-    raw = _raw(seed, stream, step, first * blocks, count * blocks).reshape(count, blocks * _WORDS)[:, :columns]
-    return (raw >> np.uint64(11)) * 2.0**-53
+    raw = _raw(seed, stream, step, first * blocks, count * blocks).reshape(count, room)[:, :columns]
+    return _fractions(raw)
+
+
+def _fractions(words: np.ndarray) -> np.ndarray:
+    """The upper 53 bits of each 64-bit word, as a number in [0, 1)."""
+    return (words >> np.uint64(11)) * 2.0**-53
 
 
 def normal(seed: int, stream: int, step: int, count: int) -> np.ndarray:
     """Standard normal numbers, float32 (count,), by the Box-Muller transform of the stream's uniform numbers."""
     half = -(-count // 2)
-    u = uniform(seed, stream, step, 1, 2 * half)[0]
+    u = _fractions(_raw(seed, stream, step, 0, -(-2 * half // _WORDS))[: 2 * half])
     radius = np.sqrt(-2.0 * np.log1p(-u[:half]))
     angle = 2.0 * np.pi * u[half:]
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count].astype(np.float32)

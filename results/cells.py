@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from results import common
+from results import common, dataset_names
 from results.errors import InputError
 from results.metrics import METRICS
 from results.run import Run
@@ -86,24 +86,31 @@ def _patient_interval(row: Row) -> tuple[float | None, float | None]:
     """The interval over test patients that the run wrote; computed here for a mean that was taken again."""
     if common.LEFT_OUT not in row:
         return row["ci_low"], row["ci_high"]
-    return common.interval(row, cuts_of(str(row["source"]), str(row["test_dataset"])))
+    return common.interval(row, cuts_of(str(row["source"]), str(row["test_dataset"]), row["test_dataset_hash"]))
 
 
-def cuts_of(source: str, dataset: str) -> dict[str, float | None]:
-    """The thresholds by label that a run's metrics on a test set were computed with; empty when its file is gone."""
+def cuts_of(source: str, dataset: str, content: str | None = None) -> dict[str, float | None]:
+    """The thresholds by label that a run's metrics on a test set were computed with; empty when its file is gone.
+
+    Args:
+        source: the metrics file, as a collected table names it.
+        dataset: the test set's name there.
+        content: its hash there, `test_dataset_hash`.
+    """
     try:
-        return _cuts(source, dataset, Path(source).stat().st_mtime_ns)
+        return _cuts(source, dataset, content, Path(source).stat().st_mtime_ns)
     except (InputError, OSError):
         return {}
 
 
 @functools.lru_cache(maxsize=256)
-def _cuts(source: str, dataset: str, _written: int) -> dict[str, float | None]:
-    table = read_metrics(Path(source)).select(["test_dataset", "label", "metric", "threshold"])
+def _cuts(source: str, dataset: str, content: str | None, _written: int) -> dict[str, float | None]:
+    rows = read_metrics(Path(source)).select(["test_dataset", "label", "metric", "threshold"]).to_pylist()
+    name = dataset_names.in_run(dataset, content, {row["test_dataset"] for row in rows})
     return {
         row["label"]: row["threshold"]
-        for row in table.to_pylist()
-        if row["metric"] == "accuracy" and row["test_dataset"] == dataset and row["label"] != MACRO
+        for row in rows
+        if row["metric"] == "accuracy" and row["test_dataset"] == name and row["label"] != MACRO
     }
 
 

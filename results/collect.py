@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from results import atomic
+from results import atomic, dataset_names
 from results.errors import InputError
 from results.run import Run
 from results.schema import METRICS, VERSION, read_any
@@ -51,7 +51,8 @@ def collect(
 
     Folders are searched for runs (they hold run.json); Parquet files are read when named themselves. What cannot be
     used - runs not done, damaged or foreign files - is named in a warning and left out. Two runs of one signature are
-    one; the row made last stays.
+    one; the row made last stays. Shard sets of one name and different content get names of their own
+    (`dataset_names`).
 
     Args:
         paths: run folders, folders of runs at any depth, metrics files, files from an earlier `collect`.
@@ -79,7 +80,7 @@ def collect(
         reason = f"; {warnings[0]}" if warnings else "; name folders that hold finished runs"
         more = f" (and {len(warnings) - 1} more)" if len(warnings) > 1 else ""
         raise InputError(f"no results found in {', '.join(map(str, paths))}{reason}{more}")
-    table = pa.concat_tables(tables).combine_chunks()
+    table = dataset_names.tell_apart(pa.concat_tables(tables).combine_chunks())
     table = _one_row_per_number(_without_nan(table, warnings), warnings)
     if out is not None:
         write_collected(out, table)
@@ -215,6 +216,7 @@ def _cost_row(run: Run) -> pa.Table:
         "arch": config.get("arch"),
         "init": config.get("init"),
         "pretrain_dataset": done.get("dataset"),
+        "pretrain_dataset_hash": done.get("dataset_hash"),
         "seed": config.get("seed"),
         "metric": COST_METRIC,
         "gpu_seconds": done.get("gpu_seconds"),

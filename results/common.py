@@ -104,7 +104,7 @@ def interval(row: Row, thresholds: dict[str, float | None]) -> tuple[float | Non
         row: a macro row with `LABELS`.
         thresholds: of the run's labels on that test set.
     """
-    panel = load_panel(str(row["source"]), str(row["test_dataset"]))
+    panel = load_panel(str(row["source"]), str(row["test_dataset"]), row["test_dataset_hash"])
     if not isinstance(panel, Panel) or not set(row[LABELS]) <= set(panel.labels):
         return None, None
     part = panel.only(row[LABELS])

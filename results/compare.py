@@ -63,7 +63,7 @@ class Comparer:
     def __init__(self, n_boot: int = 2000, seed: int = 0) -> None:
         """Use `n_boot` resamples of patients drawn by `seed`."""
         self.n_boot, self.seed = n_boot, seed
-        self._panels: dict[tuple[str, str], Panel | str] = {}
+        self._panels: dict[tuple[str, str, str | None], Panel | str] = {}
         self._resampled: dict[tuple[str, str, str], np.ndarray] = {}
         self._progress = Progress(0)
         self._guard = threading.Lock()
@@ -109,7 +109,7 @@ class Comparer:
 
     def panel(self, row: Row) -> Panel | str:
         """The test predictions behind a row, or why there are none."""
-        key = (str(row["source"]), str(row["test_dataset"]))
+        key = (str(row["source"]), str(row["test_dataset"]), row["test_dataset_hash"])
         with self._guard:
             held = self._panels.get(key)
         if held is None:
@@ -127,7 +127,7 @@ class Comparer:
         assert isinstance(panel, Panel)
         if key not in self._resampled:
             self._progress.one()
-            cuts = cuts_of(key[0], key[1])
+            cuts = cuts_of(key[0], key[1], row["test_dataset_hash"])
             self._resampled[key] = stats.bootstrap(
                 panel.truth,
                 panel.score,

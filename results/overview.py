@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from results import dataset_names
 from results.captions import caption_of
 from results.cells import Cell, config_of, cuts_of, gather
 from results.collect import COST_METRIC, predictions_beside
@@ -79,10 +80,11 @@ def _varying_settings(configs: Sequence[dict[str, Any]], axes: Sequence[str]) ->
 
 def validation_value(row: Row, metric: str) -> float | None:
     """A run's metric on its validation images: one label's, or the mean over labels where it is defined."""
-    panel = _validation_panel(str(row["source"]), str(row["train_dataset"]), str(row["test_dataset"]))
+    sets = tuple((str(row[name]), row[f"{name}_hash"]) for name in ("train_dataset", "test_dataset"))
+    panel = _validation_panel(str(row["source"]), sets)
     if panel is None or metric not in METRICS:
         return None
-    cuts = cuts_of(str(row["source"]), str(row["test_dataset"]))
+    cuts = cuts_of(str(row["source"]), str(row["test_dataset"]), row["test_dataset_hash"])
     values = [
         compute(*panel.column(label)[:2], cuts.get(label))[metric]
         for label in ([row["label"]] if row["label"] != MACRO else row.get(LABELS, panel.labels))
@@ -93,7 +95,7 @@ def validation_value(row: Row, metric: str) -> float | None:
 
 
 @functools.lru_cache(maxsize=256)
-def _validation_panel(source: str, train: str, test: str) -> Panel | None:
+def _validation_panel(source: str, sets: tuple[tuple[str, str | None], ...]) -> Panel | None:
     path = predictions_beside(source)
     if path is None:
         return None
@@ -101,7 +103,8 @@ def _validation_panel(source: str, train: str, test: str) -> Panel | None:
         held = panels(read_predictions(path), "val")
     except InputError:
         return None
-    return held.get((train, "val")) or held.get((test, "val"))
+    names = [dataset_names.in_run(name, content, (known for known, _ in held)) for name, content in sets]
+    return next((held[name, "val"] for name in names if name is not None), None)
 
 
 def cost(results: pa.Table, options: Options) -> Table:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from results import dataset_names
 from results.collect import predictions_beside
 from results.errors import InputError
 from results.schema import read_predictions
@@ -55,13 +56,21 @@ class Panel:
         )
 
 
-def load_panel(source: str, dataset: str) -> Panel | str:
-    """The test predictions beside a metrics file, or why there are none."""
+def load_panel(source: str, dataset: str, content: str | None = None) -> Panel | str:
+    """The test predictions beside a metrics file, or why there are none.
+
+    Args:
+        source: the metrics file, as a collected table names it.
+        dataset: the test set's name there.
+        content: its hash there, `test_dataset_hash`.
+    """
     path = predictions_beside(source)
     if path is None:
         return "predictions not found"
     try:
-        return panels(read_predictions(path), "test").get((dataset, "test"), "predictions not found")
+        held = panels(read_predictions(path), "test")
+        name = dataset_names.in_run(dataset, content, (name for name, _ in held))
+        return "predictions not found" if name is None else held[name, "test"]
     except InputError:
         return "predictions not readable"
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from results.provenance import command_line, facts, now
 
 FORMAT_VERSION = 1
 """Version of run.json and done.json."""
+
+_HASH = re.compile(r"[0-9a-f]{64}")
 
 FREE_NAMES = {"submission", "tb"}
 """What may already lie in a folder that becomes a run: the job's own submission script and its logs."""
@@ -121,6 +124,7 @@ class Run:
         config: Mapping[str, Any],
         signature: str,
         shards: Mapping[str, str] | None = None,
+        init: Mapping[str, Any] | None = None,
         command: list[str] | None = None,
     ) -> Run:
         """Make a run folder (mode 0700), or return the one that already holds this signature.
@@ -133,7 +137,9 @@ class Run:
             job: what runs (`pretrain`, `finetune`).
             config: the resolved configuration, nested; None values are left out of config.toml.
             signature: see `signature`.
-            shards: shard set path or name -> its SHA-256, as the run reads them.
+            shards: shard set path or URL -> its SHA-256, as the run must find them. A run that is not done adds the
+                places to which its sets have been moved since.
+            init: what the run starts from, by content: name, and for a file sha256, dataset, signature.
             command: the command line; None records this process's own.
 
         Raises:
@@ -144,6 +150,8 @@ class Run:
         if not run.info.exists():
             run._refuse_foreign_files()
             info = {"format_version": FORMAT_VERSION, "job": job, "signature": signature, "shards": dict(shards or {})}
+            if init is not None:
+                info["init"] = {key: value for key, value in init.items() if value is not None}
             info |= facts() | {"command": command_line(command), "created_at": now()}
             try:
                 atomic.create_text(run.info, json.dumps(info, indent=2) + "\n")
@@ -157,6 +165,10 @@ class Run:
             )
         if not run.is_done:
             run._write_config(config)
+            moved = {place: content for place, content in (shards or {}).items() if place not in held.get("shards", {})}
+            if moved:
+                held["shards"] = {**held.get("shards", {}), **moved}
+                atomic.write_text(run.info, json.dumps(held, indent=2) + "\n")
         return run
 
     def _make_folder(self) -> None:
@@ -195,8 +207,13 @@ class Run:
         return _parse(self.config, tomllib.loads)
 
     def read_info(self) -> dict[str, Any]:
-        """run.json: job, signature, shards, git_commit, versions, command, host, created_at."""
+        """run.json: job, signature, shards, init, git_commit, versions, command, host, created_at."""
         return _parse(self.info, json.loads)
+
+    def shard_hashes(self) -> dict[str, str]:
+        """Place of each shard set that the run was made with -> its SHA-256."""
+        held = self.read_info().get("shards") or {}
+        return {str(place): str(content) for place, content in held.items() if _HASH.fullmatch(str(content))}
 
     def read_done(self) -> dict[str, Any]:
         """done.json: the facts given to `finish`, and finished_at."""

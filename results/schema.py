@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from results import atomic
 from results.errors import InputError
 
-VERSION = 1
-"""Version of both layouts. A reader refuses a newer one."""
+VERSION = 2
+"""Version of both layouts. A reader refuses a newer one, and gives the columns that an older one lacks as null."""
 
 MACRO = "macro"
 """The `label` of a mean over labels."""
@@ -85,8 +85,29 @@ METRICS = _schema(
         ("n_labels_undefined", pa.int64()),  # labels left out because the value is undefined for them
         ("n_parameters", pa.int64()),  # of the whole model, encoder and head
         ("variant", pa.string()),  # what differs from the full recipe, e.g. augment.blur=false; null for the recipe
+        # since version 2: what the names above stand for, by content, and how validation was used
+        ("init_hash", pa.string()),  # SHA-256 of the encoder file; null for scratch and imagenet
+        ("pretrain_dataset_hash", pa.string()),  # SHA-256 of a shard set's card, which covers all its files
+        ("train_dataset_hash", pa.string()),
+        ("test_dataset_hash", pa.string()),
+        ("n_val", pa.int64()),  # validation images that the choice of weights and thresholds used; 0: none
+        ("val_fraction", pa.float64()),  # of the validation patients: label_fraction where val was cut with it, else 1
+        ("threshold_rule", pa.string()),  # how thresholds were chosen on val, e.g. balanced_accuracy
     ],
 )
+
+ADDED = {
+    2: (
+        "init_hash",
+        "pretrain_dataset_hash",
+        "train_dataset_hash",
+        "test_dataset_hash",
+        "n_val",
+        "val_fraction",
+        "threshold_rule",
+    ),
+}
+"""Version -> columns that came with it; a file of an older version may lack them."""
 
 CONTEXT = tuple(
     name
@@ -232,4 +253,13 @@ def read_any(path: Path, *layouts: pa.Schema) -> pa.Table:
         raise InputError(f"{path} has {name.decode()} version {version}, this cxrdist reads up to {VERSION}; update it")
     if table.schema.equals(names[name], check_metadata=False):
         return table
-    return conform(table, names[name], str(path))
+    return conform(_with_later_columns(table, names[name], int(version)), names[name], str(path))
+
+
+def _with_later_columns(table: pa.Table, layout: pa.Schema, version: int) -> pa.Table:
+    """A table of an older version with the columns that came since, all null."""
+    later = [name for since, names in ADDED.items() if since > version for name in names]
+    for name in later:
+        if name in layout.names and name not in table.column_names:
+            table = table.append_column(layout.field(name), pa.nulls(len(table), layout.field(name).type))
+    return table

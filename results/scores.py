@@ -127,7 +127,7 @@ def _runs(rows: Sequence[Row]) -> dict[str, list[Scores]]:
     for row in sorted(rows, key=lambda row: (row["seed"] is None, row["seed"] or 0)):
         source = str(row["source"])
         if source not in panels:
-            panels[source] = load_panel(source, str(row["test_dataset"]))
+            panels[source] = load_panel(source, str(row["test_dataset"]), row["test_dataset_hash"])
         panel = panels[source]
         if isinstance(panel, str):
             raise InputError(f"{panel} beside {source}; this figure is drawn from predictions")
