@@ -31,8 +31,8 @@ from PIL import Image
 
 from benches._xrays import Repeated, sources
 from shards.config import ConvertConfig
-from shards.images import _fast_png
 from shards.plan import build
+from shards.png import fast_decoder
 from shards.pool import cores
 from shards.sample import Sample
 from shards.writer import convert
@@ -50,7 +50,7 @@ def pillow(data: bytes) -> np.ndarray:
 
 def kornia(data: bytes) -> np.ndarray:
     shape = int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
-    return _fast_png()(data, shape, "mono")[:, :, 0]
+    return fast_decoder()(data, shape, "mono")[:, :, 0]
 
 
 DECODERS: dict[str, Callable[[bytes], np.ndarray]] = {"kornia-rs": kornia, "opencv": opencv, "pillow": pillow}
@@ -109,8 +109,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     n = options.samples
-    if _fast_png() is None:
-        DECODERS.pop("kornia-rs")
     best = next(iter(DECODERS))
     with tempfile.TemporaryDirectory() as scratch:
         kind, found = sources(Path(scratch))

@@ -5,6 +5,7 @@ Shapes: S side in pixels, L labels.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ import torch
 from cxrdist.encoder import BATCH, Encoder, ahead, learnt_labels
 from cxrdist.errors import InputError
 from shards import images
+from shards.dicom import looks_like_dicom
 from shards.sources import IMAGE_ENDINGS, find_files
 
 MAX_PIXELS = 1 << 26
@@ -45,15 +47,24 @@ def find_images(paths: Sequence[str]) -> list[str]:
     found: list[str] = []
     for path in paths:
         if os.path.isdir(path):
-            inside = find_files(Path(path), IMAGE_ENDINGS)
+            inside = [name for name in find_files(Path(path), ("",)) if _is_image(os.path.join(path, name))]
             if not inside:
-                raise InputError(f"{path}: no image files ({', '.join(IMAGE_ENDINGS)}) in this folder")
+                raise InputError(f"{path}: no image files ({', '.join(IMAGE_ENDINGS)}, or DICOM of any name) in it")
             found += [os.path.join(path, name) for name in inside]
         elif os.path.exists(path):
             found.append(path)
         else:
             raise InputError(f"{path}: no such image file or folder")
     return found
+
+
+def _is_image(path: str) -> bool:
+    """Whether a file is an image by its ending, or DICOM by its content (archives leave the ending out)."""
+    if path.lower().endswith(IMAGE_ENDINGS):
+        return True
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return looks_like_dicom(file.read(132))
+    return False
 
 
 def read_image(path: str, size: int, conversion: Mapping[str, Any] | None) -> np.ndarray:

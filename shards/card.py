@@ -61,6 +61,8 @@ class Card:
     """The conversion settings that determine the bytes."""
     conversion: str
     """Hash of settings and source rows: the same conversion has the same one."""
+    flat_images: int = 0
+    """Stored images that are nearly of one grey (`shards.images.is_flat`): black, or badly scaled."""
 
     @property
     def sha256(self) -> str:
@@ -73,9 +75,13 @@ class Card:
         return tuple(sorted(self.counts))
 
 
+_LATER = ("flat_images",)
+"""Fields that older cards lack; left out where they say nothing, so that older sets keep their hash."""
+
+
 def card_bytes(card: Card) -> bytes:
     """Return dataset.json of a card: sorted keys, and a check sum of all the rest as its last line but one."""
-    fields = dataclasses.asdict(card)
+    fields = {name: value for name, value in dataclasses.asdict(card).items() if value or name not in _LATER}
     body = json.dumps(fields, sort_keys=True, indent=1, ensure_ascii=True)
     check = hashlib.sha256(body.encode()).hexdigest()
     return (body[: -len("\n}")] + f',\n "~sha256": "{check}"\n}}\n').encode()
@@ -109,7 +115,7 @@ def parse_card(data: bytes, where: str) -> Card:
         raise InputError(f"{where} has format_version {version}, this program reads {FORMAT_VERSION}; convert again")
     fields.pop("~sha256", None)
     names = {field.name for field in dataclasses.fields(Card)}
-    if set(fields) != names:
+    if not names.difference(_LATER) <= set(fields) <= names:
         raise InputError(f"{where} is damaged (keys {sorted(set(fields) ^ names)}): convert the data set again")
     card = Card(**{**fields, "labels": tuple(fields["labels"]), "shards": tuple(fields["shards"])})
     if card_bytes(card) != data:

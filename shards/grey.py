@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,10 +37,29 @@ def check_shape(height: int, width: int, *, max_pixels: int) -> None:
 
 
 def white_of(pixels: np.ndarray, bits: int | None) -> int:
-    """Return the value of full white: 2^bits - 1, or by the brightest pixel where `bits` is None (12 or 16 bits)."""
+    """Return the value of full white: 2^bits - 1; where `bits` is None 12, 14 or 16 bits, by the brightest pixel."""
     peak = int(pixels.max())
     if bits is None:
-        return 4095 if peak <= 4095 else 65535
+        return next(white for white in (4095, 16383, 65535) if peak <= white or white == 65535)
     if peak > 2**bits - 1:
         raise Unusable(f"pixel value {peak} does not fit {bits} bits")
     return 2**bits - 1
+
+
+def luma(rgb: np.ndarray) -> np.ndarray:
+    """Return (H, W) of an RGB image (H, W, 3), uint8 or uint16, by the weights of ITU-R BT.601."""
+    import cv2
+
+    return cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY)
+
+
+_ADDRESS = re.compile(r"<[^<>]*? at 0x[0-9a-fA-F]+>")
+_LONGEST_REASON = 160
+
+
+def plain_reason(error: BaseException) -> str:
+    """Return what an error says on one line, the same in every process: without addresses of objects."""
+    text = " ".join(_ADDRESS.sub("the file", str(error)).split())
+    if len(text) > _LONGEST_REASON:
+        text = text[:_LONGEST_REASON].rpartition(" ")[0] + " ..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import io
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from shards.grey import Grey, Unusable, check_shape, white_of
+from shards import png
+from shards.dicom import decode_dicom, looks_like_dicom
+from shards.errors import FailedError
+from shards.grey import Grey, Unusable, check_shape, luma, plain_reason, white_of
 from shards.orientation import jpeg_exif, orientation, turn
-
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def decode(data: bytes, *, max_pixels: int, bits: int | None = None, dicom_window: str = "file") -> Grey:
@@ -32,7 +31,7 @@ def decode(data: bytes, *, max_pixels: int, bits: int | None = None, dicom_windo
     Args:
         data: the whole file.
         max_pixels: larger images (by their header) are refused before anything is allocated.
-        bits: significant bits of 16-bit files; None: 12 where no pixel exceeds 4095, else 16.
+        bits: significant bits of 16-bit files; None: 12, 14 or 16, the fewest that hold every pixel.
         dicom_window: "file", "full" or "minmax", see `shards.dicom.decode_dicom`.
 
     Raises:
@@ -44,23 +43,20 @@ def decode(data: bytes, *, max_pixels: int, bits: int | None = None, dicom_windo
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the decoders' remarks on odd metadata say nothing about the pixels
             grey = _decode(data, max_pixels, bits, dicom_window)
-    except (Unusable, MemoryError):
+    except (Unusable, MemoryError, FailedError):
         raise
     except Exception as error:  # hostile files make decoders raise nearly anything
-        text = " ".join(str(error).split())[:160]
-        raise Unusable(f"damaged or unsupported image ({type(error).__name__}: {text})") from error
+        raise Unusable(f"damaged or unsupported image ({plain_reason(error)})") from error
     check_shape(*grey.pixels.shape, max_pixels=max_pixels)
     return grey
 
 
 def _decode(data: bytes, max_pixels: int, bits: int | None, dicom_window: str) -> Grey:
-    if data.startswith(PNG_SIGNATURE):
+    if data.startswith(png.SIGNATURE):
         return _decode_png(data, max_pixels, bits)
     if data.startswith(b"\xff\xd8"):
         return _decode_jpeg(data, max_pixels)
-    if data[128:132] == b"DICM":
-        from shards.dicom import decode_dicom
-
+    if looks_like_dicom(data[:132]):
         return decode_dicom(data, max_pixels=max_pixels, bits=bits, window=dicom_window)
     if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return _decode_pillow(data, max_pixels, bits)
@@ -68,82 +64,25 @@ def _decode(data: bytes, max_pixels: int, bits: int | None, dicom_window: str) -
 
 
 def _decode_png(data: bytes, max_pixels: int, bits: int | None) -> Grey:
-    if len(data) < 33 or data[12:16] != b"IHDR":
-        raise Unusable("damaged or unsupported image (PNG without a header)")
-    width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", data[16:29])
-    check_shape(height, width, max_pixels=max_pixels)
-    fast = _fast_png()
-    before = data[33 : data.find(b"IDAT")]
-    if fast is not None and depth == 8 and colour in (0, 2) and not interlace and b"tRNS" not in before:
-        pixels = _run_fast(fast, data, (height, width), "mono" if colour == 0 else "rgb")
-        grey = Grey(pixels[:, :, 0] if colour == 0 else _grey(pixels), 255)
+    file = png.read(data, max_pixels=max_pixels)
+    if file.depth == 8 and file.colour in (png.GREY, png.RGB) and file.plain:
+        pixels = png.plain_pixels(data, file)
+        grey = Grey(pixels if pixels.ndim == 2 else luma(pixels), 255)
+    elif file.depth == 16 and file.colour != png.GREY:
+        grey = _deep(data, bits)
     else:
-        _check_png(data)
         try:
             grey = _decode_pillow(data, max_pixels, bits)
         except (OSError, SyntaxError) as error:
-            raise Unusable(_BAD_PIXELS) from error
-    start = before.find(b"eXIf")
-    return grey if start < 0 else _upright(grey, before[start + 4 :])
+            raise Unusable("damaged image (its PNG pixels cannot be decoded)") from error
+    return grey if file.exif is None else _upright(grey, file.exif)
 
 
-_BAD_PIXELS = "damaged image (its PNG pixels cannot be decoded)"
-
-
-def _run_fast(fast: Any, data: bytes, shape: tuple[int, int], mode: str) -> np.ndarray:
-    """Decode; refuse what fails for the same reason as the slow way does, so that rejects.parquet is the same."""
-    try:
-        return fast(data, shape, mode)
-    except (KeyboardInterrupt, SystemExit, MemoryError):
-        raise
-    except BaseException as error:  # a panic of Rust code is no Exception
-        _check_png(data)
-        raise Unusable(_BAD_PIXELS) from error
-
-
-def _check_png(data: bytes) -> None:
-    """Refuse a PNG with a cut-off or changed chunk; Pillow would go on with some of them."""
-    position = len(PNG_SIGNATURE)
-    while position + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, position)
-        end = position + 12 + length
-        if end > len(data):
-            break
-        kind = data[position + 4 : position + 8]
-        if zlib.crc32(data[position + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
-            raise Unusable(f"damaged image (PNG chunk {kind!r} fails its check sum)")
-        if kind == b"IEND":
-            return
-        position = end
-    raise Unusable("damaged image (PNG is cut off)")
-
-
-def _fast_png() -> Any:
-    """Return the PNG decoder of kornia-rs (Rust; twice as fast as libpng on grey X-rays), None where not installed."""
-    global _FAST_PNG
-    if _FAST_PNG is _UNKNOWN:
-        try:
-            from kornia_rs.io import decode_image_png_u8
-        except ImportError:
-            decode_image_png_u8 = None
-        _FAST_PNG = decode_image_png_u8 if _knows_its_work(decode_image_png_u8) else None
-    return _FAST_PNG
-
-
-def _knows_its_work(decode_png: Any) -> bool:
-    """Try a decoder on a tiny picture: a version with another interface must not turn every file into a reject."""
-    import cv2
-
-    tiny = np.arange(12, dtype=np.uint8).reshape(2, 6)
-    try:
-        data = cv2.imencode(".png", tiny)[1].tobytes()
-        return np.array_equal(decode_png(data, (2, 6), "mono")[:, :, 0], tiny)
-    except Exception:
-        return False
-
-
-_UNKNOWN = object()
-_FAST_PNG: Any = _UNKNOWN
+def _deep(data: bytes, bits: int | None) -> Grey:
+    """Return 16-bit colour, or grey with alpha, as grey of as many bits."""
+    pixels = png.deep_pixels(data)
+    pixels = pixels if pixels.ndim == 2 else luma(pixels)
+    return Grey(pixels, white_of(pixels, bits))
 
 
 def _decode_jpeg(data: bytes, max_pixels: int) -> Grey:
@@ -153,11 +92,20 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> Grey:
     height, width = int(high), int(wide)
     check_shape(height, width, max_pixels=max_pixels)
     if colour in ("CMYK", "YCCK"):
-        grey = _decode_pillow(data, max_pixels, None)
+        grey = _cmyk(data, (width, height))
     else:
         grey = Grey(simplejpeg.decode_jpeg(data, "GRAY", strict=True)[:, :, 0], 255)
     exif = jpeg_exif(data)
     return grey if exif is None else _upright(grey, exif)
+
+
+def _cmyk(data: bytes, size: tuple[int, int]) -> Grey:
+    """Decode as strictly as other JPEGs; inks are stored inverted, as Adobe does and Pillow assumes."""
+    import simplejpeg
+    from PIL import Image
+
+    inks = 255 - simplejpeg.decode_jpeg(data, "CMYK", strict=True)
+    return Grey(luma(np.asarray(Image.frombytes("CMYK", size, inks.tobytes()).convert("RGB"))), 255)
 
 
 # TIFF is not turned here: Pillow does it as it loads one.
@@ -170,6 +118,8 @@ def _decode_pillow(data: bytes, max_pixels: int, bits: int | None) -> Grey:
         if frames > 1:
             raise Unusable(f"holds {frames} pictures; one is expected")
         mode = image.mode
+        if hasattr(image, "tag_v2") and len(depths := _depths(image)) > 1 and max(depths) > 8:
+            return _deep(data, bits)  # upright: OpenCV turns TIFF files as Pillow does
         if mode.startswith("I;16") or mode == "I":
             return _sixteen_bit(image, bits)
         if mode == "F":
@@ -179,14 +129,20 @@ def _decode_pillow(data: bytes, max_pixels: int, bits: int | None) -> Grey:
         elif mode in ("LA", "La"):
             pixels = np.asarray(image.convert("LA"))[:, :, 0]
         elif mode == "RGBA":  # alpha is dropped, not blended: NIH's RGBA files carry the picture in RGB
-            pixels = _grey(np.asarray(image)[:, :, :3])
+            pixels = luma(np.asarray(image)[:, :, :3])
         else:
-            pixels = _grey(np.asarray(image.convert("RGB")))
+            pixels = luma(np.asarray(image.convert("RGB")))
     return Grey(pixels, 255)
 
 
 def _upright(grey: Grey, exif: bytes) -> Grey:
     return Grey(turn(grey.pixels, orientation(exif)), grey.white)
+
+
+def _depths(image: Any) -> tuple[int, ...]:
+    """Return the bits of every channel of a TIFF."""
+    depths = image.tag_v2.get(258, 1)
+    return tuple(depths) if isinstance(depths, tuple) else (int(depths),)
 
 
 def _sixteen_bit(image: Any, bits: int | None) -> Grey:
@@ -211,12 +167,6 @@ def _own_bomb_guard() -> Iterator[None]:
         yield
     finally:
         Image.MAX_IMAGE_PIXELS = kept
-
-
-def _grey(pixels: np.ndarray) -> np.ndarray:
-    import cv2
-
-    return cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
 
 
 def fit(grey: Grey, size: int | None) -> np.ndarray:
@@ -261,6 +211,25 @@ def grey_sums(pixels: np.ndarray) -> tuple[int, int]:
     import cv2
 
     return int(cv2.sumElems(pixels)[0]), int(cv2.norm(pixels, cv2.NORM_L2SQR))
+
+
+FLAT = 5.0
+"""Standard deviation, of 255 grey values, below which an image is nearly of one grey: black, or badly scaled."""
+
+
+def is_flat(total: int, squares: int, count: int) -> bool:
+    """Whether an image of `count` pixels is nearly of one grey, by the sum of its values and of their squares."""
+    return squares * count - total * total < FLAT**2 * count * count
+
+
+def flat_warning(count: int, total: int) -> list[str]:
+    """Return what the user should hear of images that show nothing."""
+    if not count:
+        return []
+    return [
+        f"WARNING: {count} of {total} stored images are nearly of one grey (standard deviation below {FLAT:g} of 255): "
+        "black pictures, or 16-bit files that need --bits or --dicom_window"
+    ]
 
 
 def single_thread() -> None:

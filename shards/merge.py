@@ -112,6 +112,7 @@ def merge(plan: Plan, config: ConvertConfig, shards: Sequence[Shard], out: Path,
         patients_known=plan.patients_known,
         config={**config.recorded(), **plan.origin},
         conversion=identity,
+        flat_images=sum(fact.get("flat", 0) for fact in facts),
     )
     write_bytes(out / CARD, [card_bytes(card)], temporary_in=work)
     return card

@@ -21,7 +21,7 @@ import numpy as np
 from shards.atomic import write_bytes
 from shards.errors import FailedError
 from shards.grey import Grey, Unusable, check_shape
-from shards.images import decode, encode, fit, grey_sums, single_thread
+from shards.images import decode, encode, fit, grey_sums, is_flat, single_thread
 from shards.opener import LABEL, Opener
 from shards.stamps import stamp
 
@@ -107,7 +107,7 @@ def run_chunk(job: ChunkJob) -> tuple[Path, int]:
     done: dict[str, list[int]] = {name: [] for name in ("row", "offset", "size", "height", "width")}
     rejects: list[tuple[int, str]] = []
     mark = stamp(job.opener, [row["source"] for row in job.rows])  # before reading: a later change is then noticed
-    position = pixel_sum = square_sum = pixel_count = 0
+    position = pixel_sum = square_sum = pixel_count = flat = 0
     for row_number, row in enumerate(job.rows, start=job.first_row):
         try:
             data, pixels, (height, width) = convert_one(job.opener(row["source"]), job.encoding)
@@ -128,11 +128,12 @@ def run_chunk(job: ChunkJob) -> tuple[Path, int]:
         pixel_sum += total
         square_sum += squares
         pixel_count += pixels.size
+        flat += is_flat(total, squares, pixels.size)
     digest = hashlib.sha256()
     for piece in pieces:
         digest.update(piece)
     header = {"done": done, "rejects": rejects, "bytes": position, "sha256": digest.hexdigest(), "stamp": mark}
-    header |= {"pixel_sum": pixel_sum, "square_sum": square_sum, "pixel_count": pixel_count}
+    header |= {"pixel_sum": pixel_sum, "square_sum": square_sum, "pixel_count": pixel_count, "flat": flat}
     write_bytes(job.path, [json.dumps(header).encode() + b"\n", *pieces], durable=False)  # read_chunk checks it
     return job.path, len(rejects)
 
@@ -181,6 +182,7 @@ def run_join(job: JoinJob) -> dict[str, Any]:
         "pixel_sum": 0,
         "square_sum": 0,
         "pixel_count": 0,
+        "flat": 0,
     }
 
     def pieces() -> Iterator[bytes]:
@@ -192,8 +194,8 @@ def run_join(job: JoinJob) -> dict[str, Any]:
                 facts["done"].setdefault(name, []).extend(values)
             facts["rejects"] += header["rejects"]
             facts["stamps"].append(header["stamp"])
-            for name in ("pixel_sum", "square_sum", "pixel_count"):
-                facts[name] += header[name]
+            for name in ("pixel_sum", "square_sum", "pixel_count", "flat"):
+                facts[name] += header.get(name, 0)
             position += len(body)
             digest.update(body)
             yield body

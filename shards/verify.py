@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from shards.card import CARD, INDEX, REJECTS, Card, read_card
 from shards.errors import InputError
 from shards.grey import Unusable
-from shards.images import decode
+from shards.images import decode, flat_warning, grey_sums, is_flat
 from shards.merge import file_sha256, index_schema
 from shards.plan import LABEL, shared_patients
 from shards.pool import cores, run_jobs
@@ -73,11 +73,15 @@ def verify(
     problems += _counts(root, card, index, say)
     jobs = [job for facts in card.shards if (job := _job(root, card, index, facts, decode_images)) is not None]
     by_name: dict[str, list[str]] = {}
+    flat_images = 0
     with Progress(sum(len(job.keys) for job in jobs), "verified", say) as progress:
         wanted = min(workers or cores(), max(1, len(jobs)))
-        for job, found in run_jobs([(check_tar, job) for job in jobs], wanted):
+        for job, (found, flat) in run_jobs([(check_tar, job) for job in jobs], wanted):
             by_name[job.path.name] = found
+            flat_images += flat
             progress.add(len(job.keys))
+    for line in flat_warning(flat_images, card.n_samples):
+        say(line)
     return problems + [line for name in sorted(by_name) for line in by_name[name]]
 
 
@@ -170,8 +174,8 @@ def _job(root: Path, card: Card, index: pa.Table, facts: Mapping[str, Any], deco
     )
 
 
-def check_tar(job: TarJob) -> list[str]:
-    """Return the problems of one tar."""
+def check_tar(job: TarJob) -> tuple[list[str], int]:
+    """Return the problems of one tar, and how many of its images are nearly of one grey."""
     name = job.path.name
     problems: list[str] = []
     if file_sha256(job.path) != job.facts["sha256"]:
@@ -182,30 +186,35 @@ def check_tar(job: TarJob) -> list[str]:
         with tarfile.open(job.path) as tar:
             found = {info.name: (info.offset_data, info.size) for info in tar}
     except tarfile.TarError as error:
-        return [*problems, f"{name} is not a whole tar ({_short(error)})"]
+        return [*problems, f"{name} is not a whole tar ({_short(error)})"], 0
     wanted = Counter(f"{key}.{ending}" for key in job.keys for ending in (job.image_format, "json"))
     lost, extra = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
     if lost or extra:
         first = (lost or extra)[0]
         problems.append(f"{name}: {len(lost)} members missing, {len(extra)} unknown (first: {first})")
-    details = []
+    details, flat = [], 0
     with open(job.path, "rb") as file:
         for key, offset, size in zip(job.keys, job.offsets, job.sizes, strict=True):
             member = f"{key}.{job.image_format}"
             if member in found and found[member] != (offset, size):
                 details.append(f"{name}: {member} lies at {found[member]}, {INDEX} says {(offset, size)}")
-            elif job.decode and (reason := _undecodable(os.pread(file.fileno(), size, offset))):
-                details.append(f"{name}: {member}: {reason}")
+            elif job.decode:
+                reason, dull = _look(os.pread(file.fileno(), size, offset))
+                details += [f"{name}: {member}: {reason}"] if reason else []
+                flat += dull
     more = [f"{name}: and {len(details) - MOST_PER_TAR} more images"] if len(details) > MOST_PER_TAR else []
-    return problems + details[:MOST_PER_TAR] + more
+    return problems + details[:MOST_PER_TAR] + more, flat
 
 
-def _undecodable(data: bytes) -> str | None:
+def _look(data: bytes) -> tuple[str, bool]:
+    """Return why an image cannot be used ("" where it can), and whether it is nearly of one grey."""
     try:
         pixels = decode(data, max_pixels=1 << 30).pixels
     except Unusable as error:
-        return str(error)
-    return None if pixels.dtype == np.uint8 else f"{pixels.dtype} pixels, 8 bits are expected"
+        return str(error), False
+    if pixels.dtype != np.uint8:
+        return f"{pixels.dtype} pixels, 8 bits are expected", False
+    return "", is_flat(*grey_sums(pixels), pixels.size)
 
 
 def need_set(path: str) -> Path:

@@ -21,6 +21,7 @@ from shards.atomic import write_bytes
 from shards.card import CARD, Card, read_card
 from shards.config import ConvertConfig
 from shards.errors import FailedError, InputError
+from shards.images import flat_warning
 from shards.layout import Shard, layout
 from shards.merge import conversion_hash, is_made, merge, write_rejects_so_far
 from shards.pack import ChunkJob, Encoding, JoinJob, chunk_header, run_chunk, run_join
@@ -75,6 +76,8 @@ def convert(plan: Plan, config: ConvertConfig, *, say: Callable[[str], None] = p
         card = merge(plan, config, shards, out, work, identity)
     drop_work(out)
     say(summary(card, out))
+    for line in flat_warning(card.flat_images, card.n_samples):
+        say(line)
     return card
 
 

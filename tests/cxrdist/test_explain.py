@@ -76,6 +76,14 @@ def test_predicted_scores_are_those_of_the_test_split(run: Path, source: Path, t
             assert float(row[label]) == pytest.approx(expected[Path(row["image"]).stem, label], abs=2e-6)
 
 
+def test_dicom_files_without_an_ending_are_found_in_a_folder(tmp_path: Path) -> None:
+    names = ["1.2.840.113619.2.7", "IM0001", "x.dcm", "a.png", "notes.txt", "README"]
+    for name in names:
+        (tmp_path / name).write_bytes(bytes(128) + b"DICM" if name[0] in "1I" else b"PatientID: 1")
+    found = predict.find_images([str(tmp_path)])
+    assert found == [str(tmp_path / name) for name in sorted(("1.2.840.113619.2.7", "IM0001", "x.dcm", "a.png"))]
+
+
 def test_an_image_scores_the_same_alone_and_among_others(network: encoder.Encoder, source: Path) -> None:
     files = predict.find_images([str(source)])[:5]
     together = [one.scores for one in predict.predict(network, files, None)]

@@ -12,7 +12,8 @@ import pytest
 
 from shards import InputError, read_card
 from shards.config import CsvConfig
-from tests.shards.convert.conftest import jpeg, make, picture, png, stored
+from shards.verify import verify
+from tests.shards.convert.conftest import hashes, jpeg, make, picture, png, stored
 from tests.shards.convert.test_dicom import TWELVE, dicom
 
 
@@ -381,3 +382,29 @@ def test_dicom_pixels_arrive_in_the_shard_as_they_are_seen(tmp_path: Path) -> No
     write_table(root, ["path,Mass", "a.dcm,1"], {"a.dcm": dicom(4095 - TWELVE, kind="MONOCHROME1")})
     index = make(config(root, size=40, image_format="png"))[0]
     assert np.array_equal(stored(tmp_path / "out", index.to_dict("records")[0]), picture(3, 40, 50))
+
+
+def test_black_and_nearly_constant_images_are_counted_aloud_by_shard_and_verify(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    dark = (picture(4).astype(np.uint16) // 32).astype(np.uint16)  # 8-bit values in a 16-bit file
+    files = {"a.png": png(picture(1)), "b.png": png(np.zeros((40, 40), np.uint8)), "c.png": png(dark)}
+    write_table(root, ["path,Mass", *(f"{name},0" for name in files)], files)
+    _, _, told = make(config(root))
+    warning = "WARNING: 2 of 3 stored images are nearly of one grey"
+    assert any(line.startswith(warning) for line in told)
+    assert read_card(tmp_path / "out").flat_images == 2
+    said: list[str] = []
+    assert verify(tmp_path / "out", workers=1, say=said.append) == []
+    assert any(line.startswith(warning) for line in said)
+
+
+def test_the_same_source_gives_the_same_bytes_with_unreadable_files_in_it(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    broken = cv2.imencode(".tiff", picture(3))[1].tobytes()[:200]
+    files = {"a.png": png(picture(1)), "b.tif": broken, "c.tif": b"II*\0" + bytes(90), "d.tiff": b"MM\0*\0\0\0\x08"}
+    write_table(root, ["path,Mass", *(f"{name},0" for name in files)], files)
+    make(config(root, max_rejects=1.0))
+    make(config(root, max_rejects=1.0, out=str(tmp_path / "again")))
+    assert hashes(tmp_path / "out") == hashes(tmp_path / "again")
+    reasons = pd.read_parquet(tmp_path / "out" / "rejects.parquet").reason
+    assert len(reasons) == 3 and not reasons.str.contains("0x|\n").any()

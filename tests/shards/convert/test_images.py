@@ -4,14 +4,18 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-import shards.images
+import shards.png
+from shards.errors import FailedError
 from shards.grey import Unusable
 from shards.images import decode, encode, fit
+from shards.orientation import turn
 from tests.shards.convert.conftest import grey_file, jpeg, picture, png
 
 LIMIT = 1 << 22
@@ -68,14 +72,6 @@ def test_16_bit_white_is_zero_tiff_is_turned_round() -> None:
     assert np.array_equal(pixels(saved(inverted, "tiff", tiffinfo={262: 0})), GREY)
 
 
-def test_without_the_fast_decoder_the_pixels_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = [LOSSLESS["grey png"], LOSSLESS["rgb png"]]
-    fast = [pixels(each) for each in data]
-    monkeypatch.setattr(shards.images, "_FAST_PNG", None)
-    for each, before in zip(data, fast, strict=True):
-        assert np.array_equal(pixels(each), before)
-
-
 def test_significant_bits_scale_to_full_white() -> None:
     ten_bits = np.full((20, 20), 1023, np.uint16)
     assert pixels(png(ten_bits), bits=10).min() == 255
@@ -119,57 +115,126 @@ BROKEN = {
 }
 
 
-@pytest.fixture(params=["fast decoder", "pillow"])
-def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run with and without the fast PNG decoder."""
-    if request.param == "pillow":
-        monkeypatch.setattr(shards.images, "_FAST_PNG", None)
-
-
 @pytest.mark.parametrize("kind", BROKEN)
-@pytest.mark.usefixtures("decoder")
 def test_unusable_files_are_refused_with_a_reason(kind: str) -> None:
     data, reason = BROKEN[kind]
     with pytest.raises(Unusable, match=reason):
         pixels(data)
 
 
-def test_a_fast_decoder_of_another_interface_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    io_module = pytest.importorskip("kornia_rs.io", reason="kornia-rs: not installed")
-    monkeypatch.setattr(shards.images, "_FAST_PNG", shards.images._UNKNOWN)
-    monkeypatch.setattr(io_module, "decode_image_png_u8", lambda data: None)
-    assert np.array_equal(pixels(png(GREY)), GREY)
-    assert shards.images._FAST_PNG is None
+@pytest.mark.parametrize("broken", [None, lambda data: None, lambda data, shape, mode: np.zeros((2, 6, 1), np.uint8)])
+def test_a_missing_or_odd_png_decoder_stops_the_work_and_rejects_no_file(
+    broken: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import kornia_rs.io
+
+    monkeypatch.setattr(kornia_rs.io, "decode_image_png_u8", broken)
+    shards.png.fast_decoder.cache_clear()
+    with pytest.raises(FailedError, match="pip install 'kornia-rs"):
+        pixels(png(GREY))
     monkeypatch.undo()
-    monkeypatch.setattr(shards.images, "_FAST_PNG", shards.images._UNKNOWN)
-    assert shards.images._fast_png() is not None
+    shards.png.fast_decoder.cache_clear()
+    assert np.array_equal(pixels(png(GREY)), GREY)
 
 
-def test_a_panic_of_the_fast_decoder_is_one_reject_and_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_panic_of_the_png_decoder_is_one_reject_and_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     class PanicException(BaseException):
         pass
 
     def panic(*_: object) -> None:
         raise PanicException("index out of bounds")
 
-    monkeypatch.setattr(shards.images, "_FAST_PNG", panic)
+    monkeypatch.setattr(shards.png, "fast_decoder", lambda: panic)
     with pytest.raises(Unusable, match="cannot be decoded"):
         pixels(png(GREY))
 
 
-def test_reasons_are_the_same_with_and_without_the_fast_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    def reason(data: bytes) -> str:
-        with pytest.raises(Unusable) as caught:
-            pixels(data)
-        return str(caught.value)
+DAMAGED = {
+    "grey": png(GREY), "rgb": png(np.dstack([GREY] * 3)), "rgba": saved(RGB.convert("RGBA"), "png"),
+    "palette": saved(RGB.convert("P"), "png"), "16-bit grey": png(GREY.astype(np.uint16) * 257),
+    "16-bit rgb": png(np.dstack([GREY.astype(np.uint16) * 257] * 3)),
+}  # fmt: skip
 
-    body = zlib.compress(bytes(100))
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, 0, 0, 0, 0))
-    too_short = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", body) + chunk(b"IEND", b"")
-    files = [BROKEN[kind][0] for kind in BROKEN if "png" in kind] + [too_short]
-    fast = [reason(data) for data in files]
-    monkeypatch.setattr(shards.images, "_FAST_PNG", None)
-    assert [reason(data) for data in files] == fast
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_png_is_refused_or_has_its_own_pixels_whichever_decoder_reads_it(kind: str) -> None:
+    data, rng = DAMAGED[kind], np.random.default_rng(len(kind))
+    whole, refused = pixels(data), 0
+    for number in range(150):
+        damaged, place = bytearray(data), int(rng.integers(len(data)))
+        if number % 3 == 0:
+            damaged[place] ^= 1 << int(rng.integers(8))
+        elif number % 3 == 1:
+            del damaged[place:]
+        else:
+            damaged[place : place + 8] = rng.bytes(int(rng.integers(9)))
+        try:
+            assert np.array_equal(pixels(bytes(damaged)), whole)
+        except Unusable as error:
+            refused += 1
+            assert "0x" not in str(error) and "\n" not in str(error)
+    assert refused > 140
+
+
+def deep(values: np.ndarray, kind: str) -> bytes:
+    colour = np.dstack([values] * 3)
+    if kind == "rgb tiff":
+        return cv2.imencode(".tiff", colour)[1].tobytes()
+    if kind == "rgb png":
+        return png(colour)
+    if kind == "rgba png":
+        return png(np.dstack([colour, np.full_like(values, 65535)]))
+    body = b"".join(b"\0" + np.dstack([row, np.full_like(row, 9)]).astype(">u2").tobytes() for row in values[:, None])
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 4, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(body)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("kind", ["rgb png", "rgba png", "grey and alpha png", "rgb tiff"])
+@pytest.mark.parametrize("used", [12, 14, 16])
+def test_16_bit_colour_keeps_the_bits_it_uses(kind: str, used: int) -> None:
+    values = ((GREY.astype(np.uint32) * (2**used - 1) + 127) // 255).astype(np.uint16)
+    assert np.abs(pixels(deep(values, kind)).astype(int) - GREY).max() <= 1
+    assert np.abs(pixels(deep(values, kind), bits=used).astype(int) - GREY).max() <= 1
+
+
+def test_16_bit_colour_of_the_field_equals_the_grey_file_of_the_same_values(shared_data: Path) -> None:
+    folder = shared_data / "cases" / "08-rgb16-12bit"
+    grey = pixels((folder / "a_g16_12bit.png").read_bytes()).astype(int)
+    assert (grey.min(), grey.max()) == (29, 174)
+    for name in ("b_la16_12bit.png", "b_rgb16_12bit.png", "k_rgb16_12.tif", "b_rgb16_16bit.png"):
+        assert np.abs(pixels((folder / name).read_bytes()) - grey).max() <= 1, name
+
+
+@pytest.mark.parametrize("how", range(1, 9))
+def test_a_turned_16_bit_colour_tiff_comes_out_upright(how: int) -> None:
+    upright = GREY.astype("<u2") * 257
+    stored = next(
+        kept
+        for mirrored in (upright, upright[:, ::-1])
+        for quarter in range(4)
+        if np.array_equal(turn(kept := np.ascontiguousarray(np.rot90(mirrored, quarter)), how), upright)
+    )
+    (height, width), body = stored.shape, np.dstack([stored] * 3).tobytes()
+    tags = {256: width, 257: height, 258: 0, 259: 1, 262: 2, 273: 8, 274: how, 277: 3, 278: height, 279: len(body)}
+    depths = 8 + len(body)
+    table = b"".join(
+        struct.pack("<HHII", tag, 3, 3, depths) if tag == 258 else struct.pack("<HHII", tag, 4, 1, value)
+        for tag, value in tags.items()
+    )
+    data = b"II*\0" + struct.pack("<I", depths + 6) + body + struct.pack("<3H", 16, 16, 16)
+    data += struct.pack("<H", len(tags)) + table + bytes(4)
+    assert np.array_equal(pixels(data), GREY)
+
+
+def test_a_damaged_cmyk_jpeg_is_refused() -> None:
+    data = saved(Image.fromarray(GREY).convert("RGB").convert("CMYK"), "jpeg", quality=98)
+    rng = np.random.default_rng(0)
+    start = data.index(b"\xff\xda") + 14
+    for _ in range(30):
+        damaged = bytearray(data)
+        del damaged[int(rng.integers(start, len(data) - 40)) :]
+        with pytest.raises(Unusable):
+            pixels(bytes(damaged))
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
@@ -194,7 +259,6 @@ def test_a_20000_pixel_jpeg_is_refused_by_its_header() -> None:
         pixels(bytes(data))
 
 
-@pytest.mark.usefixtures("decoder")
 def test_any_flipped_byte_of_a_png_is_refused_or_harmless() -> None:
     data, rng = png(GREY), np.random.default_rng(0)
     for position in rng.integers(8, len(data), 200):
