@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from cxrdist.configs import from_dict as from_dict  # a run's config.toml -> PretrainConfig
 from cxrdist.errors import InputError
+from shards.ranges import SEEDS, out_of_range
 
 AUGMENT_PARTS = ("crop", "rotate", "translate", "flip", "brightness", "contrast", "gamma", "blur", "noise", "erase")
 
@@ -21,35 +21,35 @@ class AugmentConfig:
     """medical: mild geometry and X-ray grey values; natural: SimCLR's crop, jitter and blur; none: resize only."""
     off: list[str] = field(default_factory=list)
     """Parts to switch off, for ablations: crop rotate translate flip brightness contrast gamma blur noise erase."""
-    crop: tuple[float, float] | None = None
+    crop: Annotated[tuple[float, float] | None, "(0, 1]"] = None
     """Smallest and largest share of the area that a crop keeps, in (0, 1]."""
-    aspect: float | None = None
+    aspect: Annotated[float | None, "[1, 100]"] = None
     """Largest aspect ratio of a crop, >= 1; ratios are drawn log-uniformly between 1/aspect and aspect."""
-    rotate: float | None = None
+    rotate: Annotated[float | None, "[0, 180]"] = None
     """Largest rotation, degrees either way."""
-    translate: float | None = None
+    translate: Annotated[float | None, "[0, 1]"] = None
     """Largest shift, as a share of the image side."""
-    flip: float | None = None
+    flip: Annotated[float | None, "[0, 1]"] = None
     """Probability of a left-right flip."""
-    brightness: float | None = None
+    brightness: Annotated[float | None, "[0, 1]"] = None
     """Largest change added to grey values in [0, 1]."""
-    contrast: float | None = None
+    contrast: Annotated[float | None, "[0, 1]"] = None
     """Contrast about the dataset's mean is scaled by a factor in [1 - contrast, 1 + contrast]."""
-    gamma: float | None = None
+    gamma: Annotated[float | None, "[1, 10]"] = None
     """Largest gamma, >= 1; drawn log-uniformly between 1/gamma and gamma."""
-    tone_p: float | None = None
+    tone_p: Annotated[float | None, "[0, 1]"] = None
     """Probability with which each of brightness, contrast and gamma acts."""
-    blur: tuple[float, float] | None = None
+    blur: Annotated[tuple[float, float] | None, "[0, 100]"] = None
     """Smallest and largest sigma of the Gaussian blur, pixels of a 224-pixel view (scaled to the view's size)."""
-    blur_p: float | None = None
+    blur_p: Annotated[float | None, "[0, 1]"] = None
     """Probability of the blur."""
-    noise: float | None = None
+    noise: Annotated[float | None, "[0, 1]"] = None
     """Largest standard deviation of added Gaussian noise, grey values in [0, 1]."""
-    noise_p: float | None = None
+    noise_p: Annotated[float | None, "[0, 1]"] = None
     """Probability of the noise."""
-    erase: tuple[float, float] | None = None
+    erase: Annotated[tuple[float, float] | None, "[0, 1)"] = None
     """Smallest and largest share of the area that a random rectangle blanks out."""
-    erase_p: float | None = None
+    erase_p: Annotated[float | None, "[0, 1]"] = None
     """Probability of the rectangle."""
 
 
@@ -59,23 +59,23 @@ class OptimConfig:
 
     name: Literal["lars", "adamw", "sgd"] = "lars"
     """lars: You et al. 2017, as SimCLR uses it; adamw; sgd with Nesterov momentum."""
-    lr: float | None = None
+    lr: Annotated[float | None, "(0, inf)"] = None
     """Learning rate for a global batch of 256. None: 0.3 (lars), 0.0005 (adamw), 0.06 (sgd)."""
     lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
     """How the rate grows with global_batch / 256."""
-    weight_decay: float | None = None
+    weight_decay: Annotated[float | None, "[0, inf)"] = None
     """Weight decay; never on biases and normalisation. None: 1e-6 (lars), 0.05 (adamw), 1e-4 (sgd)."""
-    momentum: float = 0.9
+    momentum: Annotated[float, "[0, 1)"] = 0.9
     """Momentum of lars and sgd; adamw uses betas (0.9, 0.999)."""
-    warmup_epochs: float = 1.0
+    warmup_epochs: Annotated[float, "[0, inf)"] = 1.0
     """Epochs of linear warm-up from 0; at most a tenth of the run is used."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """What follows the warm-up."""
-    final_lr: float = 0.0
+    final_lr: Annotated[float, "[0, 1]"] = 0.0
     """Share of the peak rate that the cosine ends at."""
-    clip_norm: float | None = None
+    clip_norm: Annotated[float | None, "(0, inf)"] = None
     """Largest norm of the whole gradient; None: no clipping."""
-    micro_batch: int | None = None
+    micro_batch: Annotated[int | None, "[1, inf)"] = None
     """Views per forward pass and rank. None: all at once. Smaller saves memory at the price of a second forward pass;
     loss and gradient are those of the whole batch (normalisation statistics are per micro-batch)."""
 
@@ -86,11 +86,11 @@ class HeadConfig:
 
     kind: Literal["simclr2", "simclr3", "dropout"] = "simclr2"
     """simclr2, simclr3: SimCLR's heads of 2 and 3 layers; dropout: Linear, BatchNorm, ReLU, Dropout, Linear."""
-    hidden: int | None = None
+    hidden: Annotated[int | None, "[1, 65536]"] = None
     """Width of the hidden layers; None: the width of the features."""
-    dim: int = 128
+    dim: Annotated[int, "[1, 65536]"] = 128
     """Width of the embedding that the loss compares."""
-    dropout: float = 0.3
+    dropout: Annotated[float, "[0, 1)"] = 0.3
     """Dropout probability of the `dropout` head."""
     norm: bool = True
     """BatchNorm in the head; false leaves it out."""
@@ -100,12 +100,12 @@ class HeadConfig:
 class PoolConfig:
     """Which samples of the train split are learnt from."""
 
-    keep: dict[str, float] = field(default_factory=dict)
+    keep: Annotated[dict[str, float], "[0, 1]"] = field(default_factory=dict)
     """Share of the samples to keep per label, e.g. {no_finding: 1.0, pneumonia: 0.2}; "!pneumonia" means its negatives.
     A sample under several rules follows the largest share. Empty: keep all."""
-    other: float = 0.0
+    other: Annotated[float, "[0, 1]"] = 0.0
     """Share to keep of the samples under no rule (when there are rules)."""
-    holdout: float | None = None
+    holdout: Annotated[float | None, "[0, 1)"] = None
     """Share of the pool set aside, by patient, for the validation loss; 0: no validation. None: the shard set's
     val split where there is one, else a tenth of the pool."""
 
@@ -114,15 +114,15 @@ class PoolConfig:
 class WatchConfig:
     """What is measured while the run goes on."""
 
-    every_epochs: float = 1.0
+    every_epochs: Annotated[float, "[0, inf)"] = 1.0
     """Epochs between evaluations; 0: never (then no validation loss, no best checkpoint, no early stop)."""
-    samples: int = 2048
+    samples: Annotated[int, "[1, inf)"] = 2048
     """At most this many train and val samples are used per evaluation."""
-    knn: int = 20
+    knn: Annotated[int, "[0, inf)"] = 20
     """Neighbours of the online kNN classifier on labelled shards; 0: off."""
-    patience: int | None = None
+    patience: Annotated[int | None, "[1, inf)"] = None
     """Stop after this many evaluations without a lower validation loss. None: never."""
-    min_rank: float = 2.0
+    min_rank: Annotated[float, "[0, inf)"] = 2.0
     """Effective rank of the embeddings under which a collapse is reported."""
 
 
@@ -130,11 +130,11 @@ class WatchConfig:
 class CheckpointConfig:
     """When the state is saved. None of this changes the result."""
 
-    every_steps: int | None = None
+    every_steps: Annotated[int | None, "[1, inf)"] = None
     """Steps between checkpoints; None: one epoch."""
-    every_minutes: float = 10.0
+    every_minutes: Annotated[float, "(0, inf)"] = 10.0
     """Longest time between checkpoints, minutes."""
-    keep: int = 2
+    keep: Annotated[int, "[1, inf)"] = 2
     """How many of the latest checkpoints stay (the best one stays besides)."""
 
 
@@ -151,21 +151,21 @@ class PretrainConfig:
     stem: Literal["auto", "standard", "small"] = "auto"
     """First layers of a resnet. small: 3x3 convolution for small images; auto: small up to 64 pixels unless init
     brings weights of the standard stem."""
-    image_size: int = 224
+    image_size: Annotated[int, "[16, 4096]"] = 224
     """Side of the views, pixels."""
-    load_size: int | None = None
+    load_size: Annotated[int | None, "[16, 4096]"] = None
     """Side at which images are decoded before the augmentation. None: 1.25 image_size, at most the stored size."""
     init: str = "scratch"
     """scratch, imagenet, a weights file (.safetensors, .pth) or an earlier run's folder."""
-    global_batch: int = 256
+    global_batch: Annotated[int, "[2, inf)"] = 256
     """Images per step over all ranks (each gives two views)."""
-    epochs: int = 100
+    epochs: Annotated[int, "[1, inf)"] = 100
     """Passes over the training pool."""
-    steps: int | None = None
+    steps: Annotated[int | None, "[1, inf)"] = None
     """Optimiser steps; None: as many as `epochs` need."""
-    seed: int = 0
+    seed: Annotated[int, SEEDS] = 0
     """Seed of weights, order and augmentations."""
-    temperature: float = 0.2
+    temperature: Annotated[float, "(0, inf)"] = 0.2
     """Temperature of the NT-Xent loss."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """auto: bf16 autocast where the device computes it faster, else float32."""
@@ -175,7 +175,7 @@ class PretrainConfig:
     """Only deterministic kernels. None: on the CPU, where they cost nothing."""
     export: Literal["last", "best"] = "last"
     """Which weights become encoder.safetensors: the last, or those of the lowest validation loss."""
-    window: int | None = None
+    window: Annotated[int | None, "[1, inf)"] = None
     """Shards that are shuffled together; None: all. Smaller needs less of a remote set at a time."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Augmentation."""
@@ -189,19 +189,19 @@ class PretrainConfig:
     """Evaluations while it runs."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """Checkpoints."""
-    nproc: int = 1
+    nproc: Annotated[int, "[1, 1024]"] = 1
     """Ranks on this machine; the global batch is divided among them."""
-    max_restarts: int = 0
+    max_restarts: Annotated[int, "[0, inf)"] = 0
     """How often torchrun restarts all ranks after one died."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: the GPU where there is one."""
-    workers: int | None = None
+    workers: Annotated[int | None, "[0, 1024]"] = None
     """Decoding workers per rank; 0: in the process itself; None: fitting the cores."""
     compile: bool = False
     """torch.compile the backbone: pays on GPUs in long runs; the first step then takes a minute."""
     stage: Literal["none", "ram", "disk"] = "none"
     """Where shards are copied before reading."""
-    log_every: int = 10
+    log_every: Annotated[int, "[1, inf)"] = 10
     """Steps between log lines."""
     tensorboard: bool = True
     """Write TensorBoard events under tb/."""
@@ -228,71 +228,23 @@ def validate(config: PretrainConfig) -> None:
     Raises:
         InputError: naming the field, its value and what is allowed.
     """
+    if wrong := out_of_range(config):
+        raise InputError(wrong)
 
     def need(good: bool, what: str) -> None:
         if not good:
             raise InputError(what)
 
-    need(config.global_batch >= 2, f"global_batch is {config.global_batch}; the loss needs at least 2 images")
-    need(config.nproc >= 1, f"nproc is {config.nproc}; it must be at least 1")
     need(
         config.global_batch % config.nproc == 0,
         f"global_batch {config.global_batch} does not divide evenly among {config.nproc} ranks; "
         f"use a multiple of {config.nproc}",
     )
-    need(config.epochs >= 1 or config.steps is not None, f"epochs is {config.epochs}; it must be at least 1")
-    need(config.steps is None or config.steps >= 1, f"steps is {config.steps}; it must be at least 1")
-    need(config.temperature > 0, f"temperature is {config.temperature}; it must be positive")
-    need(config.image_size >= 16, f"image_size is {config.image_size}; the smallest usable is 16 pixels")
-    need(config.log_every >= 1, f"log_every is {config.log_every}; it must be at least 1")
-    need(config.workers is None or config.workers >= 0, f"workers is {config.workers}; it must be 0 or more")
-    need(config.checkpoint.keep >= 1, f"checkpoint.keep is {config.checkpoint.keep}; it must be at least 1")
-    need(0 <= (config.pool.holdout or 0) < 1, f"pool.holdout is {config.pool.holdout}; it must be in [0, 1)")
-    for label, share in {**config.pool.keep, "other": config.pool.other}.items():
-        need(0 <= share <= 1, f"pool share of {label} is {share}; it must be in [0, 1]")
     unknown = sorted(set(config.augment.off) - set(AUGMENT_PARTS))
     need(not unknown, f"augment.off names {', '.join(unknown)}; the parts are {' '.join(AUGMENT_PARTS)}")
     watching = config.watch.every_epochs > 0
     need(watching or config.watch.patience is None, "watch.patience needs watch.every_epochs > 0")
     need(watching or config.export == "last", "export best needs watch.every_epochs > 0")
-
-
-def _convert(kind: Any, value: Any, name: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        return from_dict(kind, value, name)  # pyright: ignore[reportArgumentType]
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        if value is None:
-            return None
-        return _convert(next(a for a in args if a is not type(None)), value, name)
-    if origin is tuple:
-        return tuple(value)
-    if kind is float and isinstance(value, int):
-        return float(value)
-    return value
-
-
-def from_dict(kind: type, values: dict[str, Any], where: str = "") -> Any:
-    """A configuration dataclass from the nested plain dict that config.toml holds.
-
-    Args:
-        kind: the dataclass.
-        values: its fields by name; missing ones take their default.
-        where: dotted name of the section, for messages.
-
-    Raises:
-        InputError: for a field that `kind` does not have, or a required one that is missing.
-    """
-    hints = typing.get_type_hints(kind)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        name = f"{where}.{unknown[0]}" if where else unknown[0]
-        raise InputError(f"unknown setting {name}; {kind.__name__} has {', '.join(hints)}")
-    given = {k: _convert(hints[k], v, f"{where}.{k}" if where else k) for k, v in values.items()}
-    try:
-        return kind(**given)
-    except TypeError as error:
-        raise InputError(f"{where or kind.__name__}: {error}") from None
 
 
 def to_dict(config: Any) -> dict[str, Any]:

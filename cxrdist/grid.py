@@ -45,6 +45,7 @@ def axes_of(config: SweepConfig) -> dict[str, list[Choice]]:
         if value is not None:
             given[name] = _typed(name, value, kind)
             shared.pop(name, None)
+    from_plain({"shards": "-"} | shared | {"out": "-"}, "[finetune]")  # wrong keys and types, before they are used
     off = list(shared.pop("augment.off", []))
     axes: dict[str, list[Choice]] = {}
     for name, values in given.items():

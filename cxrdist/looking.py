@@ -23,7 +23,7 @@ class LookConfig:
     """Where the shard set is copied before reading: ram is /dev/shm, disk the node's own disk."""
     out: str | None = None
     """What to write; None = a name inside the run."""
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto, cpu or cuda."""
 
 

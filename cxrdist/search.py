@@ -38,8 +38,6 @@ def draws(config: SearchConfig, base: FinetuneConfig) -> list[dict[str, Any]]:
     check_keys(space, "[search] space")
     if config.method == "grid":
         return _grid(space, base)
-    if config.samples < 1:
-        raise InputError(f"[search] samples = {config.samples}: must be at least 1")
     return _random(config, space, base)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from shards.ranges import SEEDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,13 +17,13 @@ class SearchConfig:
     asha: as random, and trials that are behind on val stop early (Li et al. 2020, as Ray Tune implements it)."""
     space: dict[str, Any] = field(default_factory=dict)
     """Dotted key -> list of values, or for random and asha a table {low, high, log = true|false, integer = ...}."""
-    samples: int = 16
+    samples: Annotated[int, "[1, 10^6]"] = 16
     """Draws of random and asha for each cell of the axes."""
-    seed: int = 0
+    seed: Annotated[int, SEEDS] = 0
     """Of the draws."""
-    grace: int = 2
+    grace: Annotated[int, "[1, inf)"] = 2
     """asha: looks at val before a trial may be stopped."""
-    reduction: int = 3
+    reduction: Annotated[int, "[2, inf)"] = 3
     """asha: of this many trials one goes on, at each rung."""
 
 
@@ -47,21 +49,21 @@ class SweepConfig:
     """Axis `shards`, in place of the spec's; one string may hold several with commas."""
     init: list[str] | str | None = None
     """Axis `init`, in place of the spec's."""
-    label_fraction: list[float] | float | str | None = None
+    label_fraction: Annotated[list[float] | float | str | None, "(0, 1]"] = None
     """Axis `label_fraction`, in place of the spec's."""
     mode: list[str] | str | None = None
     """Axis `mode`, in place of the spec's."""
-    seed: list[int] | int | str | None = None
+    seed: Annotated[list[int] | int | str | None, SEEDS] = None
     """Axis `seed`, in place of the spec's."""
     cross_evaluate: bool = False
     """True: every cell is also tested on the other shard sets of the axis, over the shared labels."""
-    trials: int | None = None
+    trials: Annotated[int | None, "[1, inf)"] = None
     """Trials at a time on a machine; None = by its cores (CPU) or by its GPUs and `gpus_per_trial`."""
-    cpus_per_trial: int = 1
+    cpus_per_trial: Annotated[int, "[1, 1024]"] = 1
     """Cores, and threads, of one trial."""
-    gpus_per_trial: float | None = None
+    gpus_per_trial: Annotated[float | None, "[0, 1024]"] = None
     """Share of a GPU that a trial takes; 0.25 puts four on one. None = one where there is a GPU, otherwise 0."""
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto, cpu or cuda, for all trials."""
     stage: Literal["none", "ram", "disk"] = "none"
     """Where nodes copy shard sets before reading: ram is /dev/shm, disk the node's own disk."""
@@ -71,9 +73,9 @@ class SweepConfig:
     whole_models: bool = False
     """Linear cells: True writes backbone and head into every model.safetensors; False writes heads, and the frozen
     networks once under OUT/backbones."""
-    retries: int = 2
+    retries: Annotated[int, "[0, inf)"] = 2
     """Attempts more, of a cell that fails."""
-    start_seconds: float = 120.0
+    start_seconds: Annotated[float, "(0, inf)"] = 120.0
     """Time that Ray gets to start or to answer, after which the sweep stops with an error."""
     dry_run: bool = False
     """True: list the cells and the estimated cost, run nothing."""

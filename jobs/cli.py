@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from jobs._options import EPILOG, UsageError, parse_options
 from slurm.inherited import forget_ranks
 
 # Order is the order of a study, which is also the order of `cxrdist --help`.
@@ -44,14 +45,6 @@ COMMANDS: dict[str, str] = {
     "doctor": "what this machine and a SLURM profile can do, and what is missing",
     "drill": "prove on your own cluster that a run survives",
 }
-
-EPILOG = "Research use only: nothing here is made or tested for clinical decisions."
-
-
-class UsageError(ValueError):
-    """The command line or a spec file cannot be used; the message says what, where and how to mend it."""
-
-    exit_code = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,8 +80,8 @@ def _explain(error: Exception) -> int:
         print(f"cxrdist: {error.strerror or text}{where}", file=sys.stderr)
         return 1
     print(
-        f"cxrdist: unexpected {type(error).__name__}: {text} (a defect of cxrdist: the same command with --debug "
-        "shows where)",
+        f"cxrdist: unexpected {type(error).__name__}: {text} (This is a bug in cxrdist; rerun with --debug for a "
+        "traceback)",
         file=sys.stderr,
     )
     return 1
@@ -140,7 +133,7 @@ def parse(name: str, words: Sequence[str]) -> Any:
 def _parse(name: str, module: ModuleType, words: list[str]) -> Any:
     configs: Mapping[str, type] | None = getattr(module, "CONFIGS", None)
     if configs is None:
-        return _parse_config(f"cxrdist {name}", module.Config, getattr(module, "POSITIONALS", ()), module.HELP, words)
+        return parse_options(f"cxrdist {name}", module.Config, getattr(module, "POSITIONALS", ()), module.HELP, words)
     choices = "|".join(configs)
     if not words or words[0] in ("-h", "--help"):
         print(f"usage: cxrdist {name} {choices} [options]\n\n{module.HELP}\n")
@@ -150,92 +143,7 @@ def _parse(name: str, module: ModuleType, words: list[str]) -> Any:
     if words[0] not in configs:
         raise UsageError(f"cxrdist {name}: {words[0]!r} is not one of {choices}")
     positionals = getattr(module, "POSITIONALS", ())
-    return _parse_config(f"cxrdist {name} {words[0]}", configs[words[0]], positionals, module.HELP, words[1:])
-
-
-def _parse_config(prog: str, config: type, positionals: Sequence[str], about: str, words: list[str]) -> Any:
-    from jsonargparse import ArgumentError
-
-    _check_config_file(prog, words)
-    parser = _parser(prog, config, positionals, about)
-    try:
-        values = parser.parse_args(_flags(words, _switches(config)))
-        built = parser.instantiate(values).as_dict()
-    except ArgumentError as error:
-        raise UsageError(_mend(prog, str(error), parser)) from error
-    for key in ("config", "print_config"):
-        built.pop(key, None)
-    return config(**built)
-
-
-def _parser(prog: str, config: type, positionals: Sequence[str], about: str) -> Any:
-    from jsonargparse import ArgumentParser, set_parsing_settings
-
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(
-        prog=prog, description=about, epilog=EPILOG, parser_mode="toml", exit_on_error=False, allow_abbrev=False
-    )
-    parser.add_argument("--config", action="config", help="TOML file of options; options given after it win")
-    hints = _field_types(config)
-    for name in positionals:
-        kind = hints[name]
-        if kind == list[str]:
-            parser.add_argument(name, type=str, nargs="+")
-        else:
-            parser.add_argument(name, type=kind)
-    parser.add_class_arguments(config, None, skip=set(positionals))
-    return parser
-
-
-def _field_types(config: type) -> dict[str, Any]:
-    from typing import get_type_hints
-
-    return get_type_hints(config)
-
-
-def _switches(config: type, prefix: str = "--") -> set[str]:
-    """Return the options of a configuration that are true or false, `--dry_run` or `--watch.knn`."""
-    found: set[str] = set()
-    for name, kind in _field_types(config).items():
-        if kind is bool:
-            found.add(prefix + name)
-        elif dataclasses.is_dataclass(kind) and isinstance(kind, type):
-            found |= _switches(kind, f"{prefix}{name}.")
-    return found
-
-
-def _flags(words: list[str], switches: set[str]) -> list[str]:
-    """Let `--dry_run` alone mean `--dry_run true`."""
-    following = [*words[1:], ""][: len(words)]
-    return [
-        f"{word}=true" if word in switches and after.lower() not in ("true", "false", "yes", "no") else word
-        for word, after in zip(words, following, strict=True)
-    ]
-
-
-def _check_config_file(prog: str, words: list[str]) -> None:
-    """A missing file would be read as inline TOML and blamed on its first character; say what is wrong instead."""
-    for position, word in enumerate(words):
-        path = word.partition("=")[2] if word.startswith("--config=") else None
-        if word == "--config":
-            path = words[position + 1] if position + 1 < len(words) else ""
-        if path is not None and not Path(path).is_file():
-            raise UsageError(f"{prog}: --config {path or '(nothing)'}: no such file")
-
-
-def _mend(prog: str, message: str, parser: Any) -> str:
-    text = " ".join(message.split())
-    unknown = text.partition("does not accept option ")[2] or text.partition("unrecognized arguments: ")[2]
-    if unknown:
-        wanted = unknown.strip("'").split()[0].lstrip("-").partition("=")[0]
-        known = [action.dest for action in parser._actions]
-        near = difflib.get_close_matches(wanted, known, n=1) or [
-            key
-            for key in known
-            if key.rpartition(".")[2] in difflib.get_close_matches(wanted, [key.rpartition(".")[2]])
-        ]
-        text += f"; did you mean --{near[0]}?" if near else f"; {prog} --help lists the options"
-    return f"{prog}: {text}"
+    return parse_options(f"cxrdist {name} {words[0]}", configs[words[0]], positionals, module.HELP, words[1:])
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -11,9 +11,10 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from jobs.cli import UsageError
+from shards import ranges
 from slurm.processes import python
 
 HELP = "Run the whole chain on one machine: X-rays, shards, SimCLR, a Ray Tune sweep, a paper table and its figure."
@@ -28,19 +29,19 @@ SEEDS = (0, 1)
 class Scale:
     """How much work the demo does; the defaults are chosen so that two CPU cores keep README's promise."""
 
-    patients: int = 500
+    patients: Annotated[int, "[1, inf)"] = 500
     """Patients of each generated dataset, about 2.5 pictures each."""
-    image_size: int = 64
+    image_size: Annotated[int, "[16, 4096]"] = 64
     """Pixels at which models see the images."""
-    global_batch: int = 128
+    global_batch: Annotated[int, "[2, inf)"] = 128
     """Images in a pretraining step, over all ranks."""
-    pretrain_epochs: int | None = None
+    pretrain_epochs: Annotated[int | None, "[1, inf)"] = None
     """Passes of SimCLR over the unlabelled train images; None = 14 for generated X-rays, 12 for --data."""
-    finetune_epochs: int | None = None
+    finetune_epochs: Annotated[int | None, "[1, inf)"] = None
     """Passes of a fine-tuning over its labelled images; None = 5 for generated X-rays, 4 for --data."""
-    min_steps: int = 30
+    min_steps: Annotated[int, "[0, inf)"] = 30
     """Optimiser steps that a fine-tuning gets at least, however few its labels."""
-    label_fractions: list[float] = field(default_factory=lambda: [0.01, 0.1, 1.0])
+    label_fractions: Annotated[list[float], "(0, 1]"] = field(default_factory=lambda: [0.01, 0.1, 1.0])
     """Label fractions of the grid, each in (0, 1]."""
 
 
@@ -52,11 +53,11 @@ class Config:
     """Folder for everything the demo makes; running it again reuses what is complete."""
     data: str | None = None
     """Your own shard set (a folder with dataset.json) or a MedMNIST .npz; None = generated NIH and CheXpert X-rays."""
-    seed: int = 0
+    seed: Annotated[int, ranges.SEEDS] = 0
     """Seed of the generated X-rays and of pretraining."""
-    nproc: int = 2
+    nproc: Annotated[int, "[1, 1024]"] = 2
     """Ranks of pretraining on this machine."""
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto, cpu or cuda."""
     scale: Scale = field(default_factory=Scale)
     """How much work."""

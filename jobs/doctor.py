@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
 from slurm.errors import InputError
 
@@ -18,11 +19,11 @@ class Config:
 
     profile: str | None = None
     """Cluster profile to check as well; None looks at this machine only."""
-    nodes: int = 1
+    nodes: Annotated[int, "[1, inf)"] = 1
     """Nodes to look at, by a short job."""
     out: str = "."
     """Folder in which runs will be made; the nodes must share it."""
-    wait: float = 120.0
+    wait: Annotated[float, "(0, inf)"] = 120.0
     """Seconds to wait for free nodes."""
 
 

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from slurm import drill, queue, submit
 from slurm.errors import FailedError, InputError
@@ -33,17 +33,17 @@ class Config:
     """preempt: the signal of a preemption or time limit. kill: all processes die. resume: scontrol requeue."""
     profile: str = "local"
     """Cluster profile."""
-    nodes: int = 1
+    nodes: Annotated[int, "[1, inf)"] = 1
     """Nodes."""
     partition: str | None = None
     """Instead of the profile's."""
     out: str = "runs/drill"
     """Folder for the generated images and the two runs; must be shared by the nodes."""
-    times: int = 1
+    times: Annotated[int, "[1, inf)"] = 1
     """Interruptions in one run; a kill at most 3, since a job that dies more often is given up."""
-    steps: int = 60
+    steps: Annotated[int, "[1, inf)"] = 60
     """Training steps of the run."""
-    timeout: float = 1800.0
+    timeout: Annotated[float, "(0, inf)"] = 1800.0
     """Bound in seconds on each wait, the scheduler's own included."""
     alone: bool = False
     """Start the interrupted run only when the unbroken one has ended, so that neither slows the other (to measure)."""

@@ -24,7 +24,7 @@ class Config:
     """train, val or test; None = all."""
     stage: Literal["none", "ram", "disk"] = "none"
     """Where the shard set is copied before reading: ram is /dev/shm, disk the node's own disk."""
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto, cpu or cuda."""
 
 

@@ -23,7 +23,7 @@ class Config:
     """What labels not mentioned count as; None = the run's policy."""
     stage: Literal["none", "ram", "disk"] = "none"
     """Where shard sets are copied before reading: ram is /dev/shm, disk the node's own disk."""
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto, cpu or cuda."""
 
 

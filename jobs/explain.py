@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from cxrdist.looking import LookConfig
 
@@ -20,13 +20,13 @@ class Config(LookConfig):
     """gradcam: one pass per label, needs feature maps. occlusion: for any network, some 200 passes per image."""
     labels: list[str] | str | None = None
     """Labels to explain; one string may hold several with commas; None = all that the run has learnt."""
-    count: int = 4
+    count: Annotated[int, "[0, inf)"] = 4
     """Pictures per label: the positives with the highest scores."""
-    limit: int | None = None
+    limit: Annotated[int | None, "[1, inf)"] = None
     """Most images per label in the pointing game; None = all with boxes."""
     layer: str | None = None
     """Grad-CAM's layer, by its name in the backbone (layer3); None = the deepest with a map of at least 7 x 7."""
-    patch: int | None = None
+    patch: Annotated[int | None, "[1, 4096]"] = None
     """Side of occlusion's square in pixels; None = an eighth of the image."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from cxrdist.looking import LookConfig
 
@@ -18,9 +18,9 @@ class Config(LookConfig):
 
     method: Literal["pca", "tsne", "umap"] = "pca"
     """How features become a map; umap needs the extra `explore`."""
-    limit: int = 2000
+    limit: Annotated[int, "[4, 10^6]"] = 2000
     """Most images on the page (about 2 kB each), drawn at random."""
-    seed: int = 0
+    seed: Annotated[int, "[0, 2^32)"] = 0
     """Of the draw, and of tsne and umap."""
 
 

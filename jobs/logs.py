@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from slurm.errors import InputError
 
@@ -25,7 +25,7 @@ class Config:
     """Run folder."""
     follow: bool = False
     """Go on until the job has ended."""
-    node: int = 0
+    node: Annotated[int, "[0, inf)"] = 0
     """Node of the job, from 0."""
 
 

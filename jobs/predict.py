@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 HELP = "Score image files with a fine-tuned run: one CSV line per image, one column per label. Research use only."
 POSITIONALS = ("run", "images")
@@ -23,7 +23,7 @@ class Config:
     shards: str | None = None
     """Shard set (a folder or a URL) whose conversion (size, JPEG) the images go through first, so that scores are those
     the model gives inside it; None = that of the run where it still exists, else straight to the model's size."""
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto, cpu or cuda."""
 
 

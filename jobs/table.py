@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 HELP = "Make a paper table from collected results."
 POSITIONALS = ("name", "inputs")
@@ -34,15 +34,15 @@ class Config:
     """Filters with blanks between, e.g. "mode=full label_fraction=0.1,1"; a result must meet all. None = no filter."""
     allow: str | None = None
     """What is refused unless asked for: splits,policies (mixed ones),seeds (two runs of one seed in a cell)."""
-    digits: int = 3
+    digits: Annotated[int, "[0, 17]"] = 3
     """Digits after the point."""
     test: bool = True
     """Whether to test for differences and print what is best in bold; needs the runs' predictions."""
-    n_boot: int = 2000
+    n_boot: Annotated[int, "[1, 10^6]"] = 2000
     """Resamples of the paired bootstrap."""
     reference: str | None = None
     """Ablation: what to compare with; None = the full recipe."""
-    limit: int = 20
+    limit: Annotated[int, "[1, inf)"] = 20
     """Search: how many trials to show."""
 
 

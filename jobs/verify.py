@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from typing import Annotated
 
 HELP = "check a shard set: hashes, counts, images, patients shared between splits"
 POSITIONALS = ("shards",)
@@ -17,7 +18,7 @@ class Config:
     """Folder of the shard set."""
     decode: bool = True
     """Decode every image, not only compare hashes."""
-    workers: int | None = None
+    workers: Annotated[int | None, "[1, 1024]"] = None
     """Processes; None: one per core this process may use."""
 
 

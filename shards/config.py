@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from shards.errors import InputError
+from shards.ranges import SEEDS, out_of_range
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,15 +18,15 @@ class ConvertConfig:
     """Folder (or file) of the published data set."""
     out: str
     """Folder of the shard set to make; the same command run again goes on where a killed one stopped."""
-    size: int | None = 256
+    size: Annotated[int | None, "[16, 4096]"] = 256
     """Shortest side of the stored images, pixels; smaller sources are enlarged; None: as they are."""
-    quality: int = 95
+    quality: Annotated[int, "[1, 100]"] = 95
     """JPEG quality, 1 to 100."""
     image_format: Literal["jpg", "png"] = "jpg"
     """jpg, or png (lossless) for small images."""
-    shard_size: int = 1000
+    shard_size: Annotated[int, "[1, inf)"] = 1000
     """Most samples in one tar."""
-    workers: int | None = None
+    workers: Annotated[int | None, "[1, 1024]"] = None
     """Processes; None: one per core this process may use. Does not change the bytes."""
     part: str | None = None
     """"I/N" (I from 0 to N-1): convert only this part of the tars, e.g. in a job array; the command with --merge true
@@ -34,9 +35,9 @@ class ConvertConfig:
     """Only join parts that are all complete into a shard set."""
     allow_missing: bool = False
     """Go on where rows have no image file or image files have no row; they are listed in rejects.parquet."""
-    max_rejects: float = 0.01
+    max_rejects: Annotated[float, "[0, 1]"] = 0.01
     """Most unusable files, as a fraction of the rows, before the conversion stops."""
-    max_pixels: int = 1 << 26
+    max_pixels: Annotated[int, "[256, inf)"] = 1 << 26
     """Larger images are rejects (a guard against decompression bombs)."""
 
     NOT_IN_BYTES = ("src", "out", "workers", "part", "merge", "allow_missing", "max_rejects")
@@ -47,24 +48,10 @@ class ConvertConfig:
         Raises:
             InputError: naming the option.
         """
-        if self.size is not None and not 16 <= self.size <= 4096:
-            raise InputError(f"--size {self.size}: allowed are 16 to 4096 pixels, or null for the source's own size")
-        if not 1 <= self.quality <= 100:
-            raise InputError(f"--quality {self.quality}: allowed are 1 to 100")
-        if self.shard_size < 1:
-            raise InputError(f"--shard_size {self.shard_size}: at least 1 sample is needed")
-        if self.workers is not None and self.workers < 1:
-            raise InputError(f"--workers {self.workers}: at least 1 is needed")
-        if not 0 <= self.max_rejects <= 1:
-            raise InputError(f"--max_rejects {self.max_rejects}: a fraction from 0 to 1 is needed")
-        if self.max_pixels < 256:
-            raise InputError(f"--max_pixels {self.max_pixels}: too small for any image")
+        if wrong := out_of_range(self):
+            raise InputError(wrong)
         if self.part is not None and self.merge:
             raise InputError("--part and --merge exclude each other: first all parts, then the merge")
-        for name in ("val_fraction", "test_fraction"):
-            value = getattr(self, name, 0.0)
-            if not 0 <= value < 1:
-                raise InputError(f"--{name} {value}: a fraction from 0 to below 1 is needed")
         self.part_numbers()
 
     def part_numbers(self) -> tuple[int, int]:
@@ -109,11 +96,11 @@ class NihConfig(ConvertConfig):
     """Image names of the val split (splits=list)."""
     test_list: str | None = path_field()
     """Image names of the test split (splits=list)."""
-    val_fraction: float = 0.1
+    val_fraction: Annotated[float, "[0, 1)"] = 0.1
     """Fraction of train images cut off as val, by patient (official), or of all images (random)."""
-    test_fraction: float = 0.2
+    test_fraction: Annotated[float, "[0, 1)"] = 0.2
     """Fraction of all images that random puts into test, by patient."""
-    seed: int = 0
+    seed: Annotated[int, SEEDS] = 0
     """Seed of the cut."""
 
 
@@ -128,9 +115,9 @@ class ChexpertConfig(ConvertConfig):
     """frontal, or all (with the laterals)."""
     valid_as: Literal["val", "test"] = "val"
     """What the 234 images of valid.csv are: val; or test where the test set is absent, with val cut from train."""
-    val_fraction: float = 0.05
+    val_fraction: Annotated[float, "[0, 1)"] = 0.05
     """Fraction of train images cut off as val, by patient; used only with valid_as=test."""
-    seed: int = 0
+    seed: Annotated[int, SEEDS] = 0
     """Seed of the cut."""
 
 
@@ -141,11 +128,11 @@ class KermanyConfig(ConvertConfig):
     splits: Literal["merged", "patient"] = "merged"
     """merged: Kaggle's val put into train, then val drawn from it, stratified by class, image by image, test as
     published; patient: everything pooled and split by person id, stratified by class."""
-    val_fraction: float = 0.2
+    val_fraction: Annotated[float, "[0, 1)"] = 0.2
     """Fraction of train (merged: of train with Kaggle's val; patient: of all that is not test) that becomes val."""
-    test_fraction: float = 0.1
+    test_fraction: Annotated[float, "[0, 1)"] = 0.1
     """Fraction of all images in test (patient)."""
-    seed: int = 0
+    seed: Annotated[int, SEEDS] = 0
     """Seed of the draw."""
 
 
@@ -153,7 +140,7 @@ class KermanyConfig(ConvertConfig):
 class MedmnistConfig(ConvertConfig):
     """PneumoniaMNIST or ChestMNIST as published: one npz file."""
 
-    size: int | None = None
+    size: Annotated[int | None, "[16, 4096]"] = None
     """Shortest side, pixels; None: as in the file (28, 64, 128 or 224)."""
     image_format: Literal["jpg", "png"] = "png"
     """png (lossless), or jpg."""
@@ -201,13 +188,13 @@ class CsvConfig(ConvertConfig):
     positive where any says so, or positive where all do. None: one reader; rows that contradict are an error."""
     reader_column: str | None = None
     """Column that says whose row it is, where a reader has several rows of one image; None: every row is a reader."""
-    val_fraction: float = 0.1
+    val_fraction: Annotated[float, "[0, 1)"] = 0.1
     """Fraction of the images drawn as val where there is no split column."""
-    test_fraction: float = 0.2
+    test_fraction: Annotated[float, "[0, 1)"] = 0.2
     """Fraction of the images drawn as test where there is no split column."""
-    seed: int = 0
+    seed: Annotated[int, SEEDS] = 0
     """Seed of the draw."""
-    bits: int | None = None
+    bits: Annotated[int | None, "[8, 16]"] = None
     """Significant bits of 16-bit images; None: 12 where no pixel of an image exceeds 4095, else 16."""
     dicom_window: Literal["file", "full", "minmax"] = "file"
     """file: the file's own window, and full where it has none; full: all stored bits; minmax: darkest to brightest."""

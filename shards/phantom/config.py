@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated, Literal
+
+from shards.ranges import SEEDS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -11,17 +14,17 @@ class PhantomConfig:
 
     out: str
     """Folder to write."""
-    style: str = "nih"
+    style: Literal["nih", "chexpert"] = "nih"
     """Whose data to imitate: nih (PNG, positives only) or chexpert (JPEG, 1, 0, -1 and blanks, mostly AP)."""
-    patients: int | None = None
+    patients: Annotated[int | None, "[1, inf)"] = None
     """Number of patients, each with one or more pictures; None = as many as `images` asks for, or 1000."""
-    images: int | None = None
+    images: Annotated[int | None, "[1, inf)"] = None
     """About how many pictures (patients are drawn whole, about 2.5 pictures each); None = as `patients` says."""
-    seed: int = 0
+    seed: Annotated[int, SEEDS] = 0
     """The same seed gives the same patients and pictures."""
-    size: int = 256
+    size: Annotated[int, "[16, 4096]"] = 256
     """Shorter side of a picture in pixels."""
-    workers: int | None = None
+    workers: Annotated[int | None, "[0, 1024]"] = None
     """Processes that draw; None = all cores, 0 = this process."""
     layout_only: bool = False
     """Write the published layout (images and tables) itself into `out`, and no shards."""

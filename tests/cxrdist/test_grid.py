@@ -93,7 +93,11 @@ def test_a_cell_keeps_its_folder_whatever_else_the_grid_holds(spec):
     [
         ({"axes": {"sed": [1]}}, "axes: unknown key sed; did you mean seed"),
         ({"axes": {"optim.rate": [1]}}, "unknown key optim.rate"),
-        ({"finetune": {"epoch": 3}}, "the sweep's spec: unknown key epoch; did you mean epochs"),
+        ({"finetune": {"epoch": 3}}, r"\[finetune\]: unknown key epoch; did you mean epochs"),
+        ({"finetune": {"augment": {"off": False}}}, r"\[finetune\]: augment.off = False: must be a list"),
+        ({"finetune": {"optim": 5}}, r"\[finetune\]: optim = 5: must be a table"),
+        ({"label_fraction": "nan"}, "label_fraction = nan: must be in"),
+        ({"seed": "0,-1"}, "axes.seed: seed = -1: must be in"),
         ({"axes": {"seed": []}}, "axes.seed is empty"),
         ({"axes": {"seed": 3}}, "axes.seed must be a list"),
         ({"axes": {"seed": [1, 1]}}, "axes.seed names a value twice"),

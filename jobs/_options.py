@@ -1,0 +1,132 @@
+"""From the words of a command line and the TOML files it names to a checked configuration, one line per error."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from cxrdist.configs import hints, nearest, settings, why_refused, wrong_shape
+from shards.ranges import out_of_range, ranges
+
+EPILOG = "Research use only: nothing here is made or tested for clinical decisions."
+OWN_KEYS = ("config", "print_config")
+"""Options of every command that are no settings."""
+
+
+class UsageError(ValueError):
+    """The command line or a spec file cannot be used; the message says what, where and how to fix it."""
+
+    exit_code = 2
+
+
+def parse_options(prog: str, config: type, positionals: Sequence[str], about: str, words: Sequence[str]) -> Any:
+    """Return the configuration that the words stand for.
+
+    Args:
+        prog: how the command is called, for --help and errors.
+        config: a frozen dataclass; sections are dataclasses inside it.
+        positionals: its fields that are given without their name.
+        about: what --help says.
+        words: the rest of the command line.
+
+    Raises:
+        UsageError: an unknown option or key, a wrong type, a value out of its range, an unusable --config.
+    """
+    from jsonargparse import ArgumentError
+
+    words = _flags(list(words), _switches(config))
+    for path in _config_files(words):
+        _check_file(prog, path, config)
+    parser = _parser(prog, config, tuple(positionals), about)
+    try:
+        values = parser.parse_args(words)
+        built = parser.instantiate(values).as_dict()
+    except ArgumentError as error:
+        raise UsageError(_explain(prog, str(error), parser, config)) from error
+    ready = config(**{key: value for key, value in built.items() if key not in OWN_KEYS})
+    if wrong := out_of_range(ready):
+        raise UsageError(f"{prog}: {wrong}")
+    return ready
+
+
+@functools.cache
+def _parser(prog: str, config: type, positionals: tuple[str, ...], about: str) -> Any:
+    from jsonargparse import ArgumentParser, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(
+        prog=prog, description=about, epilog=EPILOG, parser_mode="toml", exit_on_error=False, allow_abbrev=False
+    )
+    parser.add_argument("--config", action="config", help="TOML file of options; options given after it win")
+    for name in positionals:
+        kind = hints(config)[name]
+        if kind == list[str]:
+            parser.add_argument(name, type=str, nargs="+")
+        else:
+            parser.add_argument(name, type=kind)
+    parser.add_class_arguments(config, None, skip=set(positionals))
+    allowed = ranges(config)
+    for action in parser._actions:
+        if action.dest in allowed:  # the range as the field's type has it, where --help tells the type
+            action.help = f"{action.help} Allowed: {allowed[action.dest]}."
+    return parser
+
+
+def _switches(config: type) -> set[str]:
+    """Return the options of a configuration that are true or false, `--dry_run` or `--watch.knn`."""
+    return {f"--{name}" for name, kind in settings(config) if kind is bool}
+
+
+def _flags(words: list[str], switches: set[str]) -> list[str]:
+    """Let `--dry_run` alone mean `--dry_run true`."""
+    following = [*words[1:], ""][: len(words)]
+    return [
+        f"{word}=true" if word in switches and after.lower() not in ("true", "false", "yes", "no") else word
+        for word, after in zip(words, following, strict=True)
+    ]
+
+
+def _config_files(words: Sequence[str]) -> Iterator[str]:
+    for position, word in enumerate(words):
+        if word.startswith("--config="):
+            yield word.partition("=")[2]
+        elif word == "--config":
+            yield words[position + 1] if position + 1 < len(words) else ""
+
+
+def _check_file(prog: str, path: str, config: type) -> None:
+    """Refuse what the parser would blame on something else: a file it takes for inline TOML, keys that are its own.
+
+    Raises:
+        UsageError: no such file, no text, no TOML, a key that is no setting, a section that is no table.
+    """
+    where = f"{prog}: --config {path or '(nothing)'}"
+    if not Path(path).is_file():
+        raise UsageError(f"{where}: no such file")
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{where}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{where}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(f"{where}: not TOML ({error})") from error
+    if reserved := [key for key in OWN_KEYS if key in values]:
+        raise UsageError(f"{where}: {reserved[0]} is an option of the command line, not a key of a file")
+    if wrong := wrong_shape(values, config):
+        raise UsageError(f"{where}: {wrong}")
+
+
+def _explain(prog: str, message: str, parser: Any, config: type) -> str:
+    """The parser's error as one line that names the option, its value and what is allowed."""
+    text = " ".join(message.split())
+    unknown = text.partition("does not accept option ")[2] or text.partition("unrecognized arguments: ")[2]
+    if unknown:
+        wanted = unknown.strip("'").split()[0].lstrip("-").partition("=")[0]
+        near = nearest(wanted, [action.dest for action in parser._actions])
+        text += f"; did you mean --{near}?" if near else f"; {prog} --help lists the options"
+        return f"{prog}: {text}"
+    return f"{prog}: {why_refused(message, config)}"
