@@ -34,12 +34,18 @@ class Config:
     """Metric, for figures of metrics; None = auroc."""
     label: str | None = None
     """One label; None = macro, or all labels."""
+    labels: str | None = None
+    """Labels that macro means go over and that panels show: names with commas, chexpert5 (CheXpert's competition
+    tasks) or shared (the seven of NIH and CheXpert); None = all that the runs of a panel have."""
     columns: str | None = None
-    """Label-efficiency and data-scaling: the column of the results that lines stand for; None = init."""
+    """Column of the results, or key of the configuration (optim.lr), that lines stand for; None = init, and for figures
+    of scores all that differ."""
     where: str | None = None
-    """Filters with blanks between, e.g. "mode=full label_fraction=0.1"; a result must meet all. None = no filter."""
+    """Filters with blanks between, e.g. "mode=full label_fraction=0.1"; a result must meet all.
+    Keys of the configuration work too (optim.lr=0.001). None = no filter."""
     allow: str | None = None
-    """What is refused unless asked for: splits,policies (mixed ones),seeds (two runs of one seed in a cell)."""
+    """What is refused unless asked for: splits, policies (mixed on a test set), configs, sets, seeds (several
+    configurations, test sets of one name, runs of one seed in one cell)."""
 
 
 def run(config: Config) -> None:
@@ -50,6 +56,7 @@ def run(config: Config) -> None:
     from results.errors import InputError
     from results.figures import draw
     from results.options import Options, filters, words
+    from results.select import label_names
     from results.style import FORMATS, save
 
     out = Path(config.out or f"{config.name}.png")
@@ -61,6 +68,7 @@ def run(config: Config) -> None:
     options = Options(
         metric=config.metric,
         label=config.label,
+        labels=label_names(words(config.labels)),
         columns=words(config.columns),
         where=filters(config.where),
         allow=words(config.allow),

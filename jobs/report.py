@@ -18,16 +18,28 @@ class Config:
     """HTML file to write; None = report.html in the (first) folder, or beside the file."""
     title: str = "Results"
     """Heading of the page."""
+    labels: str | None = None
+    """Labels that macro means go over and that rows of labels show: names with commas, chexpert5 or shared; None =
+    all that the compared runs have."""
+    where: str | None = None
+    """Filters with blanks between, e.g. "mode=full optim.lr=0.001": the runs that the report is about, with the
+    pretraining runs that they started from. None = all."""
+    allow: str | None = None
+    """What is refused unless asked for: splits, policies (mixed on a test set), configs, sets, seeds (several
+    configurations, test sets of one name, runs of one seed in one cell)."""
 
 
 def run(config: Config) -> None:
     """Collect, draw, write, and say where."""
     from pathlib import Path
 
+    from results.options import Options, filters, words
     from results.report import write_report
+    from results.select import label_names
 
     first = Path(config.inputs[0])
     out = Path(config.out) if config.out else (first if first.is_dir() else first.parent) / "report.html"
-    left_out = write_report(config.inputs, out, config.title)
+    options = Options(labels=label_names(words(config.labels)), where=filters(config.where), allow=words(config.allow))
+    left_out = write_report(config.inputs, out, config.title, options)
     more = f" ({len(left_out)} tables or figures do not fit these results; the page says why)" if left_out else ""
     print(f"{out}{more}")

@@ -26,14 +26,20 @@ class Config:
     """Metric, e.g. auroc, auprc, balanced_accuracy, recall; None = the table's own (mostly auroc)."""
     label: str | None = None
     """One label, or macro; None = the table's own (mostly macro)."""
+    labels: str | None = None
+    """Labels that macro means go over and that rows of labels show: names with commas, chexpert5 (CheXpert's
+    competition tasks) or shared (the seven of NIH and CheXpert); None = all that the compared runs have."""
     rows: str | None = None
-    """Columns of the results that go down, e.g. label_fraction,mode; None = the table's own."""
+    """Columns of the results, or keys of the configuration (optim.lr), that go down, e.g. label_fraction,mode; None =
+    the table's own."""
     columns: str | None = None
-    """Columns of the results that go across, e.g. init; None = the table's own."""
+    """Columns of the results, or keys of the configuration, that go across, e.g. init; None = the table's own."""
     where: str | None = None
-    """Filters with blanks between, e.g. "mode=full label_fraction=0.1,1"; a result must meet all. None = no filter."""
+    """Filters with blanks between, e.g. "mode=full label_fraction=0.1,1"; a result must meet all.
+    Keys of the configuration work too (optim.lr=0.001). None = no filter."""
     allow: str | None = None
-    """What is refused unless asked for: splits,policies (mixed ones),seeds (two runs of one seed in a cell)."""
+    """What is refused unless asked for: splits, policies (mixed on a test set), configs, sets, seeds (several
+    configurations, test sets of one name, runs of one seed in one cell)."""
     digits: Annotated[int, "[0, 17]"] = 3
     """Digits after the point."""
     test: bool = True
@@ -56,6 +62,7 @@ def run(config: Config) -> None:
     from results.errors import InputError
     from results.options import Options, filters, words
     from results.render import render
+    from results.select import label_names
     from results.tables import build
 
     if not 0 <= config.digits <= 10 or config.n_boot < 1 or config.limit < 1:
@@ -68,6 +75,7 @@ def run(config: Config) -> None:
     options = Options(
         metric=config.metric,
         label=config.label,
+        labels=label_names(words(config.labels)),
         rows=words(config.rows),
         columns=words(config.columns),
         where=filters(config.where),

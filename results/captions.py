@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from results import common
+from results import cell_checks, common
 from results.cells import MIN_SEEDS, Cell
 from results.compare import ALPHA, Verdict
+from results.configs import config_of
+from results.metrics import COUNTS, THRESHOLD_METRICS
 from results.names import METRIC_TITLES, count, listing, show
 from results.render import SINGLE_SEED_MARK
 from results.schema import MACRO
 from results.select import Row, constant
 
 
-def caption_of(title: str, rows: Sequence[Row], shown: Sequence[str], cells: Sequence[Cell]) -> str:
-    """Title, what was held fixed, data and policies, and what the intervals are."""
-    metrics = sorted({row["metric"] for row in rows})
-    metric: str = METRIC_TITLES.get(str(metrics[0]), str(metrics[0])) if len(metrics) == 1 else "Metrics"
-    alone = common.only_label(rows) if {row["label"] for row in rows} == {MACRO} else None
-    if alone is not None:
-        metric = f"{metric} of {show('label', alone).lower()}"
-    elif {row["label"] for row in rows} == {MACRO}:
-        metric = f"Macro {metric}" if metric.isupper() or metric[1:2].isdigit() else f"Macro {metric.lower()}"
-    sentences = [title.format(metric=metric) + "."]
+def caption_of(title: str, rows: Sequence[Row], shown: Sequence[str], cells: Sequence[Cell], scope: str = "") -> str:
+    """Title, what was held fixed, data and policies, what means go over, and what the intervals are.
+
+    Args:
+        title: with {metric} to be filled in.
+        rows: the results.
+        shown: axes that the table or figure shows.
+        cells: what it prints.
+        scope: which runs share the labels of their means, where not all do: row, column or panel.
+    """
+    sentences = [title.format(metric=metric_title(rows)) + "."]
     fixed = constant(rows, shown)
     words = [
         f"{show(axis, fixed[axis])}{suffix}"
@@ -40,8 +43,39 @@ def caption_of(title: str, rows: Sequence[Row], shown: Sequence[str], cells: Seq
         words.append(f"trained on {fixed['train_dataset']}")
     if words:
         sentences.append("All cells: " + ", ".join(words) + ".")
-    sentences += [data_sentence(rows), common.sentence(rows), interval_sentence(cells)]
+    sentences += [data_sentence(rows), common.sentence(rows, scope), threshold_sentence(rows), interval_sentence(cells)]
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def metric_title(rows: Sequence[Row]) -> str:
+    """The metric of the rows as a title says it: `Macro AUROC`, `AUROC of pneumonia`, `AUROC`, or `Metrics`."""
+    metrics = sorted({row["metric"] for row in rows})
+    metric: str = METRIC_TITLES.get(str(metrics[0]), str(metrics[0])) if len(metrics) == 1 else "Metrics"
+    if {row["label"] for row in rows} != {MACRO}:
+        return metric
+    alone = common.only_label(rows)
+    if alone is not None:
+        return f"{metric} of {show('label', alone).lower()}"
+    return f"Macro {metric}" if metric.isupper() or metric[1:2].isdigit() else f"Macro {metric.lower()}"
+
+
+def threshold_sentence(rows: Sequence[Row]) -> str:
+    """By which rule thresholds were chosen, where a metric depends on them."""
+    held = [row for row in rows if row["metric"] in (*THRESHOLD_METRICS, *COUNTS)]
+    rules = {row["threshold_rule"] or (config_of(row) or {}).get("threshold") for row in held}
+    if not held:
+        return ""
+    named = [_rule(rule) for rule in sorted(rule for rule in rules if rule is not None)]
+    if None in rules:
+        named.append("a rule that is not recorded")
+    return f"Thresholds chosen on validation images: {listing(named)}."
+
+
+def _rule(rule: str) -> str:
+    name, _, number = rule.partition("=")
+    title = METRIC_TITLES.get({"sensitivity": "recall"}.get(name, name), name)
+    title = title if title.isupper() or title[1:2].isdigit() else title.lower()
+    return f"the highest one with a {title} of at least {number}" if number else f"highest {title}"
 
 
 def data_sentence(rows: Sequence[Row]) -> str:
@@ -79,21 +113,40 @@ def interval_sentence(cells: Sequence[Cell]) -> str:
 
 
 def notes_of(
-    rows: Sequence[Row], grid: Sequence[Sequence[Cell | None]], verdict: Verdict | None, compare: str
+    rows: Sequence[Row],
+    grid: Sequence[Sequence[Cell | None]],
+    verdict: Verdict | None,
+    compare: str,
+    *,
+    by: Sequence[str] = (),
+    shown: Sequence[str] = (),
 ) -> tuple[str, ...]:
-    """How bold was decided, gaps, labels left out of means, unequal labelled subsets."""
+    """How bold was decided, gaps, labels left out of means, what runs differ in beyond what is shown.
+
+    Args:
+        rows: the results.
+        grid: the table's cells.
+        verdict: what the tests said; None where none were asked for.
+        compare: row or column, along which cells are compared.
+        by: axes that tell comparisons apart (see `common.comparable`).
+        shown: axes that the table shows.
+    """
     notes = [verdict_note(verdict, compare)] if verdict is not None else ["No tests were asked for; nothing is bold."]
     cells = [cell for line in grid for cell in line]
     if missing := sum(cell is None for cell in cells):
         notes.append(f"\u2013: no finished run ({count(missing, 'cell')}).")
     held = [cell for cell in cells if cell is not None]
     if any(cell.value is None for cell in held):
-        notes.append("undefined: the test set lacks a class, or nothing was called positive.")
+        lacking = sorted({name for row in rows for name in row.get(common.LACKING, ())})
+        named = listing([show("label", name).lower() for name in lacking]) if lacking else ""
+        more = f", or a run has no value for all the labels asked for (lacking: {named})" if lacking else ""
+        notes.append(f"undefined: the test set lacks a class, or nothing was called positive{more}.")
     if any(cell.interval == "seeds" and cell.low == cell.high for cell in held):
         notes.append("An interval without width: all seeds gave the same value (linear probes on all labels do).")
     if partial := sum(0 < cell.n < len(cell.rows) for cell in held):
         notes.append(f"{count(partial, 'cell')} average only the seeds for which the value is defined.")
-    notes += macro_notes(rows)
+    notes += macro_notes(rows, by)
+    notes += setting_notes(rows, [cell.rows for cell in held], shown)
     hashes: dict[tuple[object, ...], set[object]] = {}
     for row in rows:
         if row["fraction_hash"] is not None:
@@ -104,13 +157,19 @@ def notes_of(
     return tuple(notes)
 
 
-def macro_notes(rows: Sequence[Row]) -> list[str]:
-    """Over how many labels a macro mean goes."""
+def setting_notes(rows: Sequence[Row], groups: Sequence[Sequence[Row]], shown: Sequence[str]) -> list[str]:
+    """In which settings runs differ inside cells (because it was asked for), between them, or may differ."""
+    found = (cell_checks.mixture_note(groups), cell_checks.beyond(rows, shown), cell_checks.unknown_note(rows))
+    return [note for note in found if note]
+
+
+def macro_notes(rows: Sequence[Row], by: Sequence[str] = ()) -> list[str]:
+    """Over how many labels a macro mean goes; `by` as in `common.comparable`."""
     macro = [row for row in rows if row["label"] == MACRO and row["n_labels"] is not None]
     if not macro:
         return []
     notes = []
-    if common.differ(macro):
+    if common.differ(macro, by):
         notes.append(
             "Caution: on one test set the means go over different labels, and no label is known to be in all of them;"
             " such cells are not comparable."

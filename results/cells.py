@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from results import common, dataset_names
+from results.cell_checks import check
 from results.errors import InputError
 from results.metrics import METRICS
-from results.run import Run
 from results.schema import MACRO, read_metrics
 from results.select import Row
 from results.stats import seed_interval
@@ -45,24 +45,24 @@ class Cell:
 
 
 def gather(
-    rows: Sequence[Row], down: Sequence[str], across: Sequence[str], allow_duplicates: bool = False
+    rows: Sequence[Row], down: Sequence[str], across: Sequence[str], allow: Collection[str] = ()
 ) -> dict[tuple[tuple[Any, ...], tuple[Any, ...]], Cell]:
     """Cells by (row key, column key).
 
     Raises:
-        InputError: two runs of one seed in a cell, unless allowed.
+        InputError: a cell's runs differ in more than their seed (see `cell_checks.check`), unless allowed.
     """
     groups: dict[tuple[tuple[Any, ...], tuple[Any, ...]], list[Row]] = defaultdict(list)
     for row in rows:
         groups[tuple(row[axis] for axis in down), tuple(row[axis] for axis in across)].append(row)
-    return {key: summarise(group, allow_duplicates) for key, group in groups.items()}
+    for group in groups.values():
+        check(group, allow)
+    return {key: summarise(group) for key, group in groups.items()}
 
 
-def summarise(group: Sequence[Row], allow_duplicates: bool = False) -> Cell:
+def summarise(group: Sequence[Row]) -> Cell:
     """One cell of runs that differ in their seed."""
     group = sorted(group, key=lambda row: (row["seed"] is None, row["seed"] or 0, str(row["run"])))
-    if not allow_duplicates:
-        _refuse_duplicates(group)
     defined = [row for row in group if row["value"] is not None]
     values = [row["value"] for row in defined]
     if not values:
@@ -112,45 +112,3 @@ def _cuts(source: str, dataset: str, content: str | None, _written: int) -> dict
         for row in rows
         if row["metric"] == "accuracy" and row["test_dataset"] == name and row["label"] != MACRO
     }
-
-
-def _refuse_duplicates(group: Sequence[Row]) -> None:
-    seen: dict[Any, Row] = {}
-    for row in group:
-        first = seen.setdefault(row["seed"], row)
-        if first is not row:
-            raise InputError(
-                f"two runs share seed {row['seed']} in one cell: {first['run']} and {row['run']}"
-                f" ({_differences(first, row)}); choose with --where, or ask for both with --allow seeds"
-            )
-
-
-def _differences(first: Row, second: Row) -> str:
-    """What tells two runs apart that a table cannot."""
-    for axis in ("n_labelled", "fraction_hash", "git_commit"):
-        if first[axis] != second[axis]:
-            return f"they differ in {axis}: {first[axis]} and {second[axis]}"
-    configs = [config_of(row) for row in (first, second)]
-    names = sorted(set(configs[0]) | set(configs[1]))
-    differ = [name for name in names if configs[0].get(name) != configs[1].get(name)]
-    if differ:
-        return "their config.toml differ in " + ", ".join(
-            f"{name} ({configs[0].get(name)} and {configs[1].get(name)})" for name in differ[:3]
-        )
-    return f"signatures {first['signature']} and {second['signature']}"
-
-
-def config_of(row: Row) -> dict[str, Any]:
-    """The run's configuration by dotted name; empty when its folder is gone."""
-    try:
-        return flat(Run(Path(str(row["source"])).parent.parent).read_config())
-    except InputError:
-        return {}
-
-
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as dotted names."""
-    out: dict[str, Any] = {}
-    for key, value in config.items():
-        out |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return out

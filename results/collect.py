@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from results import atomic, dataset_names
+from results import atomic, configs, dataset_names
 from results.errors import InputError
 from results.run import Run
 from results.schema import METRICS, VERSION, read_any
@@ -176,8 +176,8 @@ def _read(item: Path | Run) -> pa.Table | str:
             return _cost_row(item)
         table = read_any(item, METRICS, COLLECTED)
         if "source" in table.column_names:
-            return _at_home(table, item)
-        return _with_source(table, str(item.resolve()))
+            return _with_configs(_at_home(table, item))
+        return _with_configs(_with_source(table, str(item.resolve())))
     except (InputError, KeyError, TypeError, ValueError) as error:
         return f"{error}, skipped"
 
@@ -196,6 +196,20 @@ def _at_home(table: pa.Table, path: Path) -> pa.Table:
         sources = [_moved(source, old, new) for source in table["source"].to_pylist()]
         table = table.set_column(table.column_names.index("source"), "source", pa.array(sources, pa.string()))
     return table.replace_schema_metadata(COLLECTED.metadata)
+
+
+def _with_configs(table: pa.Table) -> pa.Table:
+    """The table with configurations that older results do not hold, as far as their runs are still there."""
+    lacking = pc.is_null(table[configs.COLUMN])
+    sources = pc.unique(table["source"].filter(lacking)).to_pylist()
+    found = {source: text for source in sources if (text := configs.beside(Path(source))) is not None}
+    if not found:
+        return table
+    place = pc.index_in(table["source"], pa.array(list(found), pa.string()))
+    texts = pa.array(list(found.values()), pa.string()).take(place.combine_chunks())
+    held = pc.if_else(lacking, texts, table[configs.COLUMN].cast(pa.string()))
+    field = table.schema.field(configs.COLUMN)
+    return table.set_column(table.column_names.index(configs.COLUMN), field, held.cast(field.type))
 
 
 def _moved(source: str, old: str, new: str) -> str:
@@ -224,6 +238,7 @@ def _cost_row(run: Run) -> pa.Table:
         "git_commit": info.get("git_commit"),
         "n_parameters": done.get("n_parameters"),
         "source": str(run.info.resolve()),
+        "config": configs.of_run(run),
     }
     return pa.Table.from_pylist([row], schema=COLLECTED)
 

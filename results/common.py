@@ -1,8 +1,9 @@
 """Macro means that may stand beside each other: over the labels that all compared runs have.
 
 A run whose label fraction lacked a label, or which was trained on fewer, has a mean over fewer labels. Means over
-different labels are different quantities, so wherever runs are laid side by side their means are taken again, from the
-rows of the single labels, over the labels that all of them have on that test set.
+different labels are different quantities, so wherever runs are compared their means are taken again, from the rows of
+the single labels, over the labels that all runs of that comparison have on that test set: a row of a table, or a
+column, or a panel of a figure. Runs elsewhere in the table change nothing.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from results import stats
+from results.errors import InputError
 from results.metrics import METRICS
 from results.names import count, listing, show
 from results.panel import Panel, load_panel
@@ -30,6 +32,9 @@ LABELS = "labels"
 LEFT_OUT = "left_out"
 """Key of a macro row that was taken again: labels which the run has and others do not; absent otherwise."""
 
+LACKING = "lacking"
+"""Key of a macro row over labels that were asked for: those of them for which the run has no value."""
+
 INTERVAL_RESAMPLES = 1000
 """Resamples behind the interval of a mean that was taken again, as many as a run takes itself."""
 
@@ -37,35 +42,53 @@ _RUN = ("source", "job", "test_dataset", "split_scheme", "label_policy")
 _MOST_NAMED = 8
 
 
-def comparable(rows: Sequence[Row], table: pa.Table) -> list[Row]:
-    """The rows, with macro means over the labels that all of them have on one test set in one metric.
+def comparable(
+    rows: Sequence[Row], table: pa.Table, by: Sequence[str] = (), among: Sequence[str] | None = None
+) -> list[Row]:
+    """The rows, with macro means over the labels that all runs of a comparison have.
 
-    Rows without a value stay out of the count. Where no label is common, or the rows of single labels are not there,
-    nothing is changed; such means are not compared and a note says so.
+    Runs are compared that were tested on one test set in one metric and agree in the axes `by`: what stands elsewhere
+    in a table changes no mean. Rows without a value stay out of the count. Where no label is common, or the rows of
+    single labels are not there, nothing is changed; such means are not compared and a note says so.
 
     Args:
         rows: chosen results.
         table: all results, with the rows of single labels behind the means.
+        by: axes whose values tell comparisons apart.
+        among: labels that means go over, exactly: a run without a value for one of them has no mean; None takes all
+            that are common.
+
+    Raises:
+        InputError: no run has a value for all of `among`.
     """
     means = [row for row in rows if row["label"] == MACRO and row["metric"] in METRICS and row["value"] is not None]
     if not means:
         return list(rows)
     single = _single_labels(means, table)
     again: dict[int, Row] = {}
-    for group in _grouped(means).values():
+    for group in _grouped(means, by).values():
         held = [single.get((*(row[name] for name in _RUN), row["metric"]), {}) for row in group]
+        if among is not None:
+            again |= {id(row): _exactly(row, one, among) for row, one in zip(group, held, strict=True)}
+            continue
         if any(len(one) != row["n_labels"] for row, one in zip(group, held, strict=True)):
             continue  # files that hold means alone
         common = sorted(set.intersection(*map(set, held)))
         for row, one in zip(group, held, strict=True):
             again[id(row)] = _over(row, one, common) if common else row | {LABELS: tuple(sorted(one))}
+    if among is not None and all(row["value"] is None for row in again.values()):
+        lacking = sorted({label for row in again.values() for label in row[LACKING]})
+        raise InputError(
+            f"no run has a value for all of the labels {', '.join(among)} on its test set; lacking are"
+            f" {', '.join(lacking)}"
+        )
     return [again.get(id(row), row) for row in rows]
 
 
-def _grouped(means: Iterable[Row]) -> dict[tuple[Any, ...], list[Row]]:
+def _grouped(means: Iterable[Row], by: Sequence[str]) -> dict[tuple[Any, ...], list[Row]]:
     groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in means:
-        groups[row["test_dataset"], row["metric"]].append(row)
+        groups[row["test_dataset"], row["metric"], *(row.get(axis) for axis in by)].append(row)
     return groups
 
 
@@ -97,6 +120,14 @@ def _over(row: Row, single: dict[str, float], labels: Sequence[str]) -> Row:
     }
 
 
+def _exactly(row: Row, single: dict[str, float], among: Sequence[str]) -> Row:
+    """A macro row over the labels that were asked for; without a value where the run lacks one of them."""
+    lacking = tuple(sorted(set(among) - set(single)))
+    if lacking:
+        return row | {"value": None, "ci_low": None, "ci_high": None, "n_labels": 0, LACKING: lacking}
+    return _over(row, single, sorted(among)) | {"n_labels_undefined": 0, LACKING: ()}
+
+
 def interval(row: Row, thresholds: dict[str, float | None]) -> tuple[float | None, float | None]:
     """The patient interval of a mean that was taken again; (None, None) without its predictions.
 
@@ -120,17 +151,27 @@ def interval(row: Row, thresholds: dict[str, float | None]) -> tuple[float | Non
     return stats.interval(resampled.mean(axis=1))
 
 
-def differ(rows: Iterable[Row]) -> bool:
-    """Whether means of one metric on one test set still go over different labels."""
+def differ(rows: Iterable[Row], by: Sequence[str] = ()) -> bool:
+    """Whether means that are compared (see `comparable`) still go over different labels."""
     held: dict[tuple[Any, ...], set[Any]] = defaultdict(set)
     for row in rows:
         if row["label"] == MACRO and row["n_labels"]:
-            held[row["test_dataset"], row["metric"]].add(row.get(LABELS, row["n_labels"]))
+            place = (row["test_dataset"], row["metric"], *(row.get(axis) for axis in by))
+            held[place].add(row.get(LABELS, row["n_labels"]))
     return any(len(values) > 1 for values in held.values())
 
 
-def sentence(rows: Sequence[Row]) -> str:
-    """For a caption: over which labels means were taken again, and what they leave out; empty where none was."""
+def sentence(rows: Sequence[Row], scope: str = "") -> str:
+    """For a caption: over which labels means go, and what they leave out; empty where they go over all that runs have.
+
+    Args:
+        rows: results with means taken again.
+        scope: which runs share their labels, where not all do: row, column or panel.
+    """
+    asked = sorted({name for row in rows if row.get(LACKING) == () for name in row[LABELS]})
+    if asked:
+        named = [show("label", name).lower() for name in asked]
+        return f"Means go over {listing(named)}." if len(named) > 1 else ""
     words = []
     for dataset in sorted({str(row["test_dataset"]) for row in rows if row.get(LEFT_OUT) is not None}):
         held = [row for row in rows if str(row["test_dataset"]) == dataset and row.get(LABELS) is not None]
@@ -139,7 +180,9 @@ def sentence(rows: Sequence[Row]) -> str:
         named = [show("label", name).lower() for name in gone]
         which = listing(named) if len(named) <= _MOST_NAMED else f"{count(len(named), 'label')} that some runs have"
         number = count(kept[0], "label") if len(kept) == 1 else f"{kept[0]} to {kept[-1]} labels"
-        words.append(f"the {number} that every run has on {dataset} (left out: {which})")
+        sets = {row[LABELS] for row in held if row["label"] == MACRO}
+        every = f"every run of a {scope}" if scope and len(sets) > 1 else "every run"
+        words.append(f"the {number} that {every} has on {dataset} (left out: {which})")
     return f"Means go over {' and '.join(words)}." if words else ""
 
 
@@ -150,11 +193,12 @@ def only_label(rows: Iterable[Row]) -> str | None:
     return label[0] if label is not None and len(label) == 1 else None
 
 
-def on_all(rows: Iterable[Row]) -> list[Row]:
-    """Of rows of single labels, those of labels for which every run on the test set has a value."""
+def on_all(rows: Iterable[Row], by: Sequence[str] = ()) -> list[Row]:
+    """Of rows of single labels, those of labels for which all runs of a comparison (see `comparable`) have a value."""
     rows = [row for row in rows if row["value"] is not None]
+    places = [(row["test_dataset"], *(row.get(axis) for axis in by)) for row in rows]
     runs: dict[Any, dict[Any, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for row in rows:
-        runs[row["test_dataset"]][row["source"]].add(row["label"])
-    common = {dataset: set.intersection(*held.values()) for dataset, held in runs.items()}
-    return [row for row in rows if row["label"] in common[row["test_dataset"]]]
+    for place, row in zip(places, rows, strict=True):
+        runs[place][row["source"]].add(row["label"])
+    common = {place: set.intersection(*held.values()) for place, held in runs.items()}
+    return [row for place, row in zip(places, rows, strict=True) if row["label"] in common[place]]

@@ -8,12 +8,13 @@ import numpy as np
 import pyarrow as pa
 
 from results import stats
+from results.captions import interval_sentence
 from results.errors import InputError
 from results.grids import MAX_PANELS
-from results.names import show
+from results.names import METRIC_TITLES, show
 from results.options import Options
-from results.scores import BAND_RESAMPLES, GRID, Scores, material
-from results.style import COLOURS, Drawing, canvas, legend_below, look
+from results.scores import BAND_RESAMPLES, GRID, Scores, Series, material
+from results.style import COLOURS, Drawing, canvas, look
 
 
 def roc(results: pa.Table, options: Options) -> Drawing:
@@ -84,7 +85,8 @@ def with_band(runs: Sequence[Scores], curve: Curve) -> tuple[np.ndarray, np.ndar
 
 
 def _curve_panels(name: str, results: pa.Table, options: Options, curve: Curve, titles: tuple[str, str]) -> Drawing:
-    data = material(results, options)
+    metric = "auroc" if name == "roc" else "auprc"
+    data = material(results, options, metric)
     if len(data.labels) > MAX_PANELS:
         raise InputError(f"{len(data.labels)} labels are too many panels; choose with --label")
     figure, axes = canvas(len(data.labels), width=2.9, height=3.0)
@@ -93,7 +95,7 @@ def _curve_panels(name: str, results: pa.Table, options: Options, curve: Curve, 
             if label not in series.runs:
                 continue
             mean, low, high = with_band(series.runs[label], curve)
-            axis.plot(GRID, mean, label=series.name, **look(place, mark=""))
+            axis.plot(GRID, mean, label=_legend(series, label), **look(place, mark=""))
             axis.fill_between(GRID, low, high, color=COLOURS[place], alpha=0.15, linewidth=0)
         if name == "roc":
             axis.plot([0, 1], [0, 1], color="#666666", linewidth=0.8, linestyle=":")
@@ -102,10 +104,20 @@ def _curve_panels(name: str, results: pa.Table, options: Options, curve: Curve, 
             axis.axhline(float(run.truth.mean()), color="#666666", linewidth=0.8, linestyle=":")
         axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=titles[0], ylabel=titles[1], title=show("label", label))
         axis.set_box_aspect(1)
-    legend_below(figure, axes)
+        axis.legend(loc="lower right" if name == "roc" else "best", fontsize=6.5, framealpha=0.7, frameon=True)
+    cells = [cell for series in data.series for cell in series.cells.values()]
     what = "ROC curves" if name == "roc" else "Precision-recall curves"
     caption = (
         f"{what}, mean over seeds with 95 % bands by bootstrap over test patients ({BAND_RESAMPLES} resamples). "
-        f"{data.sentence} Dotted: chance."
+        f"Legends: {METRIC_TITLES[metric]}. {interval_sentence(cells)} {data.sentence} Dotted: chance."
     )
     return Drawing(name=name, figure=figure, caption=caption)
+
+
+def _legend(series: Series, label: str) -> str:
+    """Name, value and interval of a line."""
+    cell = series.cells[label]
+    if cell.value is None:
+        return series.name
+    interval = "" if cell.low is None or cell.high is None else f" [{cell.low:.2f}, {cell.high:.2f}]"
+    return f"{series.name} {cell.value:.2f}{interval}"

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from results.captions import caption_of
+from results import common
+from results.captions import caption_of, metric_title, setting_notes
 from results.cells import Cell, gather
-from results.common import only_label
 from results.errors import InputError
 from results.names import METRIC_TITLES, show, sort_key
 from results.options import Options
@@ -34,11 +34,13 @@ def data_scaling(results: pa.Table, options: Options) -> Drawing:
 
 
 def _over_labels(name: str, results: pa.Table, options: Options, x_axis: str) -> Drawing:
-    metric, rows = _rows(results, options, (options.label or MACRO,))
+    choice = Choice.of(options, ("auroc",), (MACRO,))
+    rows = choose(results, choice)
     lines = options.columns[0] if options.columns else "init"
     down, _ = layout(rows, ("label_fraction",), (lines,), chosen=False)
     panel_axes = tuple(axis for axis in down if axis != "label_fraction")
-    cells = gather(rows, panel_axes, (lines, "label_fraction"), "seeds" in options.allow)
+    rows = common.comparable(rows, results, panel_axes, choice.among)
+    cells = gather(rows, panel_axes, (lines, "label_fraction"), options.allow)
     panels = _sorted({key for key, _ in cells}, panel_axes)
     held = sorted({key[0] for _, key in cells}, key=lambda value: sort_key(lines, value))
     figure, axes = canvas(_panel_count(panels))
@@ -62,27 +64,52 @@ def _over_labels(name: str, results: pa.Table, options: Options, x_axis: str) ->
             axis.set_xticks(counts, [f"{count:,}" for count in counts])
             axis.minorticks_off()
         axis.set_xlabel("Labels used" if x_axis == "label_fraction" else "Labelled training images")
-        axis.set_ylabel(METRIC_TITLES.get(metric, metric))
-    _common_range(axes, [row["value"] for row in rows if row["value"] is not None])
+        axis.set_ylabel(metric_title(rows))
+    _common_range(axes, list(cells.values()))
     legend_below(figure, axes)
     noun = "share of labels used" if x_axis == "label_fraction" else "number of labelled images"
     caption = caption_of(
-        "{metric} over the " + noun, rows, (*panel_axes, lines, "label_fraction"), list(cells.values())
+        "{metric} over the " + noun, rows, (*panel_axes, lines, "label_fraction"), list(cells.values()), "panel"
     )
-    return Drawing(
-        name=name, figure=figure, caption=f"{caption} Bands are the intervals, small dots the seeds; bands may be cut."
-    )
+    parts = []
+    if any(not _alone(cell) for cell in cells.values()):
+        parts.append("Bands are the intervals, small dots the seeds.")
+    if any(_alone(cell) for cell in cells.values()):
+        parts.append(ALONE)
+    parts += setting_notes(rows, [cell.rows for cell in cells.values()], (*panel_axes, lines, "label_fraction"))
+    return Drawing(name=name, figure=figure, caption=" ".join([caption, *parts]))
+
+
+ALONE = (
+    "Hollow, with dotted bars: one trained model, whose interval leaves out the spread over seeds and is too narrow."
+)
+"""What a caption says of points of one seed."""
+
+
+def _alone(cell: Cell) -> bool:
+    """Whether a point is one trained model, so that its interval says nothing of how others would do."""
+    return cell.value is not None and cell.n < 2
 
 
 def _line_with_band(axis: Axes, points: Sequence[tuple[float, Cell]], place: int, name: str) -> None:
+    """A line with a band where there are several seeds; hollow marks with dotted bars where there is one."""
     if not points:
         return
-    xs = [x for x, _ in points]
-    axis.plot(xs, [cell.value or 0.0 for _, cell in points], label=name, zorder=3, **look(place))
-    banded = [(x, cell.low, cell.high) for x, cell in points if cell.low is not None and cell.high is not None]
-    colour = COLOURS[place % len(COLOURS)]
+    style, colour = look(place), COLOURS[place % len(COLOURS)]
+    faint = all(_alone(cell) for _, cell in points)
+    xs, ys = [x for x, _ in points], [cell.value or 0.0 for _, cell in points]
+    (line,) = axis.plot(xs, ys, label=name, zorder=3, alpha=0.6 if faint else 1.0, **style)
+    if faint:
+        line.set_markerfacecolor("white")
+    for x, cell in points:
+        if cell.low is None or cell.high is None:
+            continue
+        if _alone(cell):
+            axis.vlines(x, cell.low, cell.high, color=colour, linewidth=1.0, linestyles=":", zorder=1)
+            axis.plot([x], [cell.value or 0.0], color=colour, marker=style["marker"], markerfacecolor="white", zorder=4)
+    banded = [(x, cell.low, cell.high) for x, cell in points if cell.low is not None and not _alone(cell)]
     if len(banded) > 1:
-        low, high = [item[1] for item in banded], [item[2] for item in banded]
+        low, high = [item[1] for item in banded], [item[2] or 0.0 for item in banded]
         axis.fill_between([item[0] for item in banded], low, high, color=colour, alpha=0.15, linewidth=0)
     elif banded:
         x, low, high = banded[0]
@@ -98,24 +125,28 @@ def _labelled(cell: Cell) -> float:
     return sum(counts) / len(counts) if counts else 0.0
 
 
-def _common_range(axes: Sequence[Axes], values: Sequence[float]) -> None:
-    """One scale for all panels, set by the values: the interval of two seeds would hide them."""
+def _common_range(axes: Sequence[Axes], cells: Sequence[Cell]) -> None:
+    """One scale for all panels that holds every value and every interval."""
+    values = [row["value"] for cell in cells for row in cell.rows if row["value"] is not None]
+    values += [bound for cell in cells for bound in (cell.low, cell.high) if bound is not None]
     if values:
         low, high = min(values), max(values)
-        margin = max(0.15 * (high - low), 0.01)
+        margin = max(0.05 * (high - low), 0.01)
         for axis in axes:
             axis.set_ylim(max(low - margin, -0.02), min(high + margin, 1.02))
 
 
 def per_class(results: pa.Table, options: Options) -> Drawing:
     """Bars per pathology, one per initialisation, with intervals."""
-    metric, rows = _rows(results, options, (options.label,) if options.label else None)
-    rows, note = largest_fraction(rows, options)
-    if only_label(rows) is not None and any(row["label"] != MACRO for row in rows):
-        rows = [row for row in rows if row["label"] != MACRO]  # the mean of one label is that label again
+    choice = Choice.of(options, ("auroc",), None)
+    rows, note = largest_fraction(choose(results, choice), options)
+    metric = rows[0]["metric"]
     down, _ = layout(rows, ("label",), ("init",), chosen=False)
     panel_axes = tuple(axis for axis in down if axis != "label")
-    cells = gather(rows, panel_axes, ("label", "init"), "seeds" in options.allow)
+    rows = common.comparable(rows, results, panel_axes, choice.among)
+    if common.only_label(rows) is not None and any(row["label"] != MACRO for row in rows):
+        rows = [row for row in rows if row["label"] != MACRO]  # the mean of one label is that label again
+    cells = gather(rows, panel_axes, ("label", "init"), options.allow)
     panels = _sorted({key for key, _ in cells}, panel_axes)
     labels = sorted({key[0] for _, key in cells}, key=lambda value: sort_key("label", value))
     inits = sorted({key[1] for _, key in cells}, key=lambda value: sort_key("init", value))
@@ -139,7 +170,8 @@ def per_class(results: pa.Table, options: Options) -> Drawing:
             )
             for y, (_, cell) in zip(ys, bars, strict=True):
                 if cell.low is not None and cell.high is not None:
-                    axis.hlines(y, cell.low, cell.high, color="black", linewidth=0.9)
+                    style = (0, (1, 1)) if _alone(cell) else "solid"
+                    axis.hlines(y, cell.low, cell.high, color="black", linewidth=0.9, linestyles=style)
         axis.set_yticks(range(len(labels)), [show("label", label) for label in labels])
         axis.invert_yaxis()
         axis.grid(visible=False, axis="y")
@@ -149,8 +181,13 @@ def per_class(results: pa.Table, options: Options) -> Drawing:
         axis.set_xlabel(METRIC_TITLES.get(metric, metric))
         axis.set_title(", ".join(show(a, v) for a, v in zip(panel_axes, panel, strict=True)))
     legend_below(figure, axes)
-    caption = caption_of("{metric} per pathology", rows, (*panel_axes, "init", "label"), list(cells.values()))
-    return Drawing(name="per-class", figure=figure, caption=f"{caption}{note} Lines are the intervals.")
+    shown = (*panel_axes, "init", "label")
+    caption = caption_of("{metric} per pathology", rows, shown, list(cells.values()), "panel")
+    parts = [f"{caption}{note} Lines are the intervals."]
+    if any(_alone(cell) for cell in cells.values()):
+        parts.append("Dotted: of one trained model, which leaves out the spread over seeds and is too narrow.")
+    parts += setting_notes(rows, [cell.rows for cell in cells.values()], shown)
+    return Drawing(name="per-class", figure=figure, caption=" ".join(parts))
 
 
 def largest_fraction(rows: list[Row], options: Options) -> tuple[list[Row], str]:
@@ -161,12 +198,6 @@ def largest_fraction(rows: list[Row], options: Options) -> tuple[list[Row], str]
     top = max(fractions)
     note = f" Only the largest share of labels ({show('label_fraction', top)}) is shown."
     return [row for row in rows if row["label_fraction"] == top], note
-
-
-def _rows(results: pa.Table, options: Options, labels: tuple[str, ...] | None) -> tuple[str, list[Row]]:
-    metric = options.metric or "auroc"
-    choice = Choice(metrics=(metric,), labels=labels, where=options.where, allow=options.allow)
-    return metric, choose(results, choice)
 
 
 def _panel_count(panels: Sequence[Any]) -> int:

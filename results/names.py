@@ -40,6 +40,15 @@ AXIS_TITLES = {
 AXES = tuple(name for name in AXIS_TITLES if name != "seed")
 """Columns that tell cells apart; only the seed varies inside one."""
 
+LABEL_SETS = {
+    "chexpert5": ("atelectasis", "cardiomegaly", "consolidation", "edema", "pleural_effusion"),
+    "shared": (
+        *("atelectasis", "cardiomegaly", "consolidation", "edema"),
+        *("pleural_effusion", "pneumonia", "pneumothorax"),
+    ),
+}
+"""Labels that are often averaged: CheXpert's competition tasks (Irvin et al. 2019), and what NIH and CheXpert share."""
+
 _INIT_ORDER = ("scratch", "imagenet")
 FULL_RECIPE = "full recipe"
 
@@ -50,6 +59,8 @@ def show(axis: str, value: Any) -> str:
         return FULL_RECIPE if value is None else str(value)
     if value is None:
         return "none" if axis == "pretrain_dataset" else "not recorded"
+    if axis not in AXIS_TITLES:  # a configuration key
+        return f"{value:g}" if isinstance(value, float) else str(value)
     if axis == "label_fraction":
         return f"{100 * value:.6g} %"
     if axis == "label":

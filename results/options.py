@@ -16,14 +16,16 @@ class Options:
     """Metric, e.g. auroc, auprc, balanced_accuracy."""
     label: str | None = None
     """Label, or macro."""
+    labels: tuple[str, ...] = ()
+    """Labels to look at: macro means go over exactly these, rows of single labels are these; empty takes all."""
     rows: tuple[str, ...] = ()
-    """Axes going down (names.AXES)."""
+    """Axes going down: names.AXES, or keys of the runs' configuration."""
     columns: tuple[str, ...] = ()
     """Axes going across."""
     where: tuple[str, ...] = ()
-    """Filters column=value[,value]."""
+    """Filters column=value[,value], of a key of the runs' configuration too."""
     allow: tuple[str, ...] = ()
-    """Mixtures to accept: splits, policies, seeds."""
+    """Mixtures to accept: select.ALLOWANCES."""
     digits: int = 3
     """Digits after the point."""
     test: bool = True

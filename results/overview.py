@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from results import dataset_names
-from results.captions import caption_of
-from results.cells import Cell, config_of, cuts_of, gather
+from results import common, configs, dataset_names
+from results.captions import caption_of, macro_notes
+from results.cells import Cell, cuts_of, gather
 from results.collect import COST_METRIC, predictions_beside
 from results.common import LABELS
 from results.errors import InputError
@@ -20,62 +21,109 @@ from results.options import Options
 from results.panel import Panel, panels
 from results.render import Table
 from results.schema import MACRO, read_predictions
-from results.select import Choice, Row, choose, layout
-
-HIDDEN_SETTINGS = {"out", "seed", "init_signature"}
-"""Settings that do not tell the trials of a search apart."""
+from results.select import Choice, Row, choose, layout, make_axes
 
 
 def search(results: pa.Table, options: Options) -> Table:
-    """The trials of a search, best on validation first, with the settings in which they differ."""
-    metric, label = options.metric or "auroc", options.label or MACRO
-    rows = choose(results, Choice(metrics=(metric,), labels=(label,), where=options.where, allow=options.allow))
+    """The trials of a search on each test set, best on validation first, with the settings in which they differ."""
+    metric = options.metric or "auroc"
+    choice = Choice.of(options, (metric,), (MACRO,))
+    rows = choose(results, choice)
     axes = [axis for axis in layout(rows, (), (), chosen=False)[0] if axis not in ("metric", "label")]
-    configs = {row["signature"]: config_of(row) for row in rows}
-    settings = _varying_settings(list(configs.values()), axes)
-    for row in rows:
-        config = configs[row["signature"]]
-        row["settings"] = tuple(str(config.get(name, "default")) for name in settings)
-    cells = gather(rows, (*axes, "settings"), (), "seeds" in options.allow)
-    trials = []
-    for (key, _), cell in cells.items():
-        known = [validation_value(row, metric) for row in cell.rows]
-        values = [value for value in known if value is not None]
-        chosen = sum(values) / len(values) if values and len(values) == len(known) else None
-        trials.append((key, cell, chosen))
-    sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
-    by_validation = all(chosen is not None for _, _, chosen in trials)
-    trials.sort(key=lambda trial: -sign * ((trial[2] if by_validation else trial[1].value) or 0.0))
-    shown = trials[: options.limit]
-    notes = ["Ordered by validation." if by_validation else _ORDERED_BY_TEST]
-    if len(shown) < len(trials):
-        notes.append(f"The first {len(shown)} of {count(len(trials), 'trial')}.")
+    rows = common.comparable(rows, results, (), choice.among)
+    settings = [key for key in configs.differing(rows) if key not in {*axes, *_SAID_BY_AXES}]
+    for key in settings:
+        configs.set_axis(rows, key)
+    ordered = _ranked(gather(rows, (*axes, *settings), (), options.allow), axes, metric)
+    shown = [trial for trials in ordered for trial in trials[: options.limit]]
+    total = sum(map(len, ordered))
+    notes = [_order_note(shown, len(ordered) > 1)]
+    if len(shown) < total:
+        each = " on each test set" if len(ordered) > 1 else ""
+        notes.append(f"The first {min(options.limit, max(map(len, ordered)))}{each} of {count(total, 'trial')}.")
+    notes += macro_notes(rows)
     title = METRIC_TITLES.get(metric, metric)
+    places = [str(place) for trials in ordered for place, _ in enumerate(trials[: options.limit], 1)]
     return Table(
         name="search",
-        caption=caption_of("{metric} of the trials of a search", rows, axes, [cell for _, cell, _ in shown]),
+        caption=caption_of("{metric} of the trials of a search", rows, axes, [trial.cell for trial in shown]),
         notes=tuple(notes),
         row_titles=("Rank", *(AXIS_TITLES[axis] for axis in axes), *settings),
         row_names=tuple(
-            (str(rank), *(show(axis, value) for axis, value in zip(axes, key[:-1], strict=True)), *key[-1])
-            for rank, (key, _, _) in enumerate(shown, 1)
+            (
+                place if trial.on_validation is not None or not any_validated(shown) else "\u2013",
+                *(show(axis, value) for axis, value in zip((*axes, *settings), trial.key, strict=True)),
+            )
+            for place, trial in zip(places, shown, strict=True)
         ),
         column_names=(f"Validation {title}", f"Test {title}"),
-        cells=tuple((Cell(value=chosen, n=cell.n) if chosen is not None else None, cell) for _, cell, chosen in shown),
+        cells=tuple(
+            (
+                None if trial.on_validation is None else Cell(value=trial.on_validation, n=trial.cell.n),
+                trial.cell,
+            )
+            for trial in shown
+        ),
         digits=options.digits,
     )
 
 
-_ORDERED_BY_TEST = (
-    "Caution: ordered by test, because the predictions on validation were not found; the first value is too good."
-)
+_SAID_BY_AXES = {"shards", "init", "variant"}
+"""Configuration keys that columns of the results say better: the training set, the initialisation."""
 
 
-def _varying_settings(configs: Sequence[dict[str, Any]], axes: Sequence[str]) -> list[str]:
-    """Dotted configuration names that take several values and are not an axis already."""
-    names = sorted({name for config in configs for name in config})
-    skipped = HIDDEN_SETTINGS | set(axes) | ({"shards"} if {"train_dataset", "test_dataset"} & set(axes) else set())
-    return [name for name in names if name not in skipped and len({str(config.get(name)) for config in configs}) > 1]
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Trial:
+    """One setting of a search."""
+
+    key: tuple[Any, ...]
+    """Values of the axes, then of the settings."""
+    cell: Cell
+    on_validation: float | None
+    """Mean over its runs; None when undefined, or when the predictions are gone."""
+
+
+def _ranked(
+    cells: dict[tuple[tuple[Any, ...], tuple[Any, ...]], Cell], axes: Sequence[str], metric: str
+) -> list[list[_Trial]]:
+    """The trials of each test set, best first: by validation where any has a value there; the undefined come last."""
+    blocks: dict[str, list[_Trial]] = {}
+    for (key, _), cell in cells.items():
+        known = [validation_value(row, metric) for row in cell.rows]
+        values = [value for value in known if value is not None]
+        mean = sum(values) / len(values) if values and len(values) == len(known) else None
+        blocks.setdefault(str(cell.rows[0]["test_dataset"]), []).append(_Trial(key=key, cell=cell, on_validation=mean))
+    sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
+    for trials in blocks.values():
+        validated = any_validated(trials)
+
+        def order(trial: _Trial, validated: bool = validated) -> tuple[Any, ...]:
+            value = trial.on_validation if validated else trial.cell.value
+            names = [sort_key(axis, part) for axis, part in zip(axes, trial.key, strict=False)]
+            return (value is None, -sign * (value or 0.0), names, [str(part) for part in trial.key])
+
+        trials.sort(key=order)
+    return [blocks[name] for name in sorted(blocks)]
+
+
+def any_validated(trials: Sequence[_Trial]) -> bool:
+    """Whether trials can be ordered by validation."""
+    return any(trial.on_validation is not None for trial in trials)
+
+
+def _order_note(shown: Sequence[_Trial], several: bool) -> str:
+    where = ", within each test set" if several else ""
+    if not any_validated(shown):
+        return (
+            f"Caution: ordered by test{where}, because no trial has a value on validation; the first value is too good."
+        )
+    missing = sum(trial.on_validation is None for trial in shown)
+    last = (
+        f" {count(missing, 'trial')} without a value there (undefined, or its predictions are gone) stand last."
+        if missing
+        else ""
+    )
+    return f"Ordered by validation{where}.{last}"
 
 
 def validation_value(row: Row, metric: str) -> float | None:
@@ -108,10 +156,20 @@ def _validation_panel(source: str, sets: tuple[tuple[str, str | None], ...]) -> 
 
 
 def cost(results: pa.Table, options: Options) -> Table:
-    """GPU and wall-clock hours per kind of run: pretraining first, then fine-tuning by initialisation and labels."""
+    """GPU and wall-clock hours per kind of run: pretraining first, then fine-tuning by initialisation and labels.
+
+    Filters choose fine-tunings, and with them the pretraining runs that these started from.
+    """
     allow = (*options.allow, "splits", "policies")
-    training = _one_per_run(choose(results, Choice(where=options.where, allow=allow)))
-    pretraining = [row for row in results.to_pylist() if row["metric"] == COST_METRIC]
+    where = (*options.where, *((f"label={options.label}",) if options.label else ()))
+    training = _one_per_run(choose(results, Choice(where=where, allow=allow)))
+    pretraining = _one_per_run([row for row in results.to_pylist() if row["metric"] == COST_METRIC])
+    others = 0
+    if options.where:
+        used = {row["init_signature"] for row in training}
+        others = sum(row["signature"] not in used for row in pretraining)
+        pretraining = [row for row in pretraining if row["signature"] in used]
+    make_axes(training, options.rows)
     shown = tuple(options.rows) or tuple(axis for axis in ("train_dataset", "arch", "init", "mode", "label_fraction"))
     axes = tuple(axis for axis in shown if len({row[axis] for row in training}) > 1) or shown[:1]
     groups: dict[tuple[Any, ...], list[Row]] = {}
@@ -123,18 +181,21 @@ def cost(results: pa.Table, options: Options) -> Table:
     if pretraining:
         blank = ("",) * (len(axes) - 1)
         names.insert(0, ("Pretraining", *blank))
-        lines.insert(0, _hours(_one_per_run(pretraining)))
-    everything = [*_one_per_run(pretraining), *training]
+        lines.insert(0, _hours(pretraining))
+    everything = [*pretraining, *training]
     names.append(("Total", *("",) * (len(axes) - 1)))
     lines.append(_hours(everything))
     notes = ["GPU-hours: GPUs of a run times its hours; \u2013 where a run did not record them or had no GPU."]
-    if not pretraining:
+    if others:
+        notes.append(f"{count(others, 'pretraining run')} that no chosen run started from left out.")
+    elif not pretraining:
         notes.append("No pretraining run was among the results; its cost is not in the total.")
     return Table(
         name="cost",
-        caption="What the runs took." + (" Fine-tuning by " + ", ".join(AXIS_TITLES[a].lower() for a in axes) + "."),
+        caption="What the runs took."
+        + (" Fine-tuning by " + ", ".join(AXIS_TITLES.get(a, a).lower() for a in axes) + "."),
         notes=tuple(notes),
-        row_titles=tuple(AXIS_TITLES[axis] for axis in axes),
+        row_titles=tuple(AXIS_TITLES.get(axis, axis) for axis in axes),
         row_names=tuple(names),
         column_names=("Runs", "GPU-hours per run", "GPU-hours", "Hours"),
         cells=tuple(lines),

@@ -1,7 +1,10 @@
 """The report of a study: data, tables, figures, configurations, provenance and limits in one HTML file."""
 
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions when it is imported)
 from __future__ import annotations
 
+import dataclasses
 import html
 import io
 import json
@@ -13,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from results import atomic, figures, page, tables
-from results.cells import flat
-from results.collect import open_results
+from results import atomic, configs, figures, page, tables
+from results.collect import COST_METRIC, open_results
 from results.errors import InputError
 from results.names import count, listing, show
 from results.options import Options
@@ -24,6 +27,7 @@ from results.provenance import now, versions
 from results.render import render
 from results.run import Run
 from results.schema import MACRO
+from results.select import ALLOWANCES, Row, matching
 from results.style import styled
 
 PER_TEST_SET = ("per-class", "roc", "precision-recall", "confusion", "calibration", "threshold-sweep")
@@ -33,7 +37,10 @@ RESEARCH_ONLY = "Research use only: nothing here is made or tested for clinical 
 
 
 def write_report(
-    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], out: str | os.PathLike[str], title: str
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    title: str,
+    options: Options | None = None,
 ) -> list[str]:
     """Collect `inputs` and write the report.
 
@@ -41,6 +48,8 @@ def write_report(
         inputs: folders of runs, runs or collected files.
         out: the HTML file.
         title: its heading.
+        options: `where` chooses the runs that it is about, with the pretraining runs that they started from; `labels`
+            and `allow` are those of every table and figure. None takes everything.
 
     Returns:
         Why tables and figures that do not fit these results were left out.
@@ -49,24 +58,40 @@ def write_report(
         InputError: no results, or `out` cannot be written.
     """
     results, warnings = open_results(inputs)
+    options = options or Options()
+    results, options = _chosen(results, options)
     left_out: list[str] = []
     runs = _runs(results)
     sections = [
         ("data", "Data", _data(runs)),
-        ("tables", "Tables", _tables(results, left_out)),
-        ("figures", "Figures", _figures(results, left_out)),
-        ("configurations", "Configurations", _configurations(runs)),
+        ("tables", "Tables", _tables(results, options, left_out)),
+        ("figures", "Figures", _figures(results, options, left_out)),
+        ("configurations", "Configurations", _configurations(results)),
         ("provenance", "Provenance", _provenance(results, runs, warnings)),
         ("limits", "Limits", _limits(results, runs, warnings, left_out)),
     ]
-    atomic.write_text(Path(out), page.page(title, sections, _lead(results)))
+    atomic.write_text(Path(out), page.page(title, sections, _lead(results, options)))
     return left_out
 
 
-def _lead(results: pa.Table) -> str:
+def _chosen(results: pa.Table, options: Options) -> tuple[pa.Table, Options]:
+    """The rows that the filters choose, those of the pretraining runs behind them, and the options that are left."""
+    on_labels = tuple(text for text in options.where if text.partition("=")[0].strip() == "label")
+    where = tuple(text for text in options.where if text not in on_labels)
+    if where:
+        kept = matching(results.filter(pc.is_valid(results["label"])), where)
+        used = pc.unique(kept["init_signature"]).drop_null()
+        cost = (pc.field("metric") == COST_METRIC) & pc.field("signature").isin(used)
+        results = pa.concat_tables([kept, results.filter(cost)])
+    return results, Options(where=on_labels, labels=options.labels, allow=options.allow)
+
+
+def _lead(results: pa.Table, options: Options) -> str:
     runs = len(set(results["source"].to_pylist()))
+    allowed = [ALLOWANCES.get(word, word) for word in options.allow]
     return (
         page.paragraph(f"{count(runs, 'run')}, {len(results):,} numbers; written {now()} by cxrdist.")
+        + (page.paragraph(f"Allowed on request: {listing(allowed)}.") if allowed else "")
         + f'<p class="warning">{html.escape(RESEARCH_ONLY)}</p>'
     )
 
@@ -143,14 +168,14 @@ def _label_count(held: Any) -> str:
     return text + (f" (+ {held['uncertain']} uncertain)" if held.get("uncertain") else "")
 
 
-def _tables(results: pa.Table, left_out: list[str]) -> str:
+def _tables(results: pa.Table, options: Options, left_out: list[str]) -> str:
     parts = []
     for name in tables.NAMES:
         if repeated := _repeats(name, results):
             left_out.append(f"table {name}: {repeated}")
             continue
         _tell(f"table {name}")
-        table = _attempt(f"table {name}", left_out, lambda name=name: tables.build(name, results, Options()))
+        table = _attempt(f"table {name}", left_out, lambda name=name: tables.build(name, results, options))
         if table is not None:
             parts.append(render(table, "html"))
     return "\n".join(parts) or page.paragraph("No table fits these results; see Limits.")
@@ -169,17 +194,16 @@ def _repeats(name: str, results: pa.Table) -> str | None:
     return None
 
 
-def _figures(results: pa.Table, left_out: list[str]) -> str:
+def _figures(results: pa.Table, options: Options, left_out: list[str]) -> str:
     sets = sorted({value for value in results["test_dataset"].to_pylist() if value is not None})
     parts = []
     for name in figures.NAMES:
-        wheres = [(f"test_dataset={one}",) for one in sets] if name in PER_TEST_SET and len(sets) > 1 else [()]
+        wheres = [(f"test_dataset={held}",) for held in sets] if name in PER_TEST_SET and len(sets) > 1 else [()]
         for where in wheres:
             _tell(f"figure {name}")
             what = f"figure {name}" + (f" ({where[0]})" if where else "")
-            drawing = _attempt(
-                what, left_out, lambda name=name, where=where: figures.draw(name, results, Options(where=where))
-            )
+            one = dataclasses.replace(options, where=(*options.where, *where))
+            drawing = _attempt(what, left_out, lambda name=name, one=one: figures.draw(name, results, one))
             if drawing is None:
                 continue
             out = io.BytesIO()
@@ -204,30 +228,36 @@ def _tell(what: str) -> None:
         print(f"\r{what:40}", end="", file=sys.stderr, flush=True)
 
 
-def _configurations(runs: dict[str, Run]) -> str:
-    """What all runs of a job share, and what differs."""
-    by_job: dict[str, dict[str, dict[str, Any]]] = {}
-    for path, run in runs.items():
-        by_job.setdefault(str(_read(run.read_info).get("job")), {})[path] = flat(_read(run.read_config))
+def _configurations(results: pa.Table) -> str:
+    """What all runs of a job share, and every setting in which they differ."""
+    by_job: dict[str, dict[str, Row]] = {}
+    columns = ["source", "job", "seed", configs.COLUMN]
+    for row in results.select(columns).group_by(columns).aggregate([]).to_pylist():
+        if row["job"] != "evaluate":  # of a run that is there itself
+            by_job.setdefault(str(row["job"]), {})[row["source"]] = row
     parts = []
-    for job, configs in sorted(by_job.items()):
-        keys = sorted({key for config in configs.values() for key in config})
-        values = {key: Counter(str(config.get(key, "not set")) for config in configs.values()) for key in keys}
-        shared = [(key, next(iter(held))) for key, held in values.items() if len(held) == 1]
-        varied = [
-            (
-                key,
-                ", ".join(f"{value} ({n})" for value, n in sorted(held.items())[:12])
-                + (" ..." if len(held) > 12 else ""),
-            )
-            for key, held in values.items()
-            if len(held) > 1 and len(held) < max(3, len(configs))
-        ]
-        parts.append(f"<h3>{html.escape(job)} ({count(len(configs), 'run')})</h3>")
+    for job, rows in sorted(by_job.items()):
+        known = {path: configs.config_of(row) for path, row in rows.items()}
+        settings = [{**held, "seed": rows[path]["seed"]} for path, held in known.items() if held is not None]
+        varied = configs.varied(settings)
+        shared = sorted((key, configs.spell(value)) for held in settings[:1] for key, value in held.items())
+        parts.append(f"<h3>{html.escape(job)} ({count(len(rows), 'run')})</h3>")
+        if len(settings) < len(rows):
+            missing = len(rows) - len(settings)
+            parts.append(page.paragraph(f"The configuration of {count(missing, 'run')} is not recorded.", "note"))
         if varied:
-            parts.append(page.paragraph("What was varied (runs):") + page.facts(varied))
-        parts.append(page.details("What all of them share", page.facts(shared)))
-    return "\n".join(parts) or page.paragraph("The run folders are not there any more.")
+            pairs = [(key, _values(values)) for key, values in varied.items()]
+            parts.append(page.paragraph("What was varied (runs):") + page.facts(pairs))
+        parts.append(page.details("What all of them share", page.facts([kv for kv in shared if kv[0] not in varied])))
+    return "\n".join(parts) or page.paragraph("No configuration is recorded.")
+
+
+_MOST_VALUES = 12
+
+
+def _values(values: Counter[str]) -> str:
+    words = [f"{value} ({n})" for value, n in sorted(values.items())[:_MOST_VALUES]]
+    return ", ".join(words) + (f" and {len(values) - _MOST_VALUES} more" if len(values) > _MOST_VALUES else "")
 
 
 def _provenance(results: pa.Table, runs: dict[str, Run], warnings: Sequence[str]) -> str:

@@ -34,6 +34,9 @@ def _schema(name: str, fields: Iterable[tuple[str, pa.DataType]]) -> pa.Schema:
     )
 
 
+CONFIG = pa.dictionary(pa.int32(), pa.string())
+"""Kind of the column `config`: long texts, of which each is stored once."""
+
 PREDICTIONS = _schema(
     "predictions",
     [
@@ -93,6 +96,7 @@ METRICS = _schema(
         ("n_val", pa.int64()),  # validation images that the choice of weights and thresholds used; 0: none
         ("val_fraction", pa.float64()),  # of the validation patients: label_fraction where val was cut with it, else 1
         ("threshold_rule", pa.string()),  # how thresholds were chosen on val, e.g. balanced_accuracy
+        ("config", CONFIG),  # what determines the result, seed left out, as JSON of dotted names (results.configs)
     ],
 )
 
@@ -105,6 +109,7 @@ ADDED = {
         "n_val",
         "val_fraction",
         "threshold_rule",
+        "config",
     ),
 }
 """Version -> columns that came with it; a file of an older version may lack them."""

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from results.captions import data_sentence
+from results.captions import data_sentence, setting_notes, threshold_sentence
+from results.cells import Cell, gather
 from results.common import on_all
 from results.errors import InputError
 from results.grids import largest_fraction
-from results.names import AXES, count, listing, show, sort_key
+from results.names import count, listing, show, sort_key
 from results.options import Options
 from results.panel import Panel, load_panel
 from results.schema import MACRO
-from results.select import Choice, Row, choose
+from results.select import Choice, Row, choose, make_axes, varying
 from results.style import COLOURS
 
 BAND_RESAMPLES = 200
@@ -49,6 +50,8 @@ class Series:
     """What the legend calls it."""
     runs: dict[str, list[Scores]]
     """label -> one entry per seed."""
+    cells: dict[str, Cell]
+    """label -> the figure's metric over those runs, as a table has it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,8 @@ class Material:
     """Those of the labels that every run has; figures that take labels together use these alone."""
     sentence: str
     """Data, seeds and choices, for the caption."""
+    rule: str
+    """By which rule thresholds were chosen, for the caption; empty where the metric has none."""
 
     def pooled(self, series: Series) -> list[Scores]:
         """The shared labels of a series, one after another."""
@@ -76,14 +81,20 @@ class Material:
         return f"Labels taken together: {listing([show('label', label) for label in self.shared])}{left}. "
 
 
-def material(results: pa.Table, options: Options) -> Material:
+def material(results: pa.Table, options: Options, metric: str = "accuracy") -> Material:
     """Load the predictions behind the chosen results.
 
+    Args:
+        results: collected results.
+        options: what the user asked for; `columns` name axes or configuration keys that lines stand for.
+        metric: whose rows are taken, and whose values the series carry.
+
     Raises:
-        InputError: predictions are gone, or several test sets are left.
+        InputError: predictions are gone, several test sets are left, or a line's runs differ in more than their seed.
     """
-    chosen = (options.label,) if options.label and options.label != MACRO else None
-    rows = choose(results, Choice(metrics=("accuracy",), labels=chosen, where=options.where, allow=options.allow))
+    if options.label == MACRO:
+        options = dataclasses.replace(options, label=None)
+    rows = choose(results, Choice.of(dataclasses.replace(options, metric=metric), (metric,), None))
     rows = [row for row in rows if row["label"] != MACRO and row["n_pos"] and row["n_neg"]]
     if not rows:
         raise InputError("no label has positives and negatives in the test set")
@@ -93,7 +104,8 @@ def material(results: pa.Table, options: Options) -> Material:
             f"results on {len(sets)} test sets ({', '.join(sets)}); choose with --where test_dataset={sets[0]}"
         )
     rows, note = largest_fraction(rows, options)
-    axes = [axis for axis in AXES if axis not in ("label", "metric") and len({row[axis] for row in rows}) > 1]
+    make_axes(rows, options.columns)
+    axes = [*options.columns, *varying(rows, (*options.columns, "label", "metric"))]
     if "init" in axes and "pretrain_dataset" in axes:
         axes.remove("pretrain_dataset")
     axes = axes or ["init"]
@@ -106,18 +118,24 @@ def material(results: pa.Table, options: Options) -> Material:
             f"{len(keys)} lines cannot be told apart; choose with --where (they differ in {', '.join(axes)})"
         )
     series = [
-        Series(name=", ".join(show(a, v) for a, v in zip(axes, key, strict=True)), runs=_runs(groups[key]))
+        Series(
+            name=", ".join(show(a, v) for a, v in zip(axes, key, strict=True)),
+            cells={label: cell for (_, (label,)), cell in gather(groups[key], (), ("label",), options.allow).items()},
+            runs=_runs(groups[key]),
+        )
         for key in keys
     ]
     seeds = sorted({len(runs) for one in series for runs in one.runs.values()})
     words = count(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
     labels = sorted({row["label"] for row in rows})
     shared = {row["label"] for row in on_all(rows)}
+    more = setting_notes(rows, [cell.rows for one in series for cell in one.cells.values()], axes)
     return Material(
         series=series,
         labels=labels,
         shared=[label for label in labels if label in shared],
-        sentence=f"{data_sentence(rows)} {words[:1].upper()}{words[1:]} per line.{note}",
+        sentence=" ".join([f"{data_sentence(rows)} {words[:1].upper()}{words[1:]} per line.{note}", *more]),
+        rule=threshold_sentence(rows),
     )
 
 

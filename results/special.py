@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from results import stats
-from results.captions import caption_of, macro_notes, notes_of
+from results import common, configs, stats
+from results.captions import caption_of, macro_notes, notes_of, setting_notes
 from results.cells import Cell, gather
-from results.common import on_all
 from results.compare import ALPHA, Comparer, judge
 from results.delong import Difference
 from results.errors import InputError
-from results.names import AXIS_TITLES, FULL_RECIPE, LOWER_IS_BETTER, METRIC_TITLES, listing, show, sort_key
+from results.names import AXIS_TITLES, FULL_RECIPE, LOWER_IS_BETTER, METRIC_TITLES, count, listing, show, sort_key
 from results.options import Options
 from results.overview import validation_value
 from results.render import Table
 from results.schema import MACRO
-from results.select import Choice, Row, choose, layout, varying
+from results.select import Choice, Row, choose, layout, make_axes, varying
 
 
 def ablation(results: pa.Table, options: Options) -> Table:
     """Each variant against the full recipe: its value, the difference with interval, and the corrected p."""
     axis = options.rows[0] if options.rows else "variant"
-    metric, label = options.metric or "auroc", options.label or MACRO
-    rows = choose(results, Choice(metrics=(metric,), labels=(label,), where=options.where, allow=options.allow))
+    metric = options.metric or "auroc"
+    choice = Choice.of(options, (metric,), (MACRO,))
+    rows = choose(results, choice)
+    added = layout(rows, (axis,), (), chosen=False)[1]
     if len({row[axis] for row in rows}) < 2:
         raise InputError(
             f"nothing to compare: all results have {axis} = {show(axis, rows[0][axis])}; name another axis with --rows"
         )
-    added = layout(rows, (axis,), (), chosen=False)[1]
-    cells = {key[0]: cell for key, cell in gather(rows, (*added, axis), (), "seeds" in options.allow).items()}
+    rows = common.comparable(rows, results, added, choice.among)
+    cells = {key[0]: cell for key, cell in gather(rows, (*added, axis), (), options.allow).items()}
     reference = _reference(rows, axis, options)
     order = sorted(
         cells,
@@ -60,14 +62,15 @@ def ablation(results: pa.Table, options: Options) -> Table:
     note = f"Difference: variant minus {show(axis, reference)}, on the same test images"
     note += f"; intervals and p by {listing(methods)}" if methods else ""
     note += f", p Holm-corrected over {len(tested)}; bold: told from zero, p < {ALPHA:g}." if tested else "."
-    notes = [note, *([f"Not tested: {listing(reasons)}."] if reasons else []), *macro_notes(rows)]
+    notes = [note, *([f"Not tested: {listing(reasons)}."] if reasons else []), *macro_notes(rows, added)]
+    notes += setting_notes(rows, [cell.rows for cell in cells.values()], (*added, axis))
     return Table(
         name="ablation",
         caption=caption_of(
-            "{metric} of the full recipe and of variants of it", rows, (*added, axis), list(cells.values())
+            "{metric} of the full recipe and of variants of it", rows, (*added, axis), list(cells.values()), "block"
         ),
         notes=tuple(notes),
-        row_titles=tuple(AXIS_TITLES[name] for name in (*added, axis)),
+        row_titles=tuple(AXIS_TITLES.get(name, name) for name in (*added, axis)),
         row_names=tuple(
             tuple(show(name, value) for name, value in zip((*added, axis), key, strict=True)) for key in order
         ),
@@ -117,31 +120,22 @@ def _effect(
 def peak_accuracy(results: pa.Table, options: Options) -> Table:
     """The best setting of each initialisation for each pathology, chosen on validation, reported on test."""
     metric = options.metric or "accuracy"
-    labels = (options.label,) if options.label else None
-    rows = choose(results, Choice(metrics=(metric,), labels=labels, where=options.where, allow=options.allow))
-    if labels is None:
+    choice = Choice.of(options, (metric,), None)
+    rows = choose(results, choice)
+    if options.label != MACRO:
         rows = [row for row in rows if row["label"] != MACRO]
     down, across = tuple(options.rows or ("init",)), ("label",)
+    make_axes(rows, down)
     if not options.rows and len({row["test_dataset"] for row in rows}) > 1:
         down = ("test_dataset", *down)
-    free = [axis for axis in varying(rows, (*down, *across))]
-    candidates = gather(rows, down, (*across, *free), "seeds" in options.allow)
-    cells: dict[tuple[Any, Any], tuple[float, bool, Cell]] = {}
-    for (row_key, column_key), cell in candidates.items():
-        if cell.value is None:
-            continue
-        score = _on_validation(cell, metric)
-        merit = (-1 if metric in LOWER_IS_BETTER else 1) * cell.value if score is None else score
-        place = (row_key, column_key[: len(across)])
-        held = cells.get(place)
-        # A setting with validation scores is preferred to one that could only be chosen on test.
-        if held is None or (score is not None, merit) > (held[1], held[0]):
-            cells[place] = (merit, score is not None, cell)
+    rows = common.comparable(rows, results, (), choice.among)
+    free = _free(rows, (*down, *across))
+    cells = _best_settings(gather(rows, down, (*across, *free), options.allow), metric)
     row_keys = sorted(
         {key for key, _ in cells}, key=lambda key: [sort_key(a, v) for a, v in zip(down, key, strict=True)]
     )
     columns = sorted({key for _, key in cells}, key=lambda key: sort_key("label", key[0]))
-    grid = [[cells[row, column][2] if (row, column) in cells else None for column in columns] for row in row_keys]
+    grid = [[cells[row, column].cell if (row, column) in cells else None for column in columns] for row in row_keys]
     verdict = None
     if options.test:
         width = len(columns)
@@ -164,10 +158,13 @@ def peak_accuracy(results: pa.Table, options: Options) -> Table:
             "{metric} at each initialisation's best setting",
             rows,
             (*down, *across, *free),
-            [c[2] for c in cells.values()],
+            [best.cell for best in cells.values()],
         ),
-        notes=(_peak_note(free, cells), *notes_of(rows, grid, verdict, "column")),
-        row_titles=tuple(AXIS_TITLES[axis] for axis in down),
+        notes=(
+            *_peak_notes(free, list(cells.values())),
+            *notes_of(rows, grid, verdict, "column", shown=(*down, *across, *free)),
+        ),
+        row_titles=tuple(AXIS_TITLES.get(axis, axis) for axis in down),
         row_names=tuple(tuple(show(a, v) for a, v in zip(down, key, strict=True)) for key in row_keys),
         column_title=AXIS_TITLES["label"],
         column_names=tuple(show("label", key[0]) for key in columns),
@@ -176,17 +173,76 @@ def peak_accuracy(results: pa.Table, options: Options) -> Table:
     )
 
 
-def _peak_note(free: Sequence[str], cells: dict[tuple[Any, Any], tuple[float, bool, Cell]]) -> str:
-    if not free:
-        return "There is one setting per initialisation, so nothing was chosen."
-    among = listing([AXIS_TITLES[axis].lower() for axis in free])
-    on_test = sum(not chosen_on_val for _, chosen_on_val, _ in cells.values())
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Best:
+    """The setting chosen for one place of the table."""
+
+    cell: Cell
+    setting: tuple[Any, ...]
+    """Values of the axes chosen over."""
+    merit: float
+    """Higher is better: on validation where that is known, else on test."""
+    on_validation: bool
+    among: int
+    """Settings there were."""
+
+
+def _free(rows: Sequence[Row], shown: Sequence[str]) -> tuple[str, ...]:
+    """What a setting consists of: axes and configuration keys that take several values inside a place of the table."""
+    free = varying(rows, shown)
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[axis] for axis in (*shown, *free)), []).append(row)
+    keys = sorted({key for group in groups.values() for key in configs.differing(group)})
+    for key in keys:
+        configs.set_axis(rows, key)
+    return (*free, *keys)
+
+
+def _best_settings(
+    candidates: dict[tuple[tuple[Any, ...], tuple[Any, ...]], Cell], metric: str
+) -> dict[tuple[Any, Any], _Best]:
+    """For each row and label the setting with the best mean over its seeds on validation."""
+    cells: dict[tuple[Any, Any], _Best] = {}
+    for (row_key, column_key), cell in candidates.items():
+        if cell.value is None:
+            continue
+        score = _on_validation(cell, metric)
+        merit = (-1 if metric in LOWER_IS_BETTER else 1) * cell.value if score is None else score
+        place = (row_key, column_key[:1])
+        held = cells.get(place)
+        among = 1 if held is None else held.among + 1
+        # A setting with validation scores is preferred to one that could only be chosen on test.
+        if held is None or (score is not None, merit) > (held.on_validation, held.merit):
+            held = _Best(cell=cell, setting=column_key[1:], merit=merit, on_validation=score is not None, among=among)
+        cells[place] = dataclasses.replace(held, among=among)
+    return cells
+
+
+def _peak_notes(free: Sequence[str], cells: Sequence[_Best]) -> list[str]:
+    if not free or max(best.among for best in cells) < 2:
+        return ["There is one setting per initialisation, so nothing was chosen."]
+    names = listing([AXIS_TITLES.get(axis, axis).lower() if axis in AXIS_TITLES else axis for axis in free])
+    numbers = sorted({best.among for best in cells})
+    among = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+    on_test = sum(best.among > 1 and not best.on_validation for best in cells)
     if not on_test:
-        return f"The setting ({among}) of each cell was chosen on validation images."
-    return (
-        f"Caution: the setting ({among}) of {on_test} of {len(cells)} cells was chosen on the test images, because the"
-        " predictions on validation were not found; those values are too good."
-    )
+        text = f"The setting ({names}) of each cell was chosen on validation images, among {among}."
+    else:
+        text = (
+            f"Caution: the setting ({names}) of {on_test} of {len(cells)} cells was chosen on the test images, because"
+            " the predictions on validation were not found; those values are too good."
+        )
+    times = Counter(best.setting for best in cells)
+    chosen = [
+        f"{', '.join(f'{AXIS_TITLES.get(a, a)} {show(a, v)}' for a, v in zip(free, setting, strict=True))} ({n})"
+        for setting, n in times.most_common(_MOST_SETTINGS)
+    ]
+    more = f" and {count(len(times) - _MOST_SETTINGS, 'more')}" if len(times) > _MOST_SETTINGS else ""
+    return [text, f"Chosen (cells): {'; '.join(chosen)}{more}."]
+
+
+_MOST_SETTINGS = 6
 
 
 def _on_validation(cell: Cell, metric: str) -> float | None:
@@ -203,12 +259,15 @@ def with_misses_and_size(
     results: pa.Table,
     rows: Sequence[Row],
     down: Sequence[str],
+    by: Sequence[str],
     row_keys: Sequence[tuple[Any, ...]],
     options: Options,
 ) -> Table:
-    """The models table with false negatives n/N (all labels together, or the chosen one) and parameters."""
-    where = (*options.where, f"label={options.label}") if options.label and options.label != MACRO else options.where
-    misses = on_all(choose(results, Choice(metrics=("fn",), where=where, allow=options.allow)))
+    """The models table with false negatives n/N (all labels together, or the chosen ones) and parameters."""
+    choice = Choice.of(
+        dataclasses.replace(options, label=None if options.label == MACRO else options.label), ("fn",), None
+    )
+    misses = common.on_all(choose(results, choice), [axis for axis in by if axis != "metric"])
     missed: dict[tuple[Any, ...], dict[str, list[int]]] = {}
     for row in misses:
         if row["value"] is not None:

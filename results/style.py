@@ -84,6 +84,19 @@ def canvas(count: int, *, width: float = 3.3, height: float = 2.7, across: int =
     return figure, axes
 
 
+def stacked(*, width: float, heights: Sequence[float]) -> tuple[Figure, list[Axes]]:
+    """A figure with panels above one another that share their horizontal axis; sizes in inches."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, sum(heights) + 0.35), layout="constrained")
+    grid = figure.add_gridspec(len(heights), 1, height_ratios=list(heights))
+    axes = [figure.add_subplot(grid[0])]
+    axes += [figure.add_subplot(grid[place], sharex=axes[0]) for place in range(1, len(heights))]
+    for axis in axes[:-1]:
+        axis.tick_params(labelbottom=False)
+    return figure, axes
+
+
 def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
     """One legend for all panels, without repeats."""
     entries: dict[str, Any] = {}

@@ -13,7 +13,7 @@ from results.captions import caption_of, notes_of
 from results.cells import Cell, gather
 from results.compare import Comparer, Verdict, judge
 from results.errors import InputError
-from results.names import AXIS_TITLES, listing, show, sort_key
+from results.names import AXIS_TITLES, count, listing, show, sort_key
 from results.options import Options
 from results.render import Table
 from results.schema import MACRO
@@ -36,6 +36,8 @@ class Preset:
     """Labels, when the user names none; None takes all."""
     compare: str = "row"
     """Whether the best cell is looked for along a row or down a column."""
+    allow: tuple[str, ...] = ()
+    """Mixtures that the table shows without being asked, in rows of their own."""
 
 
 PRESETS = {
@@ -47,6 +49,7 @@ PRESETS = {
         rows=("pretrain_dataset", "init", "train_dataset"),
         columns=("test_dataset",),
         compare="column",
+        allow=("policies",),
     ),
     "per-class": Preset(
         title="{metric} per pathology and initialisation", rows=("label",), columns=("init",), labels=None
@@ -91,14 +94,16 @@ def build(name: str, results: pa.Table, options: Options | None = None) -> Table
 
 
 def _pivot(name: str, preset: Preset, results: pa.Table, options: Options) -> Table:
-    metrics = (options.metric,) if options.metric else preset.metrics
-    labels = (options.label,) if options.label else preset.labels
-    rows = choose(results, Choice(metrics=metrics, labels=labels, where=options.where, allow=options.allow))
-    if labels is None and common.only_label(rows) is not None:  # the mean of one label is that label's row again
-        rows = [row for row in rows if row["label"] != MACRO]
+    options = dataclasses.replace(options, allow=(*options.allow, *preset.allow))
+    choice = Choice.of(options, preset.metrics, preset.labels)
+    rows = choose(results, choice)
     across = tuple(options.columns or preset.columns)
     down, added = layout(rows, tuple(options.rows or preset.rows), across, chosen=bool(options.rows))
-    cells = gather(rows, down, across, "seeds" in options.allow)
+    by = down if preset.compare == "row" else (*added, *across)  # what is compared, and so means over the same labels
+    rows = common.comparable(rows, results, by, choice.among)
+    if any(row["label"] != MACRO for row in rows) and common.only_label(rows) is not None:
+        rows = [row for row in rows if row["label"] != MACRO]  # the mean of one label is that label's row again
+    cells = gather(rows, down, across, options.allow)
     row_keys = _sorted({key for key, _ in cells}, down)
     column_keys = _sorted({key for _, key in cells}, across)
     grid = [[cells.get((row, column)) for column in column_keys] for row in row_keys]
@@ -108,12 +113,16 @@ def _pivot(name: str, preset: Preset, results: pa.Table, options: Options) -> Ta
     table = Table(
         name=name,
         caption=caption_of(
-            _title(preset, options), rows, (*down, *across), [cell for line in grid for cell in line if cell]
+            _title(preset, options),
+            rows,
+            (*down, *across),
+            [cell for line in grid for cell in line if cell],
+            scope=preset.compare,
         ),
-        notes=notes_of(rows, grid, verdict, preset.compare),
-        row_titles=tuple(AXIS_TITLES[axis] for axis in down),
+        notes=notes_of(rows, grid, verdict, preset.compare, by=by, shown=(*down, *across)),
+        row_titles=tuple(AXIS_TITLES.get(axis, axis) for axis in down),
         row_names=tuple(tuple(show(axis, value) for axis, value in zip(down, key, strict=True)) for key in row_keys),
-        column_title=" / ".join(AXIS_TITLES[axis] for axis in across),
+        column_title=" / ".join(AXIS_TITLES.get(axis, axis) for axis in across),
         column_names=tuple(
             ", ".join(show(axis, value) for axis, value in zip(across, key, strict=True)) for key in column_keys
         ),
@@ -121,8 +130,8 @@ def _pivot(name: str, preset: Preset, results: pa.Table, options: Options) -> Ta
         digits=options.digits,
     )
     if name == "models" and not options.metric and not options.columns:
-        return special.with_misses_and_size(table, results, rows, down, row_keys, options)
-    return _with_counts(table, down, row_keys)
+        return special.with_misses_and_size(table, results, rows, down, by, row_keys, options)
+    return _with_averaged(_with_counts(table, down, row_keys))
 
 
 def _title(preset: Preset, options: Options) -> str:
@@ -161,6 +170,35 @@ def _marked(
         for r, line in enumerate(grid)
     ]
     return marked, verdict
+
+
+def _with_averaged(table: Table) -> Table:
+    """Say how many labels means go over, where that differs: in a column, or in the heads of the columns."""
+    counts = [[_averaged(cell) for cell in line] for line in table.cells]
+    held = {number for line in counts for number in line if number}
+    if len(held) < 2:
+        return table  # the caption or a note says it
+    heads = [{line[place] for line in counts if line[place]} for place in range(len(table.column_names))]
+    if all(len(numbers) < 2 for numbers in heads):
+        names = tuple(
+            f"{name} ({count(max(numbers), 'label')})" if numbers else name
+            for name, numbers in zip(table.column_names, heads, strict=True)
+        )
+        return dataclasses.replace(table, column_names=names)
+    words = ["/".join(map(str, dict.fromkeys(number for number in line if number))) for line in counts]
+    return dataclasses.replace(
+        table,
+        row_titles=(*table.row_titles, "Labels averaged"),
+        row_names=tuple((*names, word) for names, word in zip(table.row_names, words, strict=True)),
+    )
+
+
+def _averaged(cell: Cell | None) -> int | None:
+    """Labels that a cell's means go over; None for other cells."""
+    if cell is None:
+        return None
+    held = {row["n_labels"] for row in cell.rows if row["label"] == MACRO and row["value"] is not None}
+    return max(held, default=None)
 
 
 def _with_counts(table: Table, down: Sequence[str], keys: Sequence[tuple[Any, ...]]) -> Table:

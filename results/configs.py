@@ -1,0 +1,206 @@
+"""The configuration behind a result, as far as it determines what was learnt.
+
+Rows of results carry it in their column `config`: JSON of dotted names (`optim.lr`), without the seed, with shard sets
+and encoders by content instead of by path. So runs that differ in more than their seed are told apart, and the keys
+named, from a collected file alone.
+"""
+
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions when it is imported)
+from __future__ import annotations
+
+import functools
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from results.errors import InputError
+from results.metrics import COUNTS, THRESHOLD_METRICS
+from results.run import Run, plain
+
+Row = dict[str, Any]
+
+COLUMN = "config"
+"""The column that holds a configuration."""
+
+SEED = "seed"
+
+_NO_MATTER = {SEED, "n_boot", "eval_shards"}
+"""Keys that change no value on a test set: the seed is what a cell averages over, the others what else was computed."""
+
+_OF_THRESHOLDS = {"threshold"}
+"""Keys that change values which depend on a threshold, and no others."""
+
+_OF_THE_MACHINE = {
+    *("out", "device", "workers", "threads", "stage", "cache", "backbones", "variant", "log_every", "tensorboard"),
+    *("checkpoint_seconds", "nproc", "max_restarts", "compile", "checkpoint", "init_signature"),
+}
+"""Keys that do not change what is learnt, for runs from before the column, whose config.toml is read instead."""
+
+_PATHS = {"shards", "init", "eval_shards"}
+"""Keys that hold a path, which says nothing about the content."""
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as dotted names."""
+    out: dict[str, Any] = {}
+    for key, value in config.items():
+        out |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return out
+
+
+def config_text(
+    config: Mapping[str, Any], *, ignore: Iterable[str] = (), content: Mapping[str, Any] | None = None
+) -> str:
+    """A configuration as the column holds it.
+
+    Args:
+        config: nested; None means not set and is left out, as is the seed.
+        ignore: names of settings that do not change what is learnt; of a table, all that is in it.
+        content: what to record in place of a path: key -> SHA-256, or a sorted list of them.
+    """
+    left_out = {SEED, *ignore}
+    values = {
+        key: value
+        for key, value in flat(plain({**config, **(content or {})})).items()
+        if not any(key == name or key.startswith(f"{name}.") for name in left_out)
+    }
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def of_run(run: Run) -> str | None:
+    """The configuration of a run whose results do not hold it, from its folder; None when that is gone or damaged."""
+    try:
+        config = run.read_config()
+        held = run.read_info().get("shards") or {}
+    except InputError:
+        return None
+    named = config.get("init") in ("scratch", "imagenet")
+    paths = _PATHS - ({"init"} if named else set())  # an encoder is told by the columns init and init_signature
+    content = {"shards": held[config["shards"]]} if config.get("shards") in held else {}
+    return config_text(config, ignore=_OF_THE_MACHINE | (paths - set(content)), content=content)
+
+
+def beside(source: Path) -> str | None:
+    """The configuration of the run that a metrics file lies in."""
+    folder = source.parent if source.name == "run.json" else source.parent.parent
+    run = Run(folder)
+    return of_run(run) if run.config.is_file() else None
+
+
+@functools.lru_cache(maxsize=16384)
+def parsed(text: str) -> dict[str, Any]:
+    """A configuration as a dict of dotted names; shared, so not to be changed.
+
+    Raises:
+        InputError: the text is no JSON object.
+    """
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"the column {COLUMN} holds no configuration: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"the column {COLUMN} holds no configuration but {text[:40]!r}")
+    return values
+
+
+def config_of(row: Row) -> dict[str, Any] | None:
+    """The configuration of a row's run; None when it is not known."""
+    text = row.get(COLUMN)
+    return None if text is None else parsed(text)
+
+
+def matters(key: str, metric: str | None) -> bool:
+    """Whether a key can change the value of a metric."""
+    return key not in _NO_MATTER and (key not in _OF_THRESHOLDS or metric in (*THRESHOLD_METRICS, *COUNTS))
+
+
+def relevant(row: Row) -> str | None:
+    """What of a row's configuration can change its value, as text to compare; None when it is not known."""
+    text = row.get(COLUMN)
+    return None if text is None else _relevant(text, row.get("metric"))
+
+
+@functools.lru_cache(maxsize=16384)
+def _relevant(text: str, metric: str | None) -> str:
+    return json.dumps({key: value for key, value in parsed(text).items() if matters(key, metric)}, sort_keys=True)
+
+
+def differing(rows: Iterable[Row]) -> dict[str, Counter[str]]:
+    """Keys that take several values among rows, as far as they can change the rows' values: key -> value -> runs."""
+    runs: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        if row.get(COLUMN) is not None:
+            runs.setdefault((row["source"], row[COLUMN], relevant(row)), row)
+    if len({key[2] for key in runs}) < 2:
+        return {}
+    held = [(json.loads(str(key[2])), row) for key, row in runs.items()]
+    return varied([config for config, _ in held])
+
+
+def varied(configs: Sequence[Mapping[str, Any]]) -> dict[str, Counter[str]]:
+    """Keys in which configurations differ, sorted: key -> value as text -> how many have it."""
+    out = {}
+    for key in sorted({key for config in configs for key in config}):
+        values = Counter(spell(config.get(key)) for config in configs)
+        if len(values) > 1:
+            out[key] = values
+    return out
+
+
+def spell(value: Any) -> str:
+    """A value as a person reads it, and types it after --where."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(spell, value)) or "empty"
+    if isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef"):
+        return value[:12]  # a SHA-256
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def known_keys(texts: Iterable[str | None]) -> set[str]:
+    """Every key that some configuration has."""
+    return {key for text in set(texts) if text is not None for key in parsed(text)}
+
+
+def keys_of(table: pa.Table) -> set[str]:
+    """Every key that some configuration of a results table has."""
+    return known_keys(pc.unique(table[COLUMN]).to_pylist())
+
+
+def mask(table: pa.Table, key: str, wanted: Sequence[str]) -> tuple[pa.ChunkedArray, list[str]]:
+    """Which rows have one of the wanted values of a configuration key, and all values that there are."""
+    texts = pc.unique(table[COLUMN]).to_pylist()
+    held = {text: None if text is None else parsed(text).get(key) for text in texts}
+    known = [text for text, value in held.items() if text is not None and _same(value, wanted)]
+    values = sorted({spell(value) for text, value in held.items() if text is not None})
+    return pc.is_in(table[COLUMN].cast(pa.string()), pa.array(known, pa.string())), values
+
+
+def _same(value: Any, wanted: Sequence[str]) -> bool:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return any(_number(word) == value for word in wanted)
+    text = spell(value)
+    return text in wanted or (isinstance(value, (list, tuple)) and text == ",".join(wanted))
+
+
+def _number(word: str) -> float | None:
+    try:
+        return float(word)
+    except ValueError:
+        return None
+
+
+def set_axis(rows: Iterable[Row], key: str) -> None:
+    """Give rows their value of a configuration key, so that it can be an axis of a table."""
+    for row in rows:
+        value = (config_of(row) or {}).get(key)
+        row[key] = value if isinstance(value, (int, float)) and not isinstance(value, bool) else spell(value)
