@@ -73,10 +73,11 @@ def test_reliability_equals_scikit_learns_calibration_curve() -> None:
     truth, score = sample(4)
     score = np.clip(score - 1e-6, 0, 1)  # the two put a score on an edge into different bins
     run = Scores(truth=truth, score=score, patients=np.arange(len(truth)), threshold=None)
-    x, y, low, high = thresholds.reliability([run])
+    bins = thresholds.reliability([run])
     share, mean = calibration_curve(truth, score, n_bins=10)
-    assert x == pytest.approx(mean) and y == pytest.approx(share)
-    assert (low <= y + 1e-9).all() and (high >= y - 1e-9).all()
+    assert bins.score == pytest.approx(mean) and bins.share == pytest.approx(share)
+    assert (bins.low <= bins.share).all() and (bins.high >= bins.share).all()
+    assert bins.images == pytest.approx(np.histogram(score, np.linspace(0, 1, 11))[0][bins.place])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -163,7 +163,12 @@ def test_undefined_values_are_named_and_left_out_of_the_mean(tmp_path: Path) -> 
     ("column", "change", "allow", "message"),
     [
         ("split_scheme", {"split_scheme": "list"}, "splits", "several split schemes"),
-        ("label_policy", {"label_policy": "zeros/zeros"}, "policies", "several label policies"),
+        (
+            "label_policy",
+            {"label_policy": "zeros/zeros", "n": {"val": 120, "test": 150}},
+            "policies",
+            "several label policies",
+        ),
     ],
 )
 def test_mixed_schemes_and_policies_are_refused_unless_asked_for(
@@ -179,9 +184,9 @@ def test_mixed_schemes_and_policies_are_refused_unless_asked_for(
 
 
 def test_two_runs_of_one_seed_in_a_cell_are_refused_with_what_differs(tmp_path: Path) -> None:
-    results = grid(tmp_path, one={"config": {"lr": 0.1}})
-    results = grid(tmp_path, one={"config": {"lr": 0.2}})
-    with pytest.raises(InputError, match=r"share seed 0.*lr \(0\.[12] and 0\.[12]\).*--allow seeds"):
+    results = grid(tmp_path, one={"config": {"n_boot": 100}, "git_commit": "a" * 7})
+    results = grid(tmp_path, one={"config": {"n_boot": 200}, "git_commit": "b" * 7})
+    with pytest.raises(InputError, match=r"share seed 0.*git_commit: [ab]{7} and [ab]{7}.*--allow seeds"):
         build("label-efficiency", results, Options())
     assert build("label-efficiency", results, Options(allow=("seeds",))).cells[0][0].n == 2  # type: ignore[union-attr]
 
@@ -292,7 +297,7 @@ def test_wrong_names_and_values_are_refused_with_the_right_ones(results: pa.Tabl
         ("models", Options(where=("seed=7",)), "the values are: 0, 1, 2"),
         ("models", Options(where=("colour=red",)), "columns: run, signature"),
         ("models", Options(rows=("weight",)), "cannot be rows or columns"),
-        ("models", Options(allow=("all",)), "there are splits, policies, seeds"),
+        ("models", Options(allow=("all",)), "there are splits, policies, sets, configs, seeds"),
     ):
         with pytest.raises(InputError, match=message):
             build(name, results, options)
