@@ -107,13 +107,17 @@ def _line_with_band(axis: Axes, points: Sequence[tuple[float, Cell]], place: int
         if _alone(cell):
             axis.vlines(x, cell.low, cell.high, color=colour, linewidth=1.0, linestyles=":", zorder=1)
             axis.plot([x], [cell.value or 0.0], color=colour, marker=style["marker"], markerfacecolor="white", zorder=4)
-    banded = [(x, cell.low, cell.high) for x, cell in points if cell.low is not None and not _alone(cell)]
+    banded = [
+        (x, cell.low, cell.high)
+        for x, cell in points
+        if cell.low is not None and cell.high is not None and not _alone(cell)
+    ]
     if len(banded) > 1:
-        low, high = [item[1] for item in banded], [item[2] or 0.0 for item in banded]
+        low, high = [item[1] for item in banded], [item[2] for item in banded]
         axis.fill_between([item[0] for item in banded], low, high, color=colour, alpha=0.15, linewidth=0)
     elif banded:
-        x, low, high = banded[0]
-        axis.vlines(x, low, high, color=colour)
+        x, bottom, top = banded[0]
+        axis.vlines(x, bottom, top, color=colour)
     for x, cell in points:
         values = [row["value"] for row in cell.rows if row["value"] is not None]
         if len(values) > 1:

@@ -178,7 +178,7 @@ def _with_averaged(table: Table) -> Table:
     held = {number for line in counts for number in line if number}
     if len(held) < 2:
         return table  # the caption or a note says it
-    heads = [{line[place] for line in counts if line[place]} for place in range(len(table.column_names))]
+    heads = [{line[place] or 0 for line in counts if line[place]} for place in range(len(table.column_names))]
     if all(len(numbers) < 2 for numbers in heads):
         names = tuple(
             f"{name} ({count(max(numbers), 'label')})" if numbers else name
