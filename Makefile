@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
+# Tests run in one process per core, 4 at most; WORKERS=0 runs them one after the other in one process.
+WORKERS ?= logical
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help install demo test test-slow check format bench bench-gpu clean
@@ -38,7 +40,7 @@ demo: install
 	$(BIN)/cxrdist demo --out $(DEMO)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+	$(BIN)/python -m pytest -m 'not slow' -n $(WORKERS) --maxprocesses 4 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(ARGS)

@@ -29,7 +29,38 @@ def shared_data() -> Path:
     return folder
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+LONGEST = (
+    "slurm",
+    "tests/jobs/test_demo.py",
+    "tests/cxrdist/test_sweep.py",
+    "tests/cxrdist/test_sweep_kills.py",
+    "tests/cxrdist/test_pretrain_kills.py",
+)
+"""Groups that the workers of `pytest -n` take first, so that no long one is left for the end."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    _skip_gpu(items)
+    if hasattr(config, "workerinput"):
+        _share_out(items)
+
+
+def _share_out(items: list[pytest.Item]) -> None:
+    """Under `pytest -n` a file stays on one worker, where its tests share fixtures; so does all that needs SLURM."""
+    for item in items:
+        group = "slurm" if item.get_closest_marker("slurm") else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        (group,) = item.get_closest_marker("xdist_group").args  # pyright: ignore[reportOptionalMemberAccess]
+        first = LONGEST.index(group) if group in LONGEST else len(LONGEST)
+        return first, not group.startswith("tests/cxrdist/")
+
+    items.sort(key=place)
+
+
+def _skip_gpu(items: list[pytest.Item]) -> None:
     gpu = [item for item in items if item.get_closest_marker("gpu")]
     if not gpu:
         return

@@ -20,8 +20,8 @@ from shards.order import rank_slice
 
 # name: architecture, BatchNorm over the global batch, type, views per forward pass (0: all)
 CASES = {
-    "plain": ("convnext_atto", False, torch.float32, 0),
-    "parts": ("convnext_atto", False, torch.float32, 5),
+    "plain": ("test_convnext", False, torch.float32, 0),
+    "parts": ("test_convnext", False, torch.float32, 5),
     "norm": ("resnet10t", True, torch.float32, 0),
     "double": ("resnet10t", True, torch.float64, 0),
 }

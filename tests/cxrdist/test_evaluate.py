@@ -12,9 +12,10 @@ from results import schema
 from results.run import Run
 from results.scoring import metric_rows
 from tests.cxrdist import findings
+from tests.cxrdist.conftest import TINY
 from tests.cxrdist.test_finetune import trained
 
-QUICK = {"mode": "linear", "arch": "resnet10t", "image_size": 32}
+QUICK = {"mode": "linear", "arch": TINY, "image_size": 32}
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from jobs import cli
 from shards import ShardSet
 from shards.config import NihConfig
 from shards.phantom import write_nih
+from tests.cxrdist.conftest import TINY
 
 LABELS = ["cardiomegaly", "pleural_effusion", "infiltration"]
 
@@ -52,7 +53,7 @@ def shards_path(source: Path) -> Path:
 def run(shards_path: Path) -> Path:
     """A real, hardly trained fine-tuning."""
     out = shards_path.parent / "run"
-    words = ["--shards", str(shards_path), "--out", str(out), "--arch", "resnet10t", "--image_size", "48"]
+    words = ["--shards", str(shards_path), "--out", str(out), "--arch", TINY, "--image_size", "48"]
     words += ["--labels", ",".join(LABELS), "--epochs", "1", "--min_steps", "3", "--n_boot", "0", "--device", "cpu"]
     assert cli.main(["finetune", *words]) == 0
     return out
@@ -159,7 +160,7 @@ def test_an_encoder_can_be_embedded_but_not_asked_for_scores(
 ) -> None:
     from cxrdist.model import save_encoder
 
-    facts = {"arch": "resnet10t", "image_size": 48, "stem": "small", "mean": 0.5, "std": 0.2}
+    facts = {"arch": TINY, "image_size": 48, "stem": "standard", "mean": 0.5, "std": 0.2}
     save_encoder(tmp_path / "encoder.safetensors", network.module, facts)
     alone = encoder.load(tmp_path, "cpu")
     assert alone.classifier is None

@@ -16,13 +16,14 @@ from cxrdist.features import Network
 from cxrdist.pixels import Pixels, decoded, once
 from results import schema
 from shards import ShardSet
+from tests.cxrdist.conftest import TINY
 from tests.cxrdist.test_finetune import trained, trial
 
 
 def test_a_trial_reads_from_the_shared_file_the_bits_it_would_compute_alone(tmp_path, blobs):
     found = {}
     for name, cache in (("alone", None), ("shared", str(tmp_path / "cache"))):
-        changes = {"mode": "linear", "arch": "resnet10t", "label_fraction": 0.2, "cache": cache}
+        changes = {"mode": "linear", "arch": TINY, "label_fraction": 0.2, "cache": cache}
         config, _ = trial(tmp_path / name, blobs, **changes)
         data = trial_data.load(config)
         model = build(config, data.labels, (data.card.mean, data.card.std))
@@ -37,9 +38,7 @@ def test_a_trial_reads_from_the_shared_file_the_bits_it_would_compute_alone(tmp_
 
 def test_another_encoder_or_size_is_another_file(tmp_path, blobs):
     for size in (28, 32):
-        trained(
-            tmp_path / f"run{size}", blobs, mode="linear", arch="resnet10t", image_size=size, cache=str(tmp_path / "c")
-        )
+        trained(tmp_path / f"run{size}", blobs, mode="linear", arch=TINY, image_size=size, cache=str(tmp_path / "c"))
     assert len(list((tmp_path / "c").glob("features-*.npy"))) == 6
 
 

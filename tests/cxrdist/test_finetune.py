@@ -22,6 +22,7 @@ from results.metrics import compute
 from results.run import Run
 from shards import InputError as ShardsInputError
 from tests.cxrdist import findings
+from tests.cxrdist.conftest import TINY
 
 BASE = {"arch": "small_cnn", "image_size": 28, "epochs": 6, "min_steps": 30, "global_batch": 32, "n_boot": 20}
 BASE |= {"threads": 1, "device": "cpu", "augment": {"preset": "none"}, "optim": {"lr": 0.003}}
@@ -57,7 +58,7 @@ def unsure(tmp_path_factory) -> Path:
         {"mode": "two_stage", "optim": {"name": "adam", "lr": 0.003}},
         {"mode": "last_n", "last_n": 3, "head": {"kind": "mlp", "hidden": 16}},
         {"mode": "linear", "arch": "resnet10t"},
-        {"mode": "linear", "arch": "resnet10t", "head": {"kind": "mlp", "hidden": 16}},
+        {"mode": "linear", "arch": TINY, "head": {"kind": "mlp", "hidden": 16}},
     ],
     ids=["full", "sgd_dense", "two_stage", "last_n_mlp", "linear", "linear_mlp"],
 )
@@ -116,9 +117,9 @@ def test_a_stopped_trial_ends_with_the_bits_of_an_unbroken_one(tmp_path, blobs, 
 
 
 def test_a_finished_run_is_returned_and_not_trained_again(tmp_path, blobs):
-    run = trained(tmp_path / "run", blobs, mode="linear", arch="resnet10t")
+    run = trained(tmp_path / "run", blobs, mode="linear", arch=TINY)
     before = run.done.read_text()
-    trained(tmp_path / "run", blobs, mode="linear", arch="resnet10t")
+    trained(tmp_path / "run", blobs, mode="linear", arch=TINY)
     assert run.done.read_text() == before
 
 
@@ -205,7 +206,7 @@ def test_an_encoder_brings_its_arch_size_and_pixels_into_the_results(tmp_path, b
 
 
 def test_the_saved_model_gives_the_scores_that_were_written(tmp_path, blobs):
-    run = trained(tmp_path / "run", blobs, arch="resnet10t", image_size=32, epochs=1, min_steps=4)
+    run = trained(tmp_path / "run", blobs, arch=TINY, image_size=32, epochs=1, min_steps=4)
     config = from_plain(run.read_config(), "config")
     from cxrdist.evaluate import probabilities
     from cxrdist.features import Network
@@ -264,8 +265,8 @@ def test_input_that_cannot_be_used_leaves_no_folder_behind(tmp_path, blobs, caps
     from jobs import cli
 
     whole, encoder, out = tmp_path / "whole.safetensors", tmp_path / "encoder.safetensors", tmp_path / "run"
-    facts = {"arch": "resnet10t", "in_chans": 1, "image_size": 28, "stem": "small", "mean": 0.5, "std": 0.25}
-    save_encoder(whole, build_backbone("resnet10t", 28, stem="small"), facts)
+    facts = {"arch": TINY, "in_chans": 1, "image_size": 28, "stem": "standard", "mean": 0.5, "std": 0.25}
+    save_encoder(whole, build_backbone(TINY, 28), facts)
     encoder.write_bytes(whole.read_bytes()[:100_000])
     words = ["finetune", "--shards", str(blobs), "--init", str(encoder), "--mode", "linear", "--n_boot", "0"]
     words += ["--out", str(out), "--threads", "1", "--device", "cpu"]

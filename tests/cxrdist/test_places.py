@@ -14,10 +14,11 @@ from cxrdist.errors import InputError
 from cxrdist.evaluate import evaluate
 from results import schema
 from shards import stage as staging
+from tests.cxrdist.conftest import TINY
 from tests.cxrdist.test_finetune import trained, trial
 from tests.web import Web, serving
 
-LINEAR = {"mode": "linear", "arch": "resnet10t", "n_boot": 0}
+LINEAR = {"mode": "linear", "arch": TINY, "n_boot": 0}
 
 
 @pytest.fixture

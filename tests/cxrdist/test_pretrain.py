@@ -151,7 +151,7 @@ def test_the_log_holds_loss_speed_and_what_the_watches_saw(make_run):
 
 def test_two_ranks_end_where_one_does_and_each_other_time(make_run):
     """Without BatchNorm, over whole runs: the same batches, and weights equal to rounding."""
-    changes: dict[str, Any] = {"arch": "convnext_atto", "head": {"norm": False}, "optim": {"name": "sgd", "lr": 0.01}}
+    changes: dict[str, Any] = {"arch": "test_convnext", "head": {"norm": False}, "optim": {"name": "sgd", "lr": 0.01}}
     changes |= {"global_batch": 8, "steps": 6}
     one, two, broken = make_run("one", **changes), make_run("two", **changes), make_run("broken", **changes)
     go(one)
@@ -199,13 +199,13 @@ def test_a_worker_says_in_one_line_what_is_wrong(make_run, capsys):
 def test_an_encoder_tells_where_it_comes_from(make_run):
     from cxrdist.model import load_encoder
 
-    run = make_run(steps=2)
+    run = make_run(steps=1, global_batch=8, arch="resnet10t")
     go(run)
     backbone, facts = load_encoder(run.path)
     assert facts["signature"] == run.read_info()["signature"] and facts["arch"] == "resnet10t"
     assert 0 < float(facts["mean"]) < 1 and facts["stem"] == "small"
     assert backbone(torch.zeros(1, 1, 32, 32)).shape == (1, int(facts["num_features"]))
-    again = make_run("again", steps=2, init=str(run.path))
+    again = make_run("again", steps=1, global_batch=8, arch="resnet10t", init=str(run.path))
     go(again)
     assert again.read_info()["signature"] != run.read_info()["signature"]
     json.loads(again.done.read_text())

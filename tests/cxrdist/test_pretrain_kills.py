@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from slurm.processes import children
-from tests.cxrdist.conftest import ROOT, run_ranks, same, start_worker
+from tests.cxrdist.conftest import ROOT, TINY, run_ranks, same, start_worker
 
 
 def wait_for_step(run: Any, step: int, process: Any) -> None:
@@ -77,7 +77,7 @@ def whole_of_two(blobs, tmp_path_factory):
     from jobs.pretrain import create_run
 
     values = {
-        "shards": str(blobs), "out": str(tmp_path_factory.mktemp("whole") / "run"), "arch": "resnet10t",
+        "shards": str(blobs), "out": str(tmp_path_factory.mktemp("whole") / "run"), "arch": TINY,
         "image_size": 32, "global_batch": 16, "steps": 40, "device": "cpu", "precision": "float32", "workers": 0,
         "tensorboard": False, "watch": {"every_epochs": 0}, "checkpoint": {"every_steps": 4}, "log_every": 1,
         "head": {"dim": 16, "hidden": 32}, "optim": {"lr": 0.1},

@@ -17,7 +17,8 @@ from slurm.drill import lost_and_repeated
 
 pytestmark = pytest.mark.slurm
 
-SMALL = "--arch resnet10t --image_size 32 --global_batch 16 --device cpu --precision float32 --watch.every_epochs 1000"
+SMALL = "--arch test_resnet --image_size 32 --global_batch 16 --device cpu --precision float32"
+SMALL += " --watch.every_epochs 1000"
 
 
 @pytest.fixture(scope="module")

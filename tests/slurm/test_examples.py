@@ -17,9 +17,8 @@ from slurm import queue
 pytestmark = pytest.mark.slurm
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SMALL = (
-    "--arch resnet10t --image_size 32 --global_batch 16 --device cpu --steps 20 --log_every 1 --watch.every_epochs 999"
-)
+SMALL = "--arch test_resnet --image_size 32 --global_batch 16 --device cpu --steps 20 --log_every 1"
+SMALL += " --watch.every_epochs 999"
 
 
 @pytest.fixture(scope="module")

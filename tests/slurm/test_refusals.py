@@ -18,7 +18,7 @@ from slurm import notes, queue
 
 pytestmark = pytest.mark.slurm
 
-SMALL = "--arch resnet10t --image_size 32 --global_batch 16 --device cpu"
+SMALL = "--arch test_resnet --image_size 32 --global_batch 16 --device cpu"
 FULL = "sbatch -p high -N2 --exclusive -o /dev/null --wrap".split() + ["sleep 120"]
 
 

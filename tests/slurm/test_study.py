@@ -15,7 +15,7 @@ from slurm import notes, queue
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(1800)]
 
-TINY = "--arch resnet10t --image_size 32 --global_batch 16 --device cpu --precision float32 --watch.every_epochs 1000"
+TINY = "--arch test_resnet --image_size 32 --global_batch 16 --device cpu --precision float32 --watch.every_epochs 1000"
 CHAIN = """
 [[stage]]
 name = "nih"
