@@ -90,8 +90,19 @@ def start_worker(run: Any, *, nproc: int = 1, env: dict[str, str] | None = None,
     )  # fmt: skip
 
 
+def train(run: Any, *, nproc: int) -> None:
+    """Train to the end on ranks that no launcher started."""
+    from cxrdist import pretrain
+    from tests.cxrdist.forked import run_forked
+
+    code, errors = run_forked(
+        pretrain.run_worker, [str(run.path)], nproc=nproc, log=run.path.with_name(f"{run.path.name}.err")
+    )
+    assert code == 0, errors[-3000:]
+
+
 def run_ranks(run: Any, *, nproc: int = 1, env: dict[str, str] | None = None, timeout: float = 300) -> tuple[int, str]:
-    """Run to the end; returns exit code and stderr."""
+    """Run to the end under the launcher; returns exit code and stderr."""
     process = start_worker(run, nproc=nproc, env=env)
     try:
         _, errors = process.communicate(timeout=timeout)

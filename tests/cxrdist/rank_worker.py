@@ -1,6 +1,5 @@
 """Worker of test_distributed: loss, gradients and views of one global batch for several models, by every rank."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,3 @@ def main(shards: str, out: str) -> None:
     with join(torch.device("cpu")) as ranks:
         found = {case: measure(case, ranks, pool, order, augment) for case in CASES}
         torch.save(found, Path(out) / f"{ranks.world}-{ranks.rank}.pt")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -37,6 +37,8 @@ min_steps = 8
 n_boot = 10
 """
 CELLS = 6
+ALONE = ("--trials", "1")
+"""Options of a sweep with one worker, for what needs no two: each imports torch and more for 10 s."""
 
 
 def command(spec: Path, out: Path, *more: str) -> list[str]:

@@ -1,14 +1,13 @@
 """Any number of ranks computes the same loss, gradients, batches and views."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.cxrdist.conftest import ROOT
+from tests.cxrdist import rank_worker
+from tests.cxrdist.forked import run_forked
 
 Found = dict[int, list[dict[str, dict[str, Any]]]]
 
@@ -18,9 +17,8 @@ def found(blobs: Path, tmp_path_factory: pytest.TempPathFactory) -> Found:
     """What every rank of 1, 2 and 4 found: [world][rank][case]; see rank_worker."""
     out = tmp_path_factory.mktemp("ranks")
     for world in (1, 2, 4):
-        call = f"local('tests.cxrdist.rank_worker', {[str(blobs), str(out)]}, nproc={world})"
-        code = f"import sys; from slurm.launch import local; sys.exit({call})"
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=300)
+        code, errors = run_forked(rank_worker.main, str(blobs), str(out), nproc=world, log=out / f"{world}.err")
+        assert code == 0, errors[-3000:]
     return {world: [torch.load(out / f"{world}-{rank}.pt") for rank in range(world)] for world in (1, 2, 4)}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from slurm.processes import children
-from tests.cxrdist.conftest import ROOT, TINY, run_ranks, same, start_worker
+from tests.cxrdist.conftest import ROOT, TINY, run_ranks, same, start_worker, train
 
 
 def wait_for_step(run: Any, step: int, process: Any) -> None:
@@ -22,17 +22,17 @@ def wait_for_step(run: Any, step: int, process: Any) -> None:
     raise AssertionError("no progress in two minutes")
 
 
-def test_two_ranks_told_to_stop_save_end_with_code_0_and_resume_bit_identical(make_run):
-    whole, run = make_run("whole", steps=40), make_run("run", steps=40)
-    assert run_ranks(whole, nproc=2)[0] == 0
+def test_two_ranks_told_to_stop_save_end_with_code_0_and_resume_bit_identical(make_run, whole_of_two):
+    run = make_run("run", steps=40)
     process = start_worker(run, nproc=2)
     wait_for_step(run, 5, process)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert not run.is_done and "stopped at step" in errors
-    assert run_ranks(run, nproc=2)[0] == 0
-    assert same(run, whole)
+    code, errors = run_ranks(run, nproc=2)
+    assert code == 0, errors[:3000]
+    assert same(run, whole_of_two)
 
 
 def victims(launcher: int) -> tuple[list[int], list[int]]:
@@ -65,8 +65,7 @@ def test_ranks_killed_in_the_middle_resume_bit_identical(make_run, who, whole_of
     process = start_worker(run, nproc=2)
     break_off(run, process, who, 6)
     assert not run.is_done
-    code, errors = run_ranks(run, nproc=2)
-    assert code == 0, errors[:3000]
+    train(run, nproc=2)
     assert same(run, whole_of_two)
 
 
@@ -83,7 +82,7 @@ def whole_of_two(blobs, tmp_path_factory):
         "head": {"dim": 16, "hidden": 32}, "optim": {"lr": 0.1},
     }  # fmt: skip
     run = create_run(from_dict(PretrainConfig, values), command=["test"])
-    assert run_ranks(run, nproc=2)[0] == 0
+    train(run, nproc=2)
     return run
 
 

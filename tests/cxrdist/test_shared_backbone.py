@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import safetensors.torch
@@ -14,12 +10,12 @@ from cxrdist import classifier, encoder
 from cxrdist.errors import InputError
 from cxrdist.evaluate import evaluate
 from cxrdist.shared_backbone import fingerprint
+from jobs import cli
 from results import schema
 from shards import ShardSet
 from tests.cxrdist.conftest import TINY
 from tests.cxrdist.test_finetune import trained
 
-ROOT = Path(__file__).resolve().parents[2]
 LINEAR = {"mode": "linear", "arch": TINY, "n_boot": 0}
 
 
@@ -67,11 +63,10 @@ def test_evaluate_and_the_commands_that_look_into_a_run_take_a_head(pair, blobs,
         ("explain", str(head.path), "--out", str(tmp_path / "explain"), "--count", "1", "--device", "cpu"),
         ("embed", str(head.path), "--shards", str(blobs), "--split", "test", "--out", str(tmp_path / "e.parquet")),
     ):
-        done = subprocess.run([sys.executable, "-m", "jobs.cli", *words], cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        assert cli.main(list(words)) == 0
 
 
-def test_a_network_that_is_gone_damaged_or_another_is_said_with_the_mend(tmp_path, blobs):
+def test_a_network_that_is_gone_damaged_or_another_is_said_with_the_mend(tmp_path, blobs, capsys):
     run = trained(tmp_path / "run", blobs, **LINEAR, backbones=str(tmp_path / "backbones"))
     (network,) = (tmp_path / "backbones").glob("[!.]*")
     content = network.read_bytes()
@@ -84,14 +79,11 @@ def test_a_network_that_is_gone_damaged_or_another_is_said_with_the_mend(tmp_pat
     with pytest.raises(InputError, match="is not the frozen network that"):
         classifier.load(run.model)
     network.unlink()
-    done = subprocess.run(
-        [sys.executable, "-m", "jobs.cli", "evaluate", str(run.path), "--shards", str(blobs)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert f"{network}, is gone: put it back there" in done.stderr and "--whole_models" in done.stderr
+    capsys.readouterr()
+    assert cli.main(["evaluate", str(run.path), "--shards", str(blobs)]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert f"{network}, is gone: put it back there" in told and "--whole_models" in told
 
 
 def test_a_head_moves_with_its_network(tmp_path, blobs):

@@ -12,9 +12,21 @@ import numpy as np
 import pytest
 
 from cxrdist.cells import Ledger
+from jobs import cli
 from results import schema
 from results.run import Run
-from tests.cxrdist.sweeping import CELLS, ROOT, SPEC, check_complete, command, done_cells, started_by, sweep, wait_for
+from tests.cxrdist.sweeping import (
+    ALONE,
+    CELLS,
+    ROOT,
+    SPEC,
+    check_complete,
+    command,
+    done_cells,
+    started_by,
+    sweep,
+    wait_for,
+)
 
 
 @pytest.fixture
@@ -61,10 +73,10 @@ def test_a_cell_of_a_sweep_has_the_numbers_of_the_single_command(finished, blobs
     for mode in ("linear", "full"):
         name = next(n for n in done_cells(out) if Run(out / "cells" / n).read_config()["mode"] == mode)
         config = Run(out / "cells" / name).read_config()
-        words = [sys.executable, "-m", "jobs.cli", "finetune", "--out", str(tmp_path / mode), "--threads", "1"]
+        words = ["finetune", "--out", str(tmp_path / mode), "--threads", "1"]
         for key in ("shards", "arch", "image_size", "epochs", "min_steps", "n_boot", "label_fraction", "mode", "seed"):
             words += [f"--{key}", str(config[key])]
-        subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
+        assert cli.main(words) == 0
         alone, shared = Run(tmp_path / mode), Run(out / "cells" / name)
         assert alone.read_info()["signature"] == name
         scores = [np.array(schema.read_predictions(run.predictions)["y_score"]) for run in (alone, shared)]
@@ -76,7 +88,7 @@ def test_only_what_is_missing_runs_again(finished):
     names = done_cells(out)
     kept = {name: (out / "cells" / name / "done.json").read_text() for name in names[1:]}
     (out / "cells" / names[0] / "done.json").unlink()
-    said = sweep(spec, out)
+    said = sweep(spec, out, *ALONE)
     assert said.returncode == 0 and f"[{CELLS}/{CELLS}]" in said.stderr and "1 to run" in said.stderr
     check_complete(out)
     assert {name: (out / "cells" / name / "done.json").read_text() for name in names[1:]} == kept
@@ -87,7 +99,7 @@ def test_a_cell_that_fails_is_named_with_its_log_and_the_rest_is_kept(tmp_path, 
     text = SPEC.format(shards=blobs).replace("seed = [0, 1]", 'seed = [0]\nlabels = ["pneumonia", "hernia"]')
     spec.write_text(text.replace('"full"]', '"linear"]').replace('mode = ["linear", "linear"]', 'mode = ["linear"]'))
     spec.write_text(spec.read_text().replace('[exclude]\nmode = "full"\nlabel_fraction = 0.2\n', ""))
-    said = sweep(spec, tmp_path / "out")
+    said = sweep(spec, tmp_path / "out", *ALONE)
     assert said.returncode == 1
     assert len(done_cells(tmp_path / "out")) == 2, "the cells that could run are done"
     lines = [line for line in said.stderr.splitlines() if line.startswith("FAILED")]
@@ -173,7 +185,7 @@ def test_a_cell_folder_of_another_trial_is_refused_and_kept(tmp_path, spec, fini
     strange = cells[0].run
     strange.path.mkdir()
     strange.info.write_text(json.dumps({"signature": "0123456789ab", "job": "finetune"}))
-    said = sweep(spec, out)
+    said = sweep(spec, out, *ALONE)
     assert said.returncode == 1 and "holds another run (signature 0123456789ab" in said.stderr
     assert json.loads(strange.info.read_text())["signature"] == "0123456789ab"
     assert len(done_cells(out)) == CELLS - 1

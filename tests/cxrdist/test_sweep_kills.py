@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cxrdist.sweeping import (
+    ALONE,
     CELLS,
     ROOT,
     SPEC,
@@ -38,7 +39,7 @@ def spec(tmp_path, blobs) -> Path:
 
 def test_ctrl_c_stops_within_seconds_and_the_same_command_goes_on(tmp_path, spec):
     out = tmp_path / "out"
-    process = subprocess.Popen(command(spec, out), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command(spec, out, *ALONE), cwd=ROOT, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: len(done_cells(out)) >= 1, process)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
@@ -46,13 +47,13 @@ def test_ctrl_c_stops_within_seconds_and_the_same_command_goes_on(tmp_path, spec
     wait_for(lambda: not started_by(str(out)), None)
     before = done_cells(out)
     assert 0 < len(before) < CELLS
-    assert sweep(spec, out).returncode == 0
+    assert sweep(spec, out, *ALONE).returncode == 0
     check_complete(out)
 
 
 def test_the_ray_folder_of_a_killed_sweep_is_removed_by_the_next_one(tmp_path, spec):
     out = tmp_path / "out"
-    process = subprocess.Popen(command(spec, out), cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command(spec, out, *ALONE), cwd=ROOT, stderr=subprocess.DEVNULL)
     note = out / "logs" / "ray-folder"
     wait_for(lambda: note.is_file() and note.read_text() != "", process)
     folder = Path(note.read_text())
@@ -61,7 +62,7 @@ def test_the_ray_folder_of_a_killed_sweep_is_removed_by_the_next_one(tmp_path, s
     process.wait(30)
     wait_for(lambda: not started_by(str(out)), None, 60)
     assert folder.is_dir()
-    assert sweep(spec, out).returncode == 0
+    assert sweep(spec, out, *ALONE).returncode == 0
     assert not folder.exists() and not note.exists()
     check_complete(out)
 
