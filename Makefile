@@ -8,6 +8,18 @@ DEMO ?= runs/demo
 WORKERS ?= logical
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
+# pip with a line for each large download and each stage; all that it says is in $(PIP_LOG).
+PIP_LOG := $(VENV)/pip.log
+comma := ,
+define pip_install
+set -o pipefail; echo "pip: cxrdist[$(1)] and what it needs, as in constraints.txt (in full: $(PIP_LOG))"; \
+$(BIN)/python -m pip install --progress-bar off --constraint constraints.txt --editable '.[$(1)]' 2>&1 \
+| tee $(PIP_LOG) | sed -unE -e '/^ *(Downloading|Using cached) .*\(([0-9]{2,}(\.[0-9]+)? MB|[0-9.]+ GB)\)/{s/^ */pip: /;p}' \
+-e 's/^Installing collected packages.*/pip: unpacking the packages, 1 to 4 minutes/p' \
+-e 's/^Successfully installed.*/pip: done/p' -e '/^ *(ERROR|error)/p' \
+|| { echo "pip failed; the end of $(PIP_LOG):"; tail -n 15 $(PIP_LOG); exit 1; } >&2
+endef
+
 .PHONY: help install demo test test-slow check format bench bench-gpu clean
 
 help:
@@ -25,15 +37,15 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dicom]'
+	@$(call pip_install,dicom)
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dicom,dev]'
+	@$(call pip_install,dicom$(comma)dev)
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dicom,dev,bench]'
+	@$(call pip_install,dicom$(comma)dev$(comma)bench)
 	@touch $@
 
 demo: install

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import sys
 from typing import Any
 
 import torch
@@ -33,7 +34,10 @@ def pick_device(name: str = "auto", local_rank: int | None = None) -> torch.devi
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 in hardware (AVX-512 BF16 or AMX)."""
+    """Whether this CPU multiplies bf16 in hardware (AVX-512 BF16 or AMX), and may: oneDNN can be held to less."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "ALL"
+    if not any(word in limit.upper() for word in ("BF16", "FP16", "AMX", "AVX10", "ALL", "DEFAULT")):
+        return False
     try:
         found = torch.cpu.get_capabilities()
         return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
@@ -47,16 +51,24 @@ def cpu_has_bf16() -> bool:
 
 
 def resolve_precision(precision: str, device: torch.device, image_size: int, stem: str = "standard") -> str:
-    """The precision that `auto` stands for: "float32" or "bf16".
+    """The precision that `auto` stands for: "float32" or "bf16". bf16 that will be emulated is said in a line.
 
     On a CPU with AVX-512 BF16 bf16 pays from about 64 pixels (measured on ResNet-18, channels_last: 1.5 times at 64,
     2 times at 224, 0.9 at 28), and at 28 with the small stem, which keeps the maps large (1.6 times).
     """
     if precision != "auto":
+        if precision == "bf16" and device.type == "cpu" and not cpu_has_bf16():
+            _say_emulated()
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     return "bf16" if (image_size >= 64 or stem == "small") and cpu_has_bf16() else "float32"
+
+
+def _say_emulated() -> None:
+    if os.environ.get("RANK", "0") == "0":
+        text = "this CPU does not compute in bf16: it is emulated, many times slower than --precision float32 or auto"
+        print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:

@@ -9,6 +9,7 @@ import torch
 
 from cxrdist import checkpoint, pretrain
 from cxrdist.checkpoint import CheckpointWarning
+from cxrdist.device import cpu_has_bf16
 from cxrdist.distributed import Ranks
 from cxrdist.errors import FailedError, InputError
 from slurm.signals import StopRequest
@@ -53,13 +54,14 @@ def test_a_run_stopped_at_any_step_and_resumed_ends_bit_identical(make_run):
         assert same(run, whole), f"stopped at step {at}"
 
 
-def test_a_run_with_dropout_bf16_and_validation_resumes_bit_identical_too(make_run):
+def test_a_run_with_dropout_bf16_and_validation_resumes_bit_identical_too(make_run, capsys):
     changes: dict[str, Any] = {
         "precision": "bf16", "head": {"kind": "dropout"}, "watch": {"every_epochs": 0.4, "samples": 30},
         "export": "best", "optim": {"name": "adamw", "lr": 0.01, "micro_batch": 20, "clip_norm": 1.0},
     }  # fmt: skip
     whole, run = make_run("whole", **changes), make_run("run", **changes)
     go(whole)
+    assert capsys.readouterr().err.count("it is emulated") == (not cpu_has_bf16())
     for at in (3, 1, 4):
         go(run, at)
     go(run)
