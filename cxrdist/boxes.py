@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from cxrdist.errors import InputError
 from shards import ShardSet
+from shards.merge import file_sha256
+from shards.parquet import read_table
 
 NIH_SIDE = 1024
 """BBox_List_2017.csv counts in the pixels of the published 1024 x 1024 images, also beside shrunk copies of them."""
@@ -43,11 +44,13 @@ def read_boxes(shards: ShardSet) -> dict[str, list[Box]]:
     path = Path(shards.path) / "boxes.parquet"
     if not path.is_file():
         return {}
-    try:
-        rows = pq.read_table(path).to_pylist()
-        shape = pq.read_table(Path(shards.path) / "index.parquet", columns=["key", "height", "width"]).to_pydict()
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is damaged ({error}); convert the data set again") from None
+    wanted = shards.card.files.get(path.name)
+    if wanted is not None and file_sha256(path) != wanted:
+        raise InputError(
+            f"{path} was changed or damaged: its sha256 is not that of the card; convert the dataset again"
+        )
+    rows = read_table(path, ("key", "label", "x", "y", "width", "height")).to_pylist()
+    shape = read_table(Path(shards.path) / "index.parquet", ("key", "height", "width")).to_pydict()
     sizes = dict(zip(shape["key"], zip(shape["height"], shape["width"], strict=True), strict=True))
     published = shards.card.name == "nih"
     found: dict[str, list[Box]] = {}

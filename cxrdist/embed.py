@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from cxrdist.encoder import Encoder, batches
 from cxrdist.errors import InputError
 from results import atomic
-from shards import ShardSet
+from shards import ShardSet, parquet
 from shards.labels import NULL
 
 
@@ -74,7 +73,7 @@ def embed(encoder: Encoder, shards: ShardSet, out: Path, *, quiet: bool = False)
 
     def fill(temporary: Path) -> None:
         with (
-            pq.ParquetWriter(temporary, layout, compression="zstd") as writer,
+            parquet.writer(temporary, layout) as writer,
             tqdm(total=len(shards), desc="embedding", unit="image", disable=quiet or None, mininterval=1) as bar,
         ):
             for positions, images in batches(shards, np.arange(len(shards)), encoder.image_size):
@@ -91,8 +90,9 @@ def embed(encoder: Encoder, shards: ShardSet, out: Path, *, quiet: bool = False)
 
 def _is_embedding(path: Path) -> bool:
     try:
-        return "features" in pq.read_schema(path).names
-    except (pa.ArrowInvalid, OSError):
+        with parquet.opened(path, path) as file:
+            return "features" in file.schema_arrow.names
+    except ValueError:  # the shards' InputError
         return False
 
 

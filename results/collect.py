@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from results import atomic, configs, dataset_names
+from results import configs, dataset_names, parquet
 from results.errors import InputError
 from results.run import Run
 from results.schema import METRICS, VERSION, read_any
@@ -108,7 +107,7 @@ def write_collected(path: str | os.PathLike[str], table: pa.Table) -> None:
     """Write a collected table in one piece; it remembers the folder it was written to, so that both may move."""
     folder = str(Path(path).resolve().parent)
     table = table.replace_schema_metadata({**(COLLECTED.metadata or {}), _FOLDER_KEY: folder.encode()})
-    atomic.write(Path(path), lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+    parquet.write(Path(path), table)
 
 
 def _find(path: Path, unfinished: bool, warnings: list[str]) -> Iterator[Path | Run]:

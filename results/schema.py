@@ -13,9 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from results import atomic
+from results import parquet
 from results.errors import InputError
 
 VERSION = 2
@@ -188,7 +187,7 @@ def write_predictions(path: str | Path, data: pa.Table | Mapping[str, Any]) -> N
     """
     table = conform(data, PREDICTIONS, str(path))
     check_predictions(table, str(path))
-    _write(Path(path), table)
+    parquet.write(Path(path), table)
 
 
 def write_metrics(path: str | Path, rows: Iterable[Mapping[str, Any]] | pa.Table) -> None:
@@ -198,7 +197,7 @@ def write_metrics(path: str | Path, rows: Iterable[Mapping[str, Any]] | pa.Table
         InputError: wrong columns, or the file cannot be written.
     """
     table = rows if isinstance(rows, pa.Table) else metrics_table(rows)
-    _write(Path(path), conform(table, METRICS, str(path)))
+    parquet.write(Path(path), conform(table, METRICS, str(path)))
 
 
 def metrics_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
@@ -208,10 +207,6 @@ def metrics_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     if unknown:
         raise InputError(f"unknown metric column {', '.join(unknown)}; known: {', '.join(METRICS.names)}")
     return pa.Table.from_pylist(rows, schema=METRICS)
-
-
-def _write(path: Path, table: pa.Table) -> None:
-    atomic.write(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
 
 
 def read_predictions(path: str | Path) -> pa.Table:
@@ -242,19 +237,13 @@ def read_any(path: Path, *layouts: pa.Schema) -> pa.Table:
         InputError: it is damaged, of a newer version, or something else.
     """
     names = {(layout.metadata or {})[_NAME_KEY]: layout for layout in layouts}
-    try:
-        with pq.ParquetFile(path) as file:
-            table = file.read(use_threads=False)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except pa.ArrowException as error:
-        raise InputError(f"{path} is damaged or no Parquet file: {error}") from error
+    table = parquet.read(path)
     metadata = table.schema.metadata or {}
     name = metadata.get(_NAME_KEY, b"")
     if name not in names:
         raise InputError(f"{path} is not a {' or '.join(sorted(word.decode() for word in names))} file of cxrdist")
-    version = metadata.get(_VERSION_KEY, b"?").decode()
-    if not version.isdigit() or int(version) > VERSION:
+    version = metadata.get(_VERSION_KEY, b"?").decode("ascii", "replace")
+    if not version.isdecimal() or not version.isascii() or int(version) > VERSION:
         raise InputError(f"{path} has {name.decode()} version {version}, this cxrdist reads up to {VERSION}; update it")
     if table.schema.equals(names[name], check_metadata=False):
         return table

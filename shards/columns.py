@@ -18,15 +18,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from shards.atomic import sync, temporary_name
 from shards.errors import InputError
 from shards.labels import NULL
 from shards.locks import locked
 from shards.opener import LABEL
+from shards.parquet import column as column_of
+from shards.parquet import opened
 
-LAYOUT = 1  # raise when the arrays' meaning changes: older folders are then ignored
+LAYOUT = 2  # raise when the arrays' meaning changes: older folders are then ignored
 _CODES = {"split": np.int8, "shard": np.int32, "view": np.int8, "sex": np.int8}
 _NUMBERS = {
     "offset": (np.int64, None),
@@ -43,21 +44,29 @@ Part = tuple[str, np.ndarray]
 
 def row_count(parquet: Path) -> int:
     """Number of rows of an index, from the Parquet footer."""
-    with _opened(parquet) as file:
+    with opened(parquet, parquet) as file:
         return file.metadata.num_rows
 
 
-def read(parquet: Path) -> tuple[dict, dict[str, np.ndarray]]:
-    """Names and arrays of an index, in memory."""
-    meta: dict = {}
-    return meta, dict(_columns(parquet, meta))
-
-
-def mapped(parquet: Path) -> tuple[dict, dict[str, np.ndarray]]:
-    """Names and memory-mapped arrays of an index, building the files at first use.
+def read(parquet: Path, sha256: str | None = None) -> tuple[dict, dict[str, np.ndarray]]:
+    """Names and arrays of an index, in memory.
 
     Raises:
-        InputError: when no folder for them can be written.
+        InputError: it cannot be read, or its content is not what `sha256` (64 hex digits) says.
+    """
+    meta: dict = {}
+    arrays = dict(_columns(parquet, meta, sha256))
+    return meta, arrays
+
+
+def mapped(parquet: Path, sha256: str | None = None) -> tuple[dict, dict[str, np.ndarray]]:
+    """Names and memory-mapped arrays of an index, building the files at first use.
+
+    The content is compared with `sha256` (64 hex digits) when the files are built, and the files remember it: later
+    openings read them and not the Parquet file, so they need not hash it again.
+
+    Raises:
+        InputError: the index cannot be read, its content is not what `sha256` says, or no folder can be written.
     """
     row_count(parquet)  # a missing or broken file is an error with its own words
     stat = parquet.stat()
@@ -66,11 +75,13 @@ def mapped(parquet: Path) -> tuple[dict, dict[str, np.ndarray]]:
     candidates = [parquet.parent / name, cache_root() / f"index-{where}" / name]
     for folder in candidates:
         if (folder / "meta.json").exists():
-            return _load(folder)
+            if _of(folder, sha256):
+                return _load(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # of another file of the same size and time
     problems = []
     for folder in candidates:
         try:
-            _build_once(parquet, folder)
+            _build_once(parquet, folder, sha256)
             return _load(folder)
         except OSError as error:
             problems.append(f"{folder.parent}: {error.strerror or error}")
@@ -84,6 +95,15 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cxrdist"
 
 
+def _of(folder: Path, sha256: str | None) -> bool:
+    """Whether a folder of arrays was made from the content that is wanted."""
+    try:
+        made_from = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["sha256"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return sha256 is None or made_from == sha256
+
+
 def _load(folder: Path) -> tuple[dict, dict[str, np.ndarray]]:
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     # As plain arrays: each access through the memmap class costs microseconds that a reader pays per sample.
@@ -91,25 +111,25 @@ def _load(folder: Path) -> tuple[dict, dict[str, np.ndarray]]:
     return meta, {name: array.view(np.ndarray) for name, array in maps.items()}
 
 
-def _build_once(parquet: Path, folder: Path) -> None:
+def _build_once(parquet: Path, folder: Path, sha256: str | None) -> None:
     """Build unless another process does; the others wait for it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = folder.with_name(f"{folder.name}.lock")
     try:
         with locked(lock, _BUILD_WAIT_SECONDS):
             if not folder.exists():
-                _build(parquet, folder)
+                _build(parquet, folder, sha256)
     finally:
         lock.unlink(missing_ok=True)
 
 
-def _build(parquet: Path, folder: Path) -> None:
+def _build(parquet: Path, folder: Path, sha256: str | None) -> None:
     """Write the arrays one column at a time, so that memory holds one column only."""
     meta: dict = {"arrays": []}
     temporary = temporary_name(folder.parent, folder.name)
     temporary.mkdir()
     try:
-        for name, array in _columns(parquet, meta):
+        for name, array in _columns(parquet, meta, sha256):
             np.save(temporary / f"{name}.npy", array, allow_pickle=False)
             sync(temporary / f"{name}.npy")
             meta["arrays"].append(name)
@@ -128,9 +148,25 @@ def _build(parquet: Path, folder: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _columns(parquet: Path, meta: dict) -> Iterator[Part]:
-    """Yield the arrays of an index one by one and note the names in `meta`."""
-    with _opened(parquet) as file:
+def _columns(parquet: Path, meta: dict, sha256: str | None) -> Iterator[Part]:
+    """Yield the arrays of an index one by one and note the names in `meta`.
+
+    What is hashed is what is decoded: both read one mapping of the file.
+    """
+    row_count(parquet)  # a missing or empty file is an error with its own words
+    with pa.memory_map(str(parquet)) as content:
+        data = content.read_buffer()
+        meta["sha256"] = hashlib.sha256(data).hexdigest()
+        if sha256 not in (None, meta["sha256"]):
+            raise InputError(
+                f"{parquet} was changed or damaged: its sha256 is {meta['sha256'][:12]}..., that of the card is"
+                f" {str(sha256)[:12]}...; copy it again from where it is whole, or convert the dataset again"
+            )
+        yield from _arrays(parquet, data, meta)
+
+
+def _arrays(parquet: Path, data: pa.Buffer, meta: dict) -> Iterator[Part]:
+    with opened(data, parquet) as file:
         present = file.schema_arrow.names
         if missing := [name for name in _NEEDED if name not in present]:
             raise InputError(f"{parquet} lacks the column(s) {', '.join(missing)}: convert the dataset again")
@@ -139,10 +175,7 @@ def _columns(parquet: Path, meta: dict) -> Iterator[Part]:
         meta["labels"] = [name.removeprefix(LABEL) for name in labels]
 
         def column(name: str) -> pa.ChunkedArray:
-            try:
-                return file.read(columns=[name], use_threads=False).column(0)
-            except (pa.ArrowException, OSError) as error:
-                raise InputError(f"{parquet}: column {name} cannot be read: {error}") from error
+            return column_of(file, name, parquet)
 
         for name, dtype in _CODES.items():
             if name in present:
@@ -164,15 +197,6 @@ def _columns(parquet: Path, meta: dict) -> Iterator[Part]:
         for row, name in zip(matrix, labels, strict=True):
             row[:] = _numbers(column(name), np.int8, NULL, f"{parquet}: column {name}")
         yield "labels", matrix
-
-
-def _opened(parquet: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(parquet, memory_map=True)
-    except FileNotFoundError:
-        raise InputError(f"{parquet} does not exist: is this a shard set (made by `cxrdist shard`)?") from None
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{parquet} is not a readable Parquet file: {error}") from error
 
 
 def _as_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -32,9 +32,12 @@ class Index:
         patient: int32 (N,), the same code for the same patient.
     """
 
-    def __init__(self, path: Path, meta: dict, arrays: dict[str, np.ndarray], *, mapped: bool):
+    def __init__(
+        self, path: Path, meta: dict, arrays: dict[str, np.ndarray], *, mapped: bool, sha256: str | None = None
+    ):
         """Use `Index.open`."""
         self.path, self.n, self.mapped = path, int(meta["n"]), mapped
+        self._sha256 = sha256
         self.labels: tuple[str, ...] = tuple(meta["labels"])
         self.shards: tuple[str, ...] = tuple(meta["shard_names"])
         self._meta, self._arrays = meta, arrays
@@ -44,7 +47,7 @@ class Index:
         self._label_rows = {name: row for row, name in enumerate(self.labels)}
 
     @classmethod
-    def open(cls, path: str | os.PathLike, *, mapped: bool | None = None) -> "Index":
+    def open(cls, path: str | os.PathLike, *, mapped: bool | None = None, sha256: str | None = None) -> "Index":
         """Open the index of a shard set.
 
         Args:
@@ -52,19 +55,22 @@ class Index:
             mapped: memory-map the columns (True), read them into memory (False), or by size (None: from
                 `MAPPED_ROWS` rows). Mapping writes a copy of the columns next to the index, or into the cache folder
                 ($CXRDIST_CACHE, else ~/.cache/cxrdist) where the shard set is read-only.
+            sha256: what the card says of its content, 64 hex digits; None believes the file. A mapped copy remembers
+                the content that it was made from, so that a large file is hashed once and not at every opening.
 
         Raises:
-            InputError: when it is missing, damaged, lacks a column, or is not sorted by split.
+            InputError: when it is missing, damaged, not the content of `sha256`, lacks a column, or is not sorted by
+                split.
         """
         path = Path(path)
         parquet = path / "index.parquet" if path.is_dir() else path
         if mapped is None:
             mapped = columns.row_count(parquet) >= MAPPED_ROWS
-        meta, arrays = columns.mapped(parquet) if mapped else columns.read(parquet)
-        return cls(parquet, meta, arrays, mapped=mapped)
+        meta, arrays = columns.mapped(parquet, sha256) if mapped else columns.read(parquet, sha256)
+        return cls(parquet, meta, arrays, mapped=mapped, sha256=sha256)
 
     def __reduce__(self):
-        return _reopen, (str(self.path), self.mapped)
+        return _reopen, (str(self.path), self.mapped, self._sha256)
 
     def __len__(self) -> int:
         return self.n
@@ -185,5 +191,5 @@ class Index:
         return np.array([*self._meta[f"{name}_names"], None], dtype=object)[codes]
 
 
-def _reopen(path: str, mapped: bool) -> Index:
-    return Index.open(path, mapped=mapped)
+def _reopen(path: str, mapped: bool, sha256: str | None) -> Index:
+    return Index.open(path, mapped=mapped, sha256=sha256)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.parquet as pq
 
+from shards import parquet
 from shards.atomic import write_bytes, write_with
 from shards.card import CARD, FORMAT_VERSION, INDEX, REJECTS, Card, card_bytes
 from shards.config import ConvertConfig
@@ -147,7 +147,7 @@ def _rejects(plan: Plan, facts: Sequence[dict[str, Any]]) -> list[tuple[str, str
 
 def _write_index(path: Path, schema: pa.Schema, plan: Plan, shards: Sequence[Shard], work: Path, tally: _Tally) -> None:
     """Write row groups of equal length, so that the bytes do not depend on the tars' lengths."""
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    with parquet.writer(path, schema) as writer:
         waiting: list[pa.Table] = []
         rows = 0
         for table in _index_tables(schema, plan, shards, work):
@@ -243,7 +243,7 @@ def _image_size(config: ConvertConfig, facts: Sequence[dict[str, Any]]) -> int:
 
 
 def _write_parquet(path: Path, table: pa.Table, work: Path) -> None:
-    write_with(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"), temporary_in=work)
+    write_with(path, lambda temporary: parquet.write_table(temporary, table), temporary_in=work)
 
 
 def write_rejects_so_far(plan: Plan, shards: Sequence[Shard], out: Path, work: Path) -> list[tuple[str, str]]:

@@ -56,7 +56,7 @@ class ShardSet(Dataset):
         """
         self.path = Path(staged(path, stage, cache_dir))
         self.card: Card = read_card(self.path)
-        self.index = Index.open(self.path)
+        self.index = Index.open(self.path, sha256=self.card.index_sha256)
         self._match()
         self.labels = self.index.labels
         self.split = split

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.parquet as pq
 
+from shards import parquet
 from shards.card import CARD, INDEX, REJECTS, Card, read_card
 from shards.errors import InputError
 from shards.grey import Unusable
 from shards.images import decode, flat_warning, grey_sums, is_flat
 from shards.merge import file_sha256, index_schema
+from shards.parquet import short
 from shards.plan import LABEL, shared_patients
 from shards.pool import cores, run_jobs
 from shards.progress import Progress
@@ -65,9 +66,9 @@ def verify(
     card = read_card(root)
     problems = _files(root, card)
     try:
-        index = pq.read_table(root / INDEX)
-    except (OSError, pa.ArrowException) as error:
-        return [*problems, f"{INDEX} cannot be read ({_short(error)})"]
+        index = parquet.read_table(root / INDEX)
+    except InputError as error:
+        return [*problems, f"{INDEX} cannot be read ({error})"]
     if index.schema.names != index_schema(card.labels).names:
         return [*problems, f"{INDEX} has columns {', '.join(index.schema.names)}, not those of the card"]
     problems += _counts(root, card, index, say)
@@ -83,10 +84,6 @@ def verify(
     for line in flat_warning(flat_images, card.n_samples):
         say(line)
     return problems + [line for name in sorted(by_name) for line in by_name[name]]
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _files(root: Path, card: Card) -> list[str]:
@@ -112,11 +109,11 @@ def _counts(root: Path, card: Card, index: pa.Table, say: Callable[[str], None])
     if sum(facts["n"] for facts in card.shards) != card.n_samples:
         problems.append(f"{CARD}: its tars hold {sum(f['n'] for f in card.shards)} samples, not {card.n_samples}")
     try:
-        rejects = pq.read_table(root / REJECTS).num_rows
+        rejects = parquet.read_table(root / REJECTS).num_rows
         if rejects != card.n_rejects:
             problems.append(f"{REJECTS} has {rejects} rows, {CARD} says {card.n_rejects}")
-    except (OSError, pa.ArrowException) as error:
-        problems.append(f"{REJECTS} cannot be read ({_short(error)})")
+    except InputError as error:
+        problems.append(f"{REJECTS} cannot be read ({error})")
     twice = index.num_rows - pc.count_distinct(index["key"]).as_py()
     if twice:
         problems.append(f"{INDEX}: {twice} keys occur more than once")
@@ -186,7 +183,7 @@ def check_tar(job: TarJob) -> tuple[list[str], int]:
         with tarfile.open(job.path) as tar:
             found = {info.name: (info.offset_data, info.size) for info in tar}
     except tarfile.TarError as error:
-        return [*problems, f"{name} is not a whole tar ({_short(error)})"], 0
+        return [*problems, f"{name} is not a whole tar ({short(error)})"], 0
     wanted = Counter(f"{key}.{ending}" for key in job.keys for ending in (job.image_format, "json"))
     lost, extra = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
     if lost or extra:

@@ -106,10 +106,12 @@ def test_a_read_only_shard_set_gets_its_columns_in_the_cache_folder(folder: Path
     monkeypatch.setenv("CXRDIST_CACHE", str(tmp_path / "cache"))
     real = columns._build
 
-    def build(parquet: Path, target: Path) -> None:  # root may write anywhere, so say no for the file system
+    def build(
+        parquet: Path, target: Path, sha256: str | None
+    ) -> None:  # root may write anywhere, so say no for the file system
         if target.parent == folder:
             raise PermissionError(30, "Read-only file system")
-        real(parquet, target)
+        real(parquet, target, sha256)
 
     monkeypatch.setattr(columns, "_build", build)
     assert len(Index.open(folder, mapped=True)) == 53

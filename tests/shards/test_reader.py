@@ -183,7 +183,7 @@ def test_an_index_of_another_set_is_refused(make_set, tmp_path: Path) -> None:
     make_set(tmp_path / "a")
     make_set(tmp_path / "b", splits={"train": 4})
     (tmp_path / "b" / "index.parquet").replace(tmp_path / "a" / "index.parquet")
-    with pytest.raises(InputError, match="do not belong together"):
+    with pytest.raises(InputError, match=r"index.parquet was changed or damaged: its sha256 is .* that of the card is"):
         ShardSet(tmp_path / "a")
 
 

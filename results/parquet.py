@@ -1,0 +1,45 @@
+"""How Parquet files are written and read here: every page carries a check sum, and none is believed without it.
+
+A flipped bit inside a page is otherwise another number, and nobody notices. Files of earlier versions have no check
+sums and are read as they are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from results import atomic
+from results.errors import InputError
+
+UNREADABLE = (pa.ArrowException, ValueError, KeyError)
+"""What pyarrow raises on a damaged file: its own errors, and Python's where the damage is in a name or a length."""
+
+
+def write(path: Path, table: pa.Table) -> None:
+    """Write a table in one piece.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    atomic.write(path, lambda temporary: pq.write_table(table, temporary, compression="zstd", write_page_checksum=True))
+
+
+def read(path: Path) -> pa.Table:
+    """Read a table, with the metadata of its file.
+
+    Raises:
+        InputError: it is missing, damaged, or no Parquet file.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read(use_threads=False)
+        table.validate(full=True)
+    except UNREADABLE as error:
+        raise InputError(f"{path} is damaged or no Parquet file: {' '.join(str(error).split())[:200]}") from error
+    except OSError as error:
+        why = error.strerror or " ".join(str(error).split())[:200]
+        raise InputError(f"cannot read {path}: {why}") from error
+    return table
