@@ -30,10 +30,11 @@ def main(words: Sequence[str]) -> int:
 def run(config: Config) -> int:
     """Cancel every job of the runs that waits or runs."""
     from jobs.status import submission
-    from slurm import notes, queue
+    from slurm import notes, queue, unnoted
 
     for name in config.runs:
         folder = submission(Path(name))
+        unnoted.adopt(folder)
         ids = notes.job_ids(folder)
         if folder.name == "submission-merge":
             ids = notes.job_ids(folder.with_name("submission")) + ids

@@ -43,7 +43,7 @@ def plan(path: Path, own: dict[str, str]) -> list[Planned]:
 
 def queue_chain(words: Sequence[str]) -> int:
     """Run `cxrdist submit chain WORDS`: queue every stage that is neither complete nor in the queue."""
-    from slurm import notes, queue
+    from slurm import notes, queue, unnoted
 
     own, rest = stages.split(words)
     if len(rest) != 1:
@@ -66,8 +66,10 @@ def queue_chain(words: Sequence[str]) -> int:
             show_all(requests_for(work, at, stage.name))
             continue
         folders = [request.folder for request in requests_for(work, at, stage.name)]
+        for folder in folders:
+            unnoted.adopt(folder)
         busy = queue.active(number for folder in folders for number in notes.job_ids(folder))
-        if busy and busy[-1].job_id not in notes.job_ids(folders[-1]):
+        if busy and busy[-1].job_id not in [str(facts["job_id"]) for facts in notes.jobs(folders[-1])]:
             raise InputError(
                 f"{stage.name}: job {busy[-1].job_id} makes its parts, but the merge that should follow is not in the "
                 f"queue; wait for that job, or `cxrdist cancel {work.folder}`, then submit again"

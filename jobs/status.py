@@ -99,22 +99,37 @@ def describe(path: Path, name: str | None = None) -> dict[str, Any]:
         name: What to call it; None takes the path.
     """
     from results.run import Run
-    from slurm import notes, queue, status
+    from slurm import notes, queue, status, unnoted
 
     folder = submission(path, must=name is None or name == str(path))
     run = Run(path)
-    jobs = notes.jobs(folder)
+    jobs, held = notes.jobs(folder), None
     done = run.is_done or bool(jobs and notes.is_complete(jobs[-1]))
     fact: dict[str, Any] = {"run": name or str(path), "state": "done" if done else "not submitted", "job": None}
     if jobs:
         fact["job"] = str(jobs[-1]["job_id"])
-    if jobs and not done:
+    if not done and (folder / "job.sbatch").is_file():
         try:
-            info = queue.job(fact["job"])
-            fact |= {"state": info.state, "reason": info.reason, "restarts": info.restarts, "nodes": info.nodes}
+            info = queue.job(notes.name_of(jobs[-1])) if jobs else None
+            # A job that is over may have been followed by one whose note is missing, such as one sent by hand.
+            if (info is None or not info.active) and (found := unnoted.adopt(folder)):
+                info, jobs = queue.job(found[-1]), notes.jobs(folder) or jobs
+                fact["job"] = info.job_id
+            held = None if info and info.active else unnoted.pending_answer(folder)
+            info = info or queue.JobInfo(job_id="", state=fact["state"])
+            fact |= {
+                "state": info.state,
+                "reason": info.reason,
+                "restarts": info.restarts + _earlier(jobs),
+                "nodes": info.nodes,
+            }
             fact |= {"run_time": info.run_time, "start": info.start}
-            if info.reason == "Dependency" and jobs[-1].get("after"):
-                fact["reason"] += f" on job {', '.join(jobs[-1]['after'])}"
+            if info.reason == "Dependency" and info.waits_for:
+                fact["reason"] += f" on job {', '.join(info.waits_for)}"
+            if held:
+                fact["state"] = "UNKNOWN"
+                fact["reason"] = f"SLURM gave no answer to the submission at {held[0]}; no job of it is in the queue"
+                fact["reason"] += " yet" if held[1] else ", submit it again"
         except FailedError as error:
             fact |= {"state": "UNKNOWN", "reason": str(error)}
     if run.config.is_file():
@@ -122,6 +137,11 @@ def describe(path: Path, name: str | None = None) -> dict[str, Any]:
     logs = status.log_files(log_folder(folder))
     fact["last_line"] = status.last_line(logs[0]) if logs else ""
     return fact
+
+
+def _earlier(jobs: Sequence[dict[str, Any]]) -> int:
+    """Return how often the run went back to the queue as other jobs, which the newest one continues."""
+    return jobs[-1].get("continues", {}).get("requeues", 0) if jobs else 0
 
 
 def _lines(fact: dict[str, Any]) -> str:

@@ -39,7 +39,9 @@ def main(words: Sequence[str]) -> int:
     if words[0] == "chain":
         from jobs import chained
 
+        _tell_of_defaults()
         return chained.queue_chain(words[1:])
+    _tell_of_defaults()
     own, rest = stages.split(words[1:])
     at = stages.where(own)
     work = stages.work([words[0], *rest], at, create=False)
@@ -57,6 +59,17 @@ def main(words: Sequence[str]) -> int:
     last = queue_all(requests_for(work, at, at.name or words[0]))
     print(f"queued as job {last}: cxrdist status {work.folder}; cxrdist logs -f {work.folder}")
     return 0
+
+
+def _tell_of_defaults() -> None:
+    """Say which of the user's defaults for sbatch are not used: they would overrule what was checked."""
+    from slurm.inherited import overruled
+
+    if names := overruled():
+        print(
+            f"cxrdist: {', '.join(names)}: not used; the profile decides (account, partition, [sbatch])",
+            file=sys.stderr,
+        )
 
 
 def run(config: Config) -> int:

@@ -156,6 +156,11 @@ def check(profile: Profile, where: str) -> Profile:
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     for option in profile.sbatch:
+        if option in ("clusters", "cluster"):
+            raise InputError(
+                f"{where}: [sbatch] {option}: choose the cluster by `export SLURM_CLUSTERS=NAME` instead, so that "
+                "status and cancel ask the same one"
+            )
         if option.replace("_", "-") in OWN_OPTIONS:
             raise InputError(f"{where}: [sbatch] {option} is decided by the profile's own keys or the command line")
     for name in profile.env:

@@ -9,12 +9,16 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable
+from pathlib import Path
 
 from slurm.errors import FailedError, InputError
 from slurm.inherited import for_slurm
 
 CALL_S = 60.0
 """Bound on one call of a SLURM command."""
+
+SBATCH_S = 120.0
+"""Bound on sbatch, which tries again by itself while the controller is busy."""
 
 PING_S = 20.0
 """Bound on asking whether the controller lives."""
@@ -42,11 +46,23 @@ class JobInfo:
     """Time of the present stretch."""
     start: str = ""
     """Start of the present stretch, or the expected start of a waiting job."""
+    preempted: bool = False
+    """Whether the present stretch is being ended for a job of higher priority."""
+    waits_for: tuple[str, ...] = ()
+    """Numbers of the jobs that it waits for."""
 
     @property
     def active(self) -> bool:
         """Whether it waits, runs or ends just now."""
         return self.state in ACTIVE
+
+
+class UnreachableError(FailedError):
+    """SLURM cannot be reached just now; the same may work in a minute."""
+
+
+class NoAnswerError(UnreachableError):
+    """SLURM gave no answer in time: what was asked for may have been done all the same."""
 
 
 def call(*words: str, seconds: float = CALL_S, cluster: str | None = None) -> str:
@@ -68,7 +84,7 @@ def call(*words: str, seconds: float = CALL_S, cluster: str | None = None) -> st
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=seconds, env=for_slurm(cluster))
     except subprocess.TimeoutExpired as error:
-        raise FailedError(
+        raise NoAnswerError(
             f"{words[0]} gave no answer in {seconds:.0f} s: the controller is overloaded or down; try again, see "
             "`scontrol ping`"
         ) from error
@@ -107,31 +123,63 @@ def explain(command: str, text: str) -> FailedError:
     message = lines[-1] if lines else "no message"
     lower = text.lower()
     if "munge" in lower or "authentication" in lower or "credential" in lower:
-        return FailedError(
+        return UnreachableError(
             f"{command}: munge, SLURM's authentication, does not answer here ({message}); tell the admins"
         )
     if "unable to contact slurm controller" in lower or "connection refused" in lower or "connect failure" in lower:
-        return FailedError(f"{command}: SLURM's controller does not answer ({message}); see `scontrol ping`, try later")
+        return UnreachableError(
+            f"{command}: SLURM's controller does not answer ({message}); see `scontrol ping`, try later"
+        )
     if "config" in lower and ("source" in lower or "clustername" in lower):
         return FailedError(f"{command}: SLURM is installed but not configured here ({message}); set SLURM_CONF")
+    if "timed out" in lower or "zero bytes were transmitted" in lower:
+        return NoAnswerError(f"{command}: SLURM's controller did not answer in time ({message})")
     return FailedError(f"{command}: {message}")
+
+
+def sbatch(script: Path, *options: str) -> str:
+    """Queue a batch script and return the job: its number, or number;cluster when one of several was chosen.
+
+    Raises:
+        NoAnswerError: no answer in time; the job may be in the queue.
+        FailedError: SLURM absent, or it refused the job.
+    """
+    answer = call("sbatch", "--parsable", *options, str(script), seconds=SBATCH_S).strip().splitlines()
+    if not answer or not re.fullmatch(r"\d+(;\S+)?", answer[-1]):
+        raise NoAnswerError(f"sbatch answered {' '.join(answer)!r}, which holds no job number")
+    return answer[-1]
+
+
+def sent_from(script: Path) -> list[str]:
+    """Return the numbers of this user's jobs that wait or run and were made by a batch script, oldest first.
+
+    Raises:
+        FailedError: SLURM absent or not answering.
+    """
+    rows = [line.split("|", 1) for line in call("squeue", "--me", "-h", "-o", "%F|%o").splitlines()]
+    wanted = os.path.realpath(script)
+    return sorted({number for number, path in rows if os.path.realpath(path) == wanted}, key=int)
 
 
 def job(job_id: str) -> JobInfo:
     """Return what SLURM knows of a job: from the controller, else from the accounting.
 
+    Args:
+        job_id: Number, number_part of a job array, or number;cluster.
+
     Raises:
         FailedError: SLURM absent or not answering.
     """
+    job_id, _, cluster = job_id.partition(";")
     try:
-        text = call("scontrol", "-o", "show", "job", job_id)
+        text = call("scontrol", "-o", "show", "job", job_id, cluster=cluster or None)
     except FailedError as error:
         if "Invalid job id" not in str(error):
             raise
-        return _from_accounting(job_id)
+        return _from_accounting(job_id, cluster or None)
     records = [_record(line) for line in text.splitlines() if line.startswith("JobId=")]
     if not records:
-        return _from_accounting(job_id)
+        return _from_accounting(job_id, cluster or None)
     # A job array has a record per part: one that is still active speaks for all, else one that did not succeed.
     for wanted in (lambda info: info.active, lambda info: info.state != "COMPLETED", lambda info: True):
         for info in records:
@@ -153,22 +201,30 @@ def _record(line: str) -> JobInfo:
         nodes="" if facts.get("NodeList") in (None, "(null)") else facts["NodeList"],
         run_time=facts.get("RunTime", ""),
         start="" if facts.get("StartTime") in (None, "Unknown") else facts["StartTime"],
+        preempted=facts.get("PreemptTime", "None") not in ("None", "Unknown", ""),
+        waits_for=tuple(re.findall(r"after\w*:(\d+)", facts.get("Dependency", ""))),
     )
 
 
-def _from_accounting(job_id: str) -> JobInfo:
+def _from_accounting(job_id: str, cluster: str | None) -> JobInfo:
     if shutil.which("sacct") is None:
         return JobInfo(job_id=job_id, state="UNKNOWN")
     try:
-        text = call("sacct", "-n", "-X", "-P", "-D", "-o", "State,NodeList,Elapsed,Start", "-j", job_id)
+        wanted = "JobIDRaw,State,NodeList,Elapsed,Start"
+        text = call("sacct", "-n", "-X", "-P", "-D", "-o", wanted, "-j", job_id, cluster=cluster)
     except FailedError:  # accounting is optional
         return JobInfo(job_id=job_id, state="UNKNOWN")
     rows = [line.split("|") for line in text.splitlines() if line.strip()]
     if not rows:
         return JobInfo(job_id=job_id, state="UNKNOWN")
-    state, nodes, elapsed, start = rows[-1]
+    # One row per stretch of each part of an array: the last stretch of a part tells how it ended.
+    parts: dict[str, list[list[str]]] = {}
+    for row in rows:
+        parts.setdefault(row[0], []).append(row)
+    stretches = next((part for part in parts.values() if part[-1][1] != "COMPLETED"), list(parts.values())[-1])
+    _, state, nodes, elapsed, start = stretches[-1]
     return JobInfo(
-        job_id=job_id, state=state.split()[0], restarts=len(rows) - 1, nodes=nodes, run_time=elapsed, start=start
+        job_id=job_id, state=state.split()[0], restarts=len(stretches) - 1, nodes=nodes, run_time=elapsed, start=start
     )  # fmt: skip
 
 
@@ -179,9 +235,12 @@ def active(job_ids: Iterable[str]) -> list[JobInfo]:
 
 def cancel(job_ids: Iterable[str]) -> list[str]:
     """Cancel those of the jobs that are active and return their numbers."""
-    numbers = [info.job_id for info in active(job_ids)]
-    if numbers:
-        call("scancel", *numbers)
+    numbers: list[str] = []
+    for name in job_ids:
+        number, _, cluster = name.partition(";")
+        if job(name).active:
+            call("scancel", number, cluster=cluster or None)
+            numbers.append(number)
     return numbers
 
 

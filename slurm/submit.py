@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
+import os
 import shlex
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmissionError
+from submitit.core.utils import DelayedSubmission
 from submitit.slurm.slurm import SlurmExecutor
 
-from slurm import notes, queue
+from slurm import notes, queue, requeue, unnoted
 from slurm.errors import FailedError, InputError
 from slurm.node import Task
 from slurm.notes import job_ids
@@ -58,14 +59,11 @@ class Request:
 
 
 class _Executor(SlurmExecutor):
-    """submitit's executor; it also makes the text where SLURM is absent, and bounds the wait for sbatch."""
+    """submitit's executor, for its text, which it makes where SLURM is absent, too; `queue.sbatch` sends it."""
 
     @classmethod
     def affinity(cls) -> int:
         return 2
-
-    def _make_submission_command(self, submission_file_path: Path) -> list[str]:
-        return ["timeout", "120", "sbatch", str(submission_file_path)]
 
     def text(self) -> str:
         """Return the batch script that `submit` would send."""
@@ -126,15 +124,18 @@ def _executor(request: Request) -> _Executor:
         srun_args=["--kill-on-bad-exit=1", "--ntasks-per-node=1", f"--cpus-per-task={cores}"],
         setup=[
             "umask 077",
+            "# a shell inside another job would hand these on",
+            "unset SLURM_CLUSTERS" + ("" if request.array is not None else " ${!SLURM_ARRAY_@}"),
             *(f"export {key}={shlex.quote(str(value))}" for key, value in profile.env.items()),
             *profile.setup,
             f"export {SAFE_PATH}=1",  # after the set-up lines, which are the user's own
             "# submitit looks for a job's task under the job's number; so plain sbatch can send this file again",
             pickle,
+            f"trap ended={requeue.ENDED} TERM  # outlive it, to say what becomes of the job",
         ],
         teardown=[
             "# decides by the exit status whether the job is complete, failed, or goes back to the queue",
-            f"exec {shlex.join(python())} -m slurm.requeue {shlex.quote(str(folder))} $? {profile.max_requeues}",
+            f"exec {shlex.join(python())} -m slurm.requeue {shlex.quote(str(folder))} $? {profile.max_requeues} $ended",
         ],
     )
     return executor
@@ -155,6 +156,8 @@ def check(request: Request) -> None:
     profile = request.profile
     if request.min_nodes is not None and not 1 <= request.min_nodes <= request.nodes:
         raise InputError(f"--min_nodes {request.min_nodes} must be between 1 and --nodes {request.nodes}")
+    if "," in os.environ.get("SLURM_CLUSTERS", ""):
+        raise InputError(f"SLURM_CLUSTERS={os.environ['SLURM_CLUSTERS']} names several clusters; choose one")
     known = queue.partitions()
     partition = known.get(request.where) if request.where else next((p for p in known.values() if p.default), None)
     if partition is None:
@@ -181,25 +184,11 @@ def submit(request: Request) -> str:
 
     Raises:
         InputError: the run is in the queue already.
-        FailedError: SLURM absent, not answering, or it refused the job.
+        FailedError: SLURM absent, not answering, or it refused the job; or its folder cannot be written.
     """
     folder = request.folder
     queue.ping()
-    refuse_queued(folder)
-    _make_private(folder)
-    executor = _executor(request)
-    DelayedSubmission(request.task).dump(folder / "task.pkl")
-    (folder / "task.pkl").chmod(0o600)
-    notes.write(folder / "job.sbatch", executor.text())
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats what sbatch says; we say it once, below
-            job_id = executor.submit(request.task).job_id
-    except FailedJobError as error:
-        raise queue.explain("sbatch", str(error).rpartition("stderr:")[2] or str(error)) from error
-    except (FailedSubmissionError, OSError) as error:
-        raise FailedError(f"sbatch: {error}") from error
     facts = {
-        "job_id": job_id,
         "submitted_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "name": request.name,
         "nodes": request.nodes,
@@ -209,21 +198,70 @@ def submit(request: Request) -> str:
         "after": list(request.after),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
-    notes.add(folder, facts)
-    return job_id
+    try:
+        _make_private(folder)
+        with notes.locked(folder, seconds=5.0):
+            refuse_queued(folder)
+            DelayedSubmission(request.task).dump(folder / "task.pkl")
+            (folder / "task.pkl").chmod(0o600)
+            notes.write(folder / "job.sbatch", _executor(request).text())
+            notes.reserve(folder, facts)
+            job = _send(folder)
+            with _cancelled_if_unknown(folder, job):
+                notes.confirm(folder, job)
+    except OSError as error:
+        raise FailedError(f"{error.filename or folder}: {error.strerror}; nothing was queued") from error
+    return job.partition(";")[0]
+
+
+def _send(folder: Path) -> str:
+    """Call sbatch for a reserved submission, and return the job as SLURM names it."""
+    try:
+        return unnoted.send(folder)
+    except queue.NoAnswerError as error:
+        raise FailedError(
+            f"{error}; should its job be queued all the same, `cxrdist status {folder.parent}` will show it"
+        ) from error
+    except FailedError:
+        with contextlib.suppress(OSError):
+            notes.withdraw(folder)
+        raise
+
+
+@contextlib.contextmanager
+def _cancelled_if_unknown(folder: Path, job: str) -> Iterator[None]:
+    """Take a job from the queue again when its number cannot be written down: nobody would know of it."""
+    try:
+        yield
+    except OSError as error:
+        try:
+            queue.cancel([job])
+            ended = "the job was cancelled again"
+        except FailedError:
+            ended = f"the job could not be cancelled: scancel {job.partition(';')[0]}"
+        raise FailedError(
+            f"job {job.partition(';')[0]} was queued, but not noted in {folder}/jobs.json ({error.strerror}); {ended}"
+        ) from error
 
 
 def refuse_queued(folder: Path) -> None:
     """Refuse to queue a second job for a submission folder: two jobs must not write to one run.
 
     Raises:
-        InputError: a job of it waits or runs.
+        InputError: a job of it waits or runs, or may yet appear in the queue.
     """
+    unnoted.adopt(folder)
     busy = queue.active(job_ids(folder))
     if busy:
         raise InputError(
             f"{folder.parent} is in the queue already: job {busy[0].job_id} is {busy[0].state}; wait for it, or "
             f"`cxrdist cancel {folder.parent}`"
+        )
+    late = unnoted.pending_answer(folder)
+    if late and late[1]:
+        raise InputError(
+            f"{folder.parent}: SLURM gave no answer to its submission at {late[0]}, and the job may still appear in "
+            f"the queue; submit again in {late[1]:.0f} s"
         )
 
 

@@ -35,12 +35,15 @@ GOLDEN = """\
 
 # setup
 umask 077
+# a shell inside another job would hand these on
+unset SLURM_CLUSTERS ${!SLURM_ARRAY_@}
 export NCCL_SOCKET_IFNAME=ib0
 module load cuda
 export PYTHONSAFEPATH=1
 # submitit looks for a job's task under the job's number; so plain sbatch can send this file again
 ln -sf task.pkl /runs/r1/submission/"${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}\
 ${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}_submitted.pkl"
+trap ended=ended TERM  # outlive it, to say what becomes of the job
 
 # command
 export SUBMITIT_EXECUTOR=slurm
@@ -50,7 +53,7 @@ srun --unbuffered --output /runs/r1/submission/%j_%t_log.out --kill-on-bad-exit=
 
 # teardown
 # decides by the exit status whether the job is complete, failed, or goes back to the queue
-exec /opt/env/bin/python -P -m slurm.requeue /runs/r1/submission $? 100
+exec /opt/env/bin/python -P -m slurm.requeue /runs/r1/submission $? 100 $ended
 """
 
 
@@ -74,6 +77,7 @@ def test_sbatch_text_is_exactly_this(monkeypatch):
 def test_array_and_short_job_are_said_in_the_text():
     short = dataclasses.replace(request().profile, time="5")
     text = submit.text(request(array=8, profile=short, min_nodes=None))
+    assert "unset SLURM_CLUSTERS\n" in text
     assert "#SBATCH --array=0-7\n" in text and "#SBATCH --nodes=4\n" in text
     assert "#SBATCH --signal=USR2@150\n" in text  # at most half of the time limit
 
