@@ -188,8 +188,9 @@ def mask(table: pa.Table, key: str, wanted: Sequence[str]) -> tuple[pa.ChunkedAr
 def _same(value: Any, wanted: Sequence[str]) -> bool:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return any(_number(word) == value for word in wanted)
-    text = spell(value)
-    return text in wanted or (isinstance(value, (list, tuple)) and text == ",".join(wanted))
+    if isinstance(value, (list, tuple)):  # whose own commas stand between values
+        return spell(value) == ",".join(wanted)
+    return spell(value) in wanted
 
 
 def _number(word: str) -> float | None:

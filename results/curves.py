@@ -89,7 +89,7 @@ def _curve_panels(name: str, results: pa.Table, options: Options, curve: Curve, 
     data = material(results, options, metric)
     if len(data.labels) > MAX_PANELS:
         raise InputError(f"{len(data.labels)} labels are too many panels; choose with --label")
-    figure, axes = canvas(len(data.labels), width=2.9, height=3.0)
+    figure, axes = canvas(len(data.labels), width=2.9, height=2.65)
     for axis, label in zip(axes, data.labels, strict=True):
         for place, series in enumerate(data.series):
             if label not in series.runs:

@@ -51,6 +51,8 @@ def _over_labels(name: str, results: pa.Table, options: Options, x_axis: str) ->
             line = [cells[panel, (one, fraction)] for fraction in fractions]
             xs = fractions if x_axis == "label_fraction" else [_labelled(cell) for cell in line]
             points = [(x, cell) for x, cell in zip(xs, line, strict=True) if x and cell.value is not None]
+            if all(_alone(cell) for _, cell in points):  # bars, not bands: side by side
+                points = [(x * 1.04 ** (place - (len(held) - 1) / 2), cell) for x, cell in points]
             _line_with_band(axis, points, place, show(lines, one))
         axis.set_title(", ".join(show(a, v) for a, v in zip(panel_axes, panel, strict=True)))
         axis.set_xscale("log")

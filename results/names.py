@@ -40,14 +40,16 @@ AXIS_TITLES = {
 AXES = tuple(name for name in AXIS_TITLES if name != "seed")
 """Columns that tell cells apart; only the seed varies inside one."""
 
+_CHEXPERT5 = ("atelectasis", "cardiomegaly", "consolidation", "edema", "pleural_effusion")
+_SHARED = tuple(sorted((*_CHEXPERT5, "pneumonia", "pneumothorax")))
 LABEL_SETS = {
-    "chexpert5": ("atelectasis", "cardiomegaly", "consolidation", "edema", "pleural_effusion"),
-    "shared": (
-        *("atelectasis", "cardiomegaly", "consolidation", "edema"),
-        *("pleural_effusion", "pneumonia", "pneumothorax"),
-    ),
+    "chexpert5": _CHEXPERT5,
+    "shared": _SHARED,
+    "chexpert_competition": _CHEXPERT5,
+    "shared_nih_chexpert": _SHARED,
 }
-"""Labels that are often averaged: CheXpert's competition tasks (Irvin et al. 2019), and what NIH and CheXpert share."""
+"""Labels that are often averaged: CheXpert's competition tasks (Irvin et al. 2019), and the seven findings that NIH and
+CheXpert share; under the names that `--labels` of `finetune` takes, too."""
 
 _INIT_ORDER = ("scratch", "imagenet")
 FULL_RECIPE = "full recipe"

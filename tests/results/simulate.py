@@ -78,6 +78,7 @@ def finetune(
     shards: Mapping[str, str] | None = None,
     n: Mapping[str, int] | None = None,
     test_datasets: Sequence[str] = (),
+    data_seed: int = 0,
     **context: Any,
 ) -> Run:
     """Write a whole fine-tuning run below `folder`; `context` overrides the columns that describe it."""
@@ -103,7 +104,14 @@ def finetune(
         folder / identity, job="finetune", config=settings, signature=identity, shards=shards, command=["finetune"]
     )
     parts = [
-        predictions(labels=labels, dataset=name, run=str(run.path), seed=seed + sum(map(ord, identity)), n=n)
+        predictions(
+            labels=labels,
+            dataset=name,
+            run=str(run.path),
+            seed=seed + sum(map(ord, identity)),
+            n=n,
+            data_seed=data_seed,
+        )
         for name in (test_datasets or (facts["train_dataset"],))
     ]
     table = pa.concat_tables(parts)

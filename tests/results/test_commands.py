@@ -57,7 +57,7 @@ def test_plot_prints_the_caption(collected: Path, tmp_path: Path, capsys: pytest
         (("collect", "nowhere"), "no such file or folder"),
         (("table", "label-efficiency", "{file}", "--metric", "auc"), "the values are"),
         (("table", "label-efficiency", "{file}", "--where", "seed"), "is not column=value"),
-        (("table", "label-efficiency", "{file}", "--digits", "-1"), "--digits goes from 0"),
+        (("table", "label-efficiency", "{file}", "--digits", "-1"), "must be in [0, 17]"),
         (("table", "pie", "{file}"), "pie"),
         (("plot", "roc", "{file}", "--out", "figure.gif"), "must end in"),
         (("plot", "roc", "{file}", "--out", "/proc/figure.png"), "cannot write"),

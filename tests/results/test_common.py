@@ -12,10 +12,13 @@ from sklearn import metrics as sk
 
 from results import common, stats
 from results.collect import collect, predictions_beside
+from results.errors import InputError
 from results.figures import draw
+from results.names import LABEL_SETS
 from results.options import Options
 from results.render import Table
 from results.schema import METRICS, read_metrics, read_predictions, write_metrics
+from results.select import label_names
 from results.tables import build
 from tests.results import simulate
 
@@ -176,3 +179,71 @@ def test_one_label_alone_is_named_and_not_called_a_mean(tmp_path: Path) -> None:
     assert table.caption.startswith("AUROC of pneumonia by share of labels")
     assert not any("Macro" in note for note in table.notes)
     assert [names[0] for names in build("per-class", results, Options(test=False)).row_names] == ["Pneumonia"]
+
+
+def test_runs_elsewhere_in_the_table_change_no_mean(tmp_path: Path) -> None:
+    """A small fraction that lacks a label takes it from its own row's means, not from the others'."""
+    many = {"edema": BAD, "mass": BAD, "hernia": GOOD}
+    for init in ("one", "two"):
+        simulate.finetune(tmp_path, init=init, labels=many, n_boot=0, history=False)
+    alone = build("label-efficiency", collect(tmp_path)[0], Options(test=False))
+    simulate.finetune(tmp_path, init="one", label_fraction=0.01, labels={"edema": BAD}, n_boot=0, history=False)
+    simulate.finetune(tmp_path, init="two", label_fraction=0.01, labels=many, n_boot=0, history=False)
+    table = build("label-efficiency", collect(tmp_path)[0], Options(test=False))
+    values = [[cell.value for cell in line if cell] for line in table.cells]
+    assert values[1] == [cell.value for cell in alone.cells[0] if cell]
+    assert table.row_titles[-1] == "Labels averaged" and [names[-1] for names in table.row_names] == ["1", "3"]
+    assert "the 1 to 3 labels that every run of a row has on phantom (left out: hernia and mass)" in table.caption
+    drawing = draw("label-efficiency", collect(tmp_path)[0])
+    assert "the 1 label that every run has" in drawing.caption, "a line is read along its points too"
+
+
+def test_labels_to_average_are_chosen_by_name_by_set_or_by_a_filter(tmp_path: Path) -> None:
+    names = ("atelectasis", "cardiomegaly", "consolidation", "edema", "pleural_effusion", "hernia")
+    for init, base in (("one", 0.6), ("two", 0.7)):
+        labels = {name: base + 0.04 * place for place, name in enumerate(names)}
+        simulate.finetune(tmp_path, init=init, labels=labels, n_boot=0, history=False)
+    results = collect(tmp_path)[0]
+    for options, wanted in (
+        (Options(labels=label_names(("chexpert5",)), test=False), names[:5]),
+        (Options(labels=("edema", "hernia"), test=False), names[3::2]),
+        (Options(where=("label=edema,hernia",), test=False), names[3::2]),
+        (Options(where=("label=edema",), test=False), names[3:4]),
+    ):
+        table = build("label-efficiency", results, options)
+        for init, cell in cells_of(table).items():
+            assert cell.value == pytest.approx(by_hand(source_of(results, init), wanted), abs=1e-6)
+        if len(wanted) == 2:
+            assert "Means go over edema and hernia." in table.caption
+    assert table.caption.startswith("AUROC of edema by share")
+    rows = [
+        names[0] for names in build("per-class", results, Options(labels=("hernia", "edema"), test=False)).row_names
+    ]
+    assert rows == ["Edema", "Hernia", "Macro mean"]
+    filtered = build("per-class", results, Options(where=("label=hernia",), test=False))
+    assert [names[0] for names in filtered.row_names] == ["Hernia"]
+    for options, message in (
+        (Options(labels=("shared",)), "no results for the label shared; there are atelectasis"),
+        (Options(labels=("mass",)), "the sets chexpert5, shared,"),
+        (Options(labels=("edema", "hernia"), label="edema"), "leave out the choice of several"),
+    ):
+        with pytest.raises(InputError, match=message):
+            build("label-efficiency", results, options)
+
+
+def test_a_run_that_lacks_a_chosen_label_has_no_mean_over_them(tmp_path: Path) -> None:
+    results = runs(tmp_path, many={"edema": BAD, "mass": BAD}, few={"edema": BAD})
+    table = build("label-efficiency", results, Options(labels=("edema", "mass"), test=False))
+    assert cells_of(table)["few"].value is None and cells_of(table)["many"].value is not None
+    assert any("has no value for all the labels asked for (lacking: mass)" in note for note in table.notes)
+    few = runs(tmp_path / "few", few={"edema": BAD}, mass={"mass": BAD})
+    with pytest.raises(InputError, match="no run has a value for all of the labels edema, mass.*edema, mass"):
+        build("label-efficiency", few, Options(labels=("edema", "mass")))
+
+
+def test_the_named_sets_are_those_of_the_label_table() -> None:
+    from shards import labels
+
+    assert LABEL_SETS["chexpert5"] == labels.LABEL_SETS["chexpert_competition"]
+    assert LABEL_SETS["shared"] == labels.LABEL_SETS["shared_nih_chexpert"]
+    assert all(LABEL_SETS[name] == held for name, held in labels.LABEL_SETS.items() if name in LABEL_SETS)

@@ -16,6 +16,7 @@ from results.figures import NAMES, draw
 from results.options import Options
 from results.scores import Scores
 from results.style import COLOURS, encode, save
+from results.tables import build
 from tests.results import simulate
 
 
@@ -128,6 +129,65 @@ def test_points_of_the_label_efficiency_figure_are_the_tables_values(results: pa
         (line,) = [line for line in axis.get_lines() if line.get_label() == name]
         cells = [row[column] for row in table.cells]
         assert list(line.get_ydata()) == pytest.approx([cell.value for cell in cells if cell])  # type: ignore[arg-type]
+
+
+def test_every_interval_lies_inside_the_axes(results: pa.Table, tmp_path: Path) -> None:
+    simulate.finetune(tmp_path, labels={"edema": 0.7}, n={"val": 60, "test": 40}, n_boot=50, history=False)
+    for table in (results, collect(tmp_path)[0]):
+        cells = [cell for line in build("label-efficiency", table, Options(test=False)).cells for cell in line if cell]
+        for axis in draw("label-efficiency", table).figure.get_axes():
+            bottom, top = axis.get_ylim()
+            assert all(cell.low is not None and cell.high is not None for cell in cells)
+            assert bottom <= min(cell.low or 0 for cell in cells) and top >= max(cell.high or 1 for cell in cells)
+
+
+def test_one_seed_looks_less_certain_than_several(results: pa.Table, tmp_path: Path) -> None:
+    for fraction in (0.1, 1.0):
+        simulate.finetune(tmp_path, label_fraction=fraction, n_boot=50, history=False)
+    (axis,) = (drawing := draw("label-efficiency", collect(tmp_path)[0])).figure.get_axes()
+    (line,) = [line for line in axis.get_lines() if line.get_label() == "Scratch"]
+    assert line.get_markerfacecolor() == "white" and (line.get_alpha() or 1) < 1
+    assert not [area for area in axis.collections if area.get_facecolor().size and "Fill" in type(area).__name__]
+    assert "Hollow, with dotted bars: one trained model" in drawing.caption
+    several = draw("label-efficiency", results)
+    assert any("Fill" in type(area).__name__ for area in several.figure.get_axes()[0].collections)
+    assert "Hollow" not in several.caption
+
+
+def test_the_axis_says_when_values_are_means_over_labels(results: pa.Table) -> None:
+    for options, title in (
+        (Options(), "Macro AUROC"),
+        (Options(label="edema"), "AUROC"),
+        (Options(labels=("edema",)), "AUROC of edema"),
+        (Options(metric="balanced_accuracy"), "Macro balanced accuracy"),
+    ):
+        assert draw("label-efficiency", results, options).figure.get_axes()[0].get_ylabel() == title
+
+
+def test_legends_of_curves_carry_the_value_and_interval_of_the_table(results: pa.Table) -> None:
+    cells = build("per-class", results, Options(where=("label_fraction=1", "label=edema"), test=False)).cells[0]
+    (axis,) = draw("roc", results, Options(label="edema")).figure.get_axes()
+    legend = axis.get_legend()
+    assert legend is not None
+    held = [text.get_text() for text in legend.get_texts()]
+    wanted = [f"{cell.value:.2f} [{cell.low:.2f}, {cell.high:.2f}]" for cell in cells if cell]
+    assert held == [f"{name} {text}" for name, text in zip(("Scratch", "ImageNet", "simclr:nih"), wanted, strict=True)]
+
+
+def test_calibration_bins_have_intervals_at_zero_and_one_and_count_their_images() -> None:
+    score = np.repeat([0.05, 0.55, 0.95], [40, 40, 40])
+    truth = np.repeat([False, True, True], [40, 40, 40])
+    truth[40:60] = False
+    alone = thresholds.reliability([Scores(truth=truth, score=score, patients=np.arange(120), threshold=None)])
+    assert alone.images.tolist() == [40, 40, 40] and alone.place.tolist() == [0, 5, 9]
+    assert alone.share == pytest.approx([0, 0.5, 1])
+    # Wilson by hand: n / (n + z^2) is the lower end of 1, and 0.5 -+ z sqrt(n / 4 + z^2 / 4) / (n + z^2)
+    z2 = 1.959963984540054**2
+    assert alone.low[2] == pytest.approx(40 / (40 + z2)) and alone.high[0] == pytest.approx(z2 / (40 + z2))
+    few = thresholds.reliability([Scores(truth=truth, score=score, patients=np.arange(120) // 10, threshold=None)])
+    assert few.low[2] == pytest.approx(4 / (4 + z2)), "four patients, not forty images"
+    twice = thresholds.reliability([Scores(truth=truth, score=score, patients=np.arange(120), threshold=None)] * 2)
+    assert twice.low == pytest.approx(alone.low, abs=1e-3), "another seed on the same patients adds no patients"
 
 
 def test_score_figures_want_predictions_and_one_test_set(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from results.collect import collect
+from results.options import Options
 from results.report import RESEARCH_ONLY, write_report
 from tests.results import simulate
 
@@ -74,6 +76,32 @@ def test_page_holds_data_tables_figures_configurations_provenance_and_limits(wri
     assert "Patients in two splits" in text and "2 (train/test)" in text
     assert "label_fraction" in text and "28 runs" in text
     assert "the spread over seeds is hardly known" in text
+
+
+def test_every_setting_that_varies_is_listed(tmp_path: Path) -> None:
+    """Also one that takes another value in every run, as a search's."""
+    for seed, rate in enumerate((0.1, 0.2, 0.3, 0.4)):
+        simulate.finetune(
+            tmp_path, seed=seed, config={"optim": {"lr": rate}, "epochs": 3 + seed // 2}, n_boot=0, history=False
+        )
+    write_report(collect(tmp_path, tmp_path / "all.parquet") and tmp_path / "all.parquet", tmp_path / "r.html", "All")
+    text = re.sub(r"<[^>]*>", " ", (tmp_path / "r.html").read_text(encoding="utf-8"))
+    for words in (
+        "optim.lr +0.1 \\(1\\), 0.2 \\(1\\), 0.3 \\(1\\), 0.4 \\(1\\)",
+        "epochs +3 \\(2\\), 4 \\(2\\)",
+        "seed +0 \\(1\\), 1",
+    ):
+        assert re.search(words, text), words
+
+
+def test_filters_choose_what_the_report_is_about(study: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    options = Options(where=("init=scratch,simclr:nih", "label_fraction=1"), labels=("edema",), allow=("configs",))
+    write_report(study, out, "Filtered", options)
+    text = out.read_text(encoding="utf-8")
+    assert "7 runs" in text, "six fine-tunings, and the pretraining of one of the two"
+    assert "AUROC of edema" in text and "ImageNet" not in text
+    assert "Allowed on request: runs of several configurations in one cell." in text
 
 
 def test_report_of_one_run_says_what_it_cannot_show(tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ import pyarrow.compute as pc
 import pytest
 from scipy import stats as scipy_stats
 
+from results import configs
 from results.collect import collect, predictions_beside
 from results.errors import InputError
 from results.options import Options, filters, words
 from results.render import FORMATS, Table, render
+from results.schema import PREDICTIONS, read_metrics, read_predictions, write_metrics, write_predictions
 from results.tables import build
 from tests.results import simulate
 
@@ -274,6 +276,55 @@ def test_peak_accuracy_chooses_on_validation(tmp_path: Path) -> None:
     assert any("chosen on the test images" in note for note in build("peak-accuracy", results, Options()).notes)
 
 
+def test_peak_accuracy_chooses_among_all_settings_of_the_configuration(tmp_path: Path) -> None:
+    for rate, auroc in ((0.1, 0.6), (0.01, 0.95), (0.001, 0.75)):
+        for seed in (0, 1):
+            simulate.finetune(
+                tmp_path, seed=seed, labels={"edema": auroc}, config={"optim": {"lr": rate}}, n_boot=0, history=False
+            )
+    table = build("peak-accuracy", collect(tmp_path)[0], Options(test=False))
+    cell = table.cells[0][0]
+    assert cell is not None and cell.n == 2
+    assert {configs.parsed(row["config"])["optim.lr"] for row in cell.rows} == {0.01}
+    assert table.notes[0] == "The setting (optim.lr) of each cell was chosen on validation images, among 3."
+    assert table.notes[1] == "Chosen (cells): optim.lr 0.01 (1)."
+
+
+def test_search_ranks_what_is_undefined_last_and_each_test_set_alone(tmp_path: Path) -> None:
+    for rate, auroc in ((0.1, 0.6), (0.01, 0.95), (0.001, 0.75)):
+        simulate.finetune(
+            tmp_path,
+            labels={"edema": auroc},
+            config={"optim": {"rate": rate}},
+            train_dataset="nih",
+            test_datasets=("nih", "chexpert"),
+            n_boot=0,
+        )
+    lost = simulate.finetune(
+        tmp_path, labels={"edema": 0.9}, config={"optim": {"rate": 7.0}}, train_dataset="nih", n_boot=0
+    )
+    rows = read_metrics(lost.metrics).to_pylist()
+    write_metrics(lost.metrics, [row | {"value": None} for row in rows])
+    predictions = read_predictions(lost.predictions).to_pylist()
+    truth = [1 if row["split"] == "val" else row["y_true"] for row in predictions]  # no negatives on validation
+    write_predictions(
+        lost.predictions,
+        pa.Table.from_pylist(
+            [row | {"y_true": y} for row, y in zip(predictions, truth, strict=True)], schema=PREDICTIONS
+        ),
+    )
+    table = build("search", collect(tmp_path)[0], Options(limit=10))
+    held = [(names[0], names[1], names[-1]) for names in table.row_names]
+    assert [one for one in held if one[1] == "chexpert"] == [
+        ("1", "chexpert", "0.01"),
+        ("2", "chexpert", "0.001"),
+        ("3", "chexpert", "0.1"),
+    ]
+    assert [one[2] for one in held if one[1] == "nih"] == ["0.01", "0.001", "0.1", "7"]
+    assert held[-1][0] == "\u2013", "what has no value has no rank"
+    assert "Ordered by validation, within each test set. 1 trial without a value there" in table.notes[0]
+
+
 def test_search_orders_trials_by_validation_and_names_settings(tmp_path: Path) -> None:
     for rate, auroc in ((0.1, 0.6), (0.01, 0.95), (0.001, 0.75)):
         simulate.finetune(tmp_path, labels={"edema": auroc}, config={"optim": {"rate": rate}}, n_boot=50)
@@ -288,6 +339,48 @@ def test_cost_adds_pretraining_and_counts_each_run_once(results: pa.Table) -> No
     total = next(cells for names, cells in rows.items() if names[0] == "Total")
     assert total["Runs"].text == "28"
     assert total["GPU-hours"].value == pytest.approx(2.0 + 27 * 0.1)
+
+
+def test_a_filter_of_the_cost_takes_the_pretraining_behind_the_chosen_runs_alone(results: pa.Table) -> None:
+    for where, runs, left in (("init=scratch", "9", True), ("init=simclr:nih", "10", False), ("seed=0", "10", False)):
+        table = build("cost", results, Options(where=(where,)))
+        total = next(cells for names, cells in lines(table).items() if names[0] == "Total")
+        assert total["Runs"].text == runs
+        assert any("1 pretraining run that no chosen run started from left out" in note for note in table.notes) == left
+
+
+def test_transfer_shows_two_label_policies_in_rows_of_their_own(tmp_path: Path) -> None:
+    """As jobs/specs/transfer_nih_chexpert.toml makes them; the policies leave other test images out."""
+    for policy, text, n in (("u-ones", "ones/zeros", 200), ("u-ignore", "ignore/zeros", 180)):
+        for train in ("nih", "chexpert"):
+            simulate.finetune(
+                tmp_path,
+                train_dataset=train,
+                test_datasets=("nih", "chexpert"),
+                label_policy=text,
+                variant=f"policy={policy}",
+                config={"uncertain": policy.removeprefix("u-")},
+                n={"val": 120, "test": n},
+                n_boot=0,
+                history=False,
+            )
+    results = collect(tmp_path)[0]
+    table = build("transfer", results, Options(n_boot=50))
+    assert table.row_titles == ("Label policy", "Training set") and len(table.row_names) == 4
+    assert all(cell is not None and cell.n == 1 for line in table.cells for cell in line)
+    assert "label policy ignore/zeros" in table.caption and "label policy ones/zeros" in table.caption
+    with pytest.raises(InputError, match="mix several label policies"):
+        build("label-efficiency", results, Options())
+
+
+def test_policies_of_training_alone_are_no_mixture(tmp_path: Path) -> None:
+    """A test set without uncertain labels has the same truths under every policy."""
+    for policy in ("ones", "ignore"):
+        simulate.finetune(
+            tmp_path, label_policy=f"{policy}/zeros", config={"uncertain": policy}, n_boot=0, history=False
+        )
+    table = build("label-efficiency", collect(tmp_path)[0], Options(test=False))
+    assert [names[0] for names in table.row_names] == ["ignore/zeros", "ones/zeros"]
 
 
 def test_wrong_names_and_values_are_refused_with_the_right_ones(results: pa.Table) -> None:
