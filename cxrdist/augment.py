@@ -30,7 +30,8 @@ class Augment:
         in_size: S, side of the stored images, pixels.
         out_size: s, side of the views, pixels.
         device: where `apply` computes.
-        mean, std: of the training pixels in [0, 1]; views are normalised with them.
+        mean, std: of pixels in [0, 1], as the network expects them; views are normalised with them.
+        grey: mean of the training pixels in [0, 1], about which contrast turns; None = `mean`.
         seed: of the noise table.
     """
 
@@ -43,11 +44,12 @@ class Augment:
         *,
         mean: float = 0.5,
         std: float = 0.25,
+        grey: float | None = None,
         seed: int = 0,
     ) -> None:
         if std <= 0:
             raise InputError(f"pixel std is {std}; the shard set's images are all one grey value")
-        self._recipe = Recipe(config, float(mean))
+        self._recipe = Recipe(config, float(mean if grey is None else grey))
         self.values = self._recipe.values
         self.in_size, self.out_size = int(in_size), int(out_size)
         self.device = torch.device(device)

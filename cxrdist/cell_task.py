@@ -18,7 +18,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cxrdist import cells
 from cxrdist.cells import Ledger
 from cxrdist.errors import FailedError
 from cxrdist.finetune_parse import from_plain
@@ -50,7 +49,8 @@ def looks(out: str, cell: dict[str, Any]) -> Iterator[float | None]:
                     job="finetune",
                     config=cell["config"],
                     signature=name,
-                    shards=cells.trial_shards(config),
+                    shards=cell["shards"],
+                    init=cell["init"],
                 )
                 for look in finetune.looks(config, run):
                     yield look.auroc

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cxrdist import pixel_scale
 from cxrdist.errors import InputError
 from cxrdist.finetune_config import IGNORED_BY_SIGNATURE, FinetuneConfig, plain, words
 from cxrdist.places import absolute
@@ -51,6 +52,16 @@ class Start:
     """Name of the shard set it was trained on, if any."""
     signature: str | None
     """Signature of the run that made it."""
+    dataset_hash: str | None = None
+    """Hash of that shard set (`Card.sha256`)."""
+    pixel: tuple[float, float] | None = None
+    """Mean and deviation of the pixels in [0, 1] that the file says its network expects."""
+
+    def facts(self) -> dict[str, Any]:
+        """What a run records of it, for its results and to know it again."""
+        file = None if self.file is None else str(self.file)
+        facts = {"name": self.name, "file": file, "sha256": self.sha256, "signature": self.signature}
+        return facts | {"dataset": self.dataset, "dataset_hash": self.dataset_hash}
 
 
 def encoder_file(init: str) -> Path:
@@ -97,7 +108,16 @@ def _read_start(path: Path, _mtime: int, _size: int) -> Start:
         image_size=int(size) if size.isdigit() else None,
         dataset=dataset,
         signature=header.get("signature") or None,
+        dataset_hash=header.get("shards_sha256") or None,
+        pixel=_pixel(header),
     )
+
+
+def _pixel(header: dict[str, str]) -> tuple[float, float] | None:
+    try:
+        return float(header["mean"]), float(header["std"])
+    except (KeyError, ValueError):
+        return None
 
 
 def _pretrained_on(folder: Path) -> str | None:
@@ -107,9 +127,12 @@ def _pretrained_on(folder: Path) -> str | None:
         return None
     shards = run.read_config().get("shards")
     try:
-        return card(str(shards)).name if shards else None
-    except ValueError:  # the shard set was moved away since
-        return Path(str(shards)).name
+        found = card(str(shards)) if shards else None
+    except (InputError, ValueError):  # the shard set was moved away since
+        found = None
+    if found is not None and found.sha256 in run.shard_hashes().values():
+        return found.name
+    return Path(str(shards)).name if shards else None
 
 
 def safetensors_metadata(path: Path) -> dict[str, str]:
@@ -156,6 +179,7 @@ def resolve(config: FinetuneConfig) -> FinetuneConfig:
             " leave image_size out or pretrain at that size"
         )
     more = words(config.eval_shards)
+    pixel_scale.check(config, start)
     return replace(
         config,
         arch=arch,

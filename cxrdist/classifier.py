@@ -18,15 +18,13 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from cxrdist import cells, model, shared_backbone
+from cxrdist import cells, model, pixel_scale, shared_backbone
 from cxrdist.errors import FailedError, InputError
 from cxrdist.finetune_config import ClassifierHeadConfig, FinetuneConfig
 from cxrdist.heads import build_head
 from cxrdist.small_cnn import SmallCNN
 
 SMALL_CNN = "small_cnn"
-IMAGENET_GREY = (0.449, 0.226)
-"""Mean and standard deviation of ImageNet pixels, averaged over the colours, which imagenet weights expect."""
 
 
 class Classifier(nn.Module):
@@ -116,7 +114,7 @@ def build(config: FinetuneConfig, labels: tuple[str, ...], pixel: tuple[float, f
     else:
         torch.manual_seed(config.seed)
         backbone, known = _backbone(*asked)
-    mean, std = IMAGENET_GREY if config.init == "imagenet" else pixel
+    mean, std = pixel_scale.scale(config, cells.read_start(config.init), pixel)
     facts = {
         "format": "cxrdist classifier 1",
         "arch": config.arch,
@@ -124,8 +122,8 @@ def build(config: FinetuneConfig, labels: tuple[str, ...], pixel: tuple[float, f
         "image_size": config.image_size,
         "stem": known.get("stem", "standard"),
         "stem_size": known.get("image_size", config.image_size),
-        "mean": float(known.get("mean", mean)),
-        "std": float(known.get("std", std)),
+        "mean": float(mean),
+        "std": float(std),
         "labels": list(labels),
         "head": dataclasses.asdict(config.head),
     }

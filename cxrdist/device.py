@@ -80,10 +80,19 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-def set_threads(nproc: int) -> int:
-    """Share this machine's usable cores among `nproc` ranks; OMP_NUM_THREADS, where set, wins. Returns the threads."""
+def set_threads(nproc: int, threads: int | None = None) -> int:
+    """Share this machine's usable cores among `nproc` ranks; OMP_NUM_THREADS, where set, wins.
+
+    Args:
+        nproc: ranks on this machine.
+        threads: a number that was asked for, before all else.
+
+    Returns:
+        The threads.
+    """
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    threads = int(asked) if asked.isdigit() and int(asked) > 0 else max(1, usable_cores() // max(1, nproc))
+    if threads is None:
+        threads = int(asked) if asked.isdigit() and int(asked) > 0 else max(1, usable_cores() // max(1, nproc))
     torch.set_num_threads(threads)
     return threads
 

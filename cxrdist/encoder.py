@@ -99,12 +99,17 @@ def load(path: str | os.PathLike[str], device: str = "auto", *, classify: bool =
     else:
         backbone, facts = model.load_encoder(file)
         backbone.to(where)
+    if not {"mean", "std"} <= set(facts):
+        raise InputError(
+            f"{file} does not say what pixels its network expects (no mean and std in its metadata); fine-tune from it"
+            " with --init_mean and --init_std, and look at that run"
+        )
     size = int(facts["image_size"])
     return Encoder(
         module=backbone.eval(),
         image_size=size,
-        mean=float(facts.get("mean", 0.5)),
-        std=float(facts.get("std", 0.25)),
+        mean=float(facts["mean"]),
+        std=float(facts["std"]),
         source=file,
         name=str(facts["arch"]),
         classifier=whole,

@@ -6,7 +6,7 @@ Shapes: n samples, L labels.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,21 +15,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from cxrdist import cells, classifier, trial_data
-from cxrdist.device import pick_device, resolve_precision
+from cxrdist import classifier, trial_data
+from cxrdist.device import pick_device, resolve_precision, set_threads
 from cxrdist.errors import InputError
 from cxrdist.features import Network
 from cxrdist.finetune_config import FinetuneConfig, words
 from cxrdist.finetune_parse import from_plain
+from cxrdist.identity import kept_context, trained_context
 from cxrdist.pixels import locked
-from cxrdist.places import absolute
+from cxrdist.places import absolute, recorded
 from cxrdist.trial_data import Split, TrialData
 from results import schema
+from results.dataset_names import with_hash
 from results.metrics import COUNTS, METRICS
 from results.provenance import git_commit
 from results.run import Run
 from results.schema import MACRO
 from results.scoring import metric_rows
+from shards import ShardSet
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
@@ -68,34 +71,6 @@ def prediction_rows(
     )
 
 
-def context(run: Run, config: FinetuneConfig, data: Mapping[str, Any], job: str) -> dict[str, Any]:
-    """What describes the run in every row of metrics.parquet.
-
-    Args:
-        run: the run folder.
-        config: resolved.
-        data: n_labelled, fraction_hash, train_dataset, n_parameters, wall_seconds, gpu_seconds.
-        job: finetune or evaluate.
-    """
-    start = cells.read_start(config.init)
-    return {
-        "run": run.path.name,
-        "signature": run.read_info()["signature"],
-        "job": job,
-        "arch": config.arch,
-        "init": start.name,
-        "init_signature": start.signature,
-        "mode": config.mode,
-        "pretrain_dataset": start.dataset,
-        "label_policy": trial_data.policy_text(config),
-        "label_fraction": config.label_fraction,
-        "seed": config.seed,
-        "variant": config.variant,
-        "git_commit": git_commit(),
-        **data,
-    }
-
-
 def rows_of(
     table: pa.Table,
     described: Mapping[str, Any],
@@ -108,7 +83,7 @@ def rows_of(
 
     Args:
         table: predictions of the test set, and of the val set that thresholds come from.
-        described: see `context`.
+        described: the columns of METRICS that describe the run and the test set.
         test: the test samples, with y and mask of `labels`.
         labels: columns of the test's y.
         unlearnt: those of them without a model.
@@ -127,9 +102,83 @@ def rows_of(
     return rows
 
 
-def dataset_name(card: Any, path: str, taken: Sequence[str]) -> str:
-    """The card's name; with the folder's behind it where another set of the run has the same."""
-    return card.name if card.name not in taken else f"{card.name}@{Path(path).name}"
+@dataclasses.dataclass(frozen=True)
+class Tested:
+    """One test set, scored."""
+
+    name: str
+    """Of the set, within the run."""
+    predictions: pa.Table
+    """Of its test split."""
+    rows: list[dict[str, Any]]
+    """Of METRICS."""
+
+
+class Tester:
+    """Tests the model of one run on any number of shard sets, each time in the same way.
+
+    Args:
+        run: the run.
+        config: its configuration, with the label policy of the test.
+        network: the model.
+        described: the columns `OF_THE_RUN`.
+        unlearnt: labels of the model that could not be learnt.
+        val: predictions of the run's own val split, from which thresholds are chosen; None = there is none.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        config: FinetuneConfig,
+        network: Network,
+        described: Mapping[str, Any],
+        unlearnt: Sequence[str],
+        val: pa.Table | None,
+    ):
+        self.run, self.config, self.network, self.val = run, config, network, val
+        self.described, self.unlearnt = described, unlearnt
+        self.labels: list[str] = network.model.facts["labels"]
+        hashes = run.shard_hashes()
+        self.own = described["train_dataset_hash"]
+        self.at_training = set(hashes.values())
+        plan = from_plain(run.read_config(), str(run.config))
+        self.policy = trial_data.policy_text(plan)
+
+    def test(self, shards: ShardSet, name: str) -> Tested:
+        """Score a test split, over the labels that the set and the model have; thresholds are those of the run.
+
+        Raises:
+            InputError: no learnt label in common.
+        """
+        config, content = self.config, shards.card.sha256
+        labels = self.labels if content == self.own else labels_shared(shards, self.labels, self.unlearnt)
+        learnt = [label for label in labels if label not in self.unlearnt]
+        split = trial_data.split_of(shards, labels, config)
+        columns = [self.labels.index(label) for label in learnt]
+        scores = probabilities(self.network.logits(split)[:, columns])
+        table = prediction_rows(self.run.path.name, name, split, labels, learnt, scores)
+        policy = trial_data.policy_text(config)
+        as_trained = content in self.at_training and policy == self.policy
+        described = {
+            "run": self.run.path.name,
+            "job": "finetune" if as_trained else "evaluate",
+            "label_policy": policy,
+            "test_dataset_hash": content,
+            "git_commit": git_commit(),
+            **self.described,
+        }
+        both = pa.concat_tables([table] if self.val is None else [table, self.val])
+        unlearnt = [label for label in labels if label in self.unlearnt]
+        return Tested(name, table, rows_of(both, described, split, labels, unlearnt, config))
+
+
+def test_set(run: Run, place: str, stage: str) -> ShardSet:
+    """The test split of a shard set that a run is tested on; at a place that the run knows, the set it knows.
+
+    Raises:
+        InputError: no such set or split, or another set than the run found at that place when it was made.
+    """
+    return trial_data.opened(place, "test", stage, recorded(run, place))
 
 
 def write_own(
@@ -140,69 +189,46 @@ def write_own(
     Returns:
         The macro AUROC of the trial's own test set under "test_auroc", None where undefined.
     """
-    learnt = [name for name, good in zip(data.labels, data.trainable, strict=True) if good]
-    unlearnt = [name for name in data.labels if name not in learnt]
-    columns = np.flatnonzero(data.trainable)
-    name = data.card.name
-    tables = []
-    for split in (data.val, data.test):
-        if split is not None and len(split):
-            scores = probabilities(network.logits(split)[:, columns])
-            tables.append(prediction_rows(run.path.name, name, split, data.labels, learnt, scores))
-    described = context(run, config, {**facts, "train_dataset": name}, "finetune")
-    rows = rows_of(pa.concat_tables(tables), described, data.test, data.labels, unlearnt, config)
-    own = next((row["value"] for row in rows if row["label"] == MACRO and row["metric"] == "auroc"), None)
-    val = tables[0] if data.val is not None else None
-    taken = [name]
-    for path in words(config.eval_shards) or []:
-        more, more_rows = _elsewhere(run, config, network, path, learnt, val, described, taken)
-        taken.append(more_rows[0]["test_dataset"])
-        tables.append(more)
-        rows += more_rows
+    name, content = data.card.name, data.card.sha256
+    learnt = [label for label in data.labels if label not in data.unlearnt]
+    val = None
+    if data.val is not None and len(data.val):
+        scores = probabilities(network.logits(data.val)[:, np.flatnonzero(data.trainable)])
+        val = prediction_rows(run.path.name, name, data.val, data.labels, learnt, scores)
+    described = trained_context(run, config, {**facts, "train_dataset": name, "train_dataset_hash": content})
+    tester = Tester(run, config, network, described, data.unlearnt, val)
+    tested = [tester.test(data.test.shards, name)]
+    done = {content: name}
+    for place in words(config.eval_shards) or []:
+        shards = test_set(run, place, config.stage)
+        if shards.card.sha256 not in done:
+            done[shards.card.sha256] = free_name(shards.card, set(done.values()))
+            tested.append(tester.test(shards, done[shards.card.sha256]))
+    tables = [*([] if val is None else [val]), *(one.predictions for one in tested)]
+    rows = [row for one in tested for row in one.rows]
     schema.write_predictions(run.predictions, pa.concat_tables(tables))
     schema.write_metrics(run.metrics, rows)
-    return {"test_auroc": own}
+    own = (row["value"] for row in rows if row["label"] == MACRO and row["metric"] == "auroc")
+    return {"test_auroc": next(own, None)}
 
 
-def _elsewhere(
-    run: Run,
-    config: FinetuneConfig,
-    network: Network,
-    path: str,
-    learnt: Sequence[str],
-    val: pa.Table | None,
-    described: Mapping[str, Any],
-    taken: Sequence[str],
-) -> tuple[pa.Table, list[dict[str, Any]]]:
-    """Predictions and rows of another shard set's test split, over the labels that both have.
+def free_name(card: Any, taken: Collection[str]) -> str:
+    """The card's name; with the start of its hash behind it where another set of the run has that name."""
+    return card.name if card.name not in taken else with_hash(card.name, card.sha256)
 
-    Thresholds stay those chosen on the val split of the training set: the model is tested as it would be used.
+
+def labels_shared(other: ShardSet, labels: Sequence[str], unlearnt: Sequence[str]) -> list[str]:
+    """Labels of a test split that a model knows too, those that it could not learn among them.
 
     Raises:
-        InputError: no label in common.
+        InputError: none that it has learnt.
     """
-    other = trial_data.opened(path, "test", config.stage)
-    shared = labels_shared(other, path, learnt)
-    split = trial_data.split_of(other, shared, config)
-    columns = [network.model.facts["labels"].index(label) for label in shared]
-    name = dataset_name(other.card, path, taken)
-    scores = probabilities(network.logits(split)[:, columns])
-    table = prediction_rows(run.path.name, name, split, shared, shared, scores)
-    both = [table] if val is None else [table, val]
-    return table, rows_of(pa.concat_tables(both), described, split, shared, [], config)
-
-
-def labels_shared(other: Any, path: str, learnt: Sequence[str]) -> list[str]:
-    """Labels of a test split that a model knows too.
-
-    Raises:
-        InputError: there is none.
-    """
-    shared = [label for label in trial_data.choose_labels(other, None, derived=True) if label in learnt]
-    if not shared:
+    shared = [label for label in trial_data.choose_labels(other, None, derived=True) if label in labels]
+    if all(label in unlearnt for label in shared):
+        learnt = ", ".join(label for label in labels if label not in unlearnt)
         raise InputError(
-            f"{path}: none of its labels ({', '.join(other.labels)}) is among those the model knows"
-            f" ({', '.join(learnt)}); fine-tune on labels that both have (any_finding is one that most have)"
+            f"{other.path}: none of its labels ({', '.join(other.labels)}) is among those the model knows ({learnt});"
+            " fine-tune on labels that both have (any_finding is one that most have)"
         )
     return shared
 
@@ -216,12 +242,14 @@ def evaluate(
     device: str = "auto",
     stage: Literal["none", "ram", "disk"] = "none",
 ) -> list[dict[str, Any]]:
-    """Test a finished fine-tuning on other shard sets and add the numbers to its result files.
+    """Test a finished fine-tuning on shard sets and add the numbers to its result files.
 
-    Testing on the same set again replaces its rows. The run's own test set may be given, for another label policy.
+    Testing on the same set again, whatever its place, replaces its rows; on the run's own set, with the run's label
+    policy, they come out as they were. Nothing that describes the training is read anew: not the initialisation, not
+    the training set.
 
     Args:
-        path: the run.
+        path: the run; it may have been renamed or moved.
         shards: folders or URLs of shard sets with a test split.
         uncertain: label policy in place of the run's; None = the run's.
         blanks: the same for labels not mentioned.
@@ -232,7 +260,7 @@ def evaluate(
         The new rows of metrics.parquet.
 
     Raises:
-        InputError: not a finished fine-tuning; no label in common.
+        InputError: not a finished fine-tuning; no label in common; at a place that the run knows lies another set.
     """
     run = Run.open(path)
     if not run.is_done or not run.model.is_file():
@@ -241,30 +269,54 @@ def evaluate(
     config = dataclasses.replace(config, stage=stage)
     if uncertain is not None or blanks is not None:
         config = dataclasses.replace(config, uncertain=uncertain or config.uncertain, blanks=blanks or config.blanks)
+    set_threads(1, config.threads)
     model = classifier.load(run.model)
     where = pick_device(device)
     model.to(where)
     network = Network(config, model, resolve_precision(config.precision, where, model.facts["image_size"]))
-    done = run.read_done()
-    learnt = [name for name in model.facts["labels"] if name not in done.get("unlearnt", [])]
     with locked(run.path / ".results.lock"):
         kept, rows = schema.read_predictions(run.predictions), schema.read_metrics(run.metrics)
-        first = rows.slice(0, 1).to_pylist()[0]
-        names = ("train_dataset", "n_labelled", "fraction_hash", "n_parameters", "wall_seconds", "gpu_seconds")
-        described = context(run, config, {name: first[name] for name in names}, "evaluate")
-        own = str(first["train_dataset"])
-        field = pc.field
-        val = kept.filter((field("split") == "val") & (field("dataset") == own))
+        described = kept_context(run, config, rows)
+        own, field = described["train_dataset"], pc.field
+        val = _renamed(kept.filter((field("split") == "val") & (field("dataset") == own)), run)
+        unlearnt = run.read_done().get("unlearnt", [])
+        tester = Tester(run, config, network, described, unlearnt, val if len(val) else None)
         added: list[dict[str, Any]] = []
         for place in map(absolute, shards):
-            is_own = cells.card(place).sha256 == run.read_info()["shards"].get(config.shards)
-            taken = [row["test_dataset"] for row in added] + ([] if is_own else [own])
-            table, new = _elsewhere(run, config, network, place, learnt, val, described, taken)
-            name = new[0]["test_dataset"]
-            kept = pa.concat_tables([kept.filter(~((field("dataset") == name) & (field("split") == "test"))), table])
-            rows = rows.filter(field("test_dataset") != name)
-            rows = pa.concat_tables([rows, schema.metrics_table(new)])
-            added += new
-        schema.write_predictions(run.predictions, kept)
-        schema.write_metrics(run.metrics, rows)
+            tests = test_set(run, place, stage)
+            tested = tester.test(tests, _name(tests, rows, kept, described))
+            gone = (field("dataset") == tested.name) & (field("split") == "test")
+            kept = pa.concat_tables([kept.filter(~gone), tested.predictions])
+            rows = rows.filter(field("test_dataset") != tested.name)
+            rows = pa.concat_tables([rows, schema.metrics_table(tested.rows)])
+            added = [row for row in added if row["test_dataset"] != tested.name] + tested.rows
+        schema.write_predictions(run.predictions, _renamed(kept, run))
+        schema.write_metrics(run.metrics, _renamed(rows, run))
     return added
+
+
+def _renamed(table: pa.Table, run: Run) -> pa.Table:
+    """Rows of a run whose folder may have got another name since."""
+    return table.set_column(
+        table.column_names.index("run"), "run", pa.array(np.full(len(table), run.path.name, dtype=object), pa.string())
+    )
+
+
+def _name(tests: ShardSet, rows: pa.Table, kept: pa.Table, described: Mapping[str, Any]) -> str:
+    """The name that a test set has in a run's results, by content; a free one where the run does not have it yet."""
+    card = tests.card
+    if card.sha256 == described["train_dataset_hash"]:
+        return str(described["train_dataset"])
+    pairs = rows.group_by(["test_dataset", "test_dataset_hash"]).aggregate([]).to_pylist()
+    known = {row["test_dataset"]: row["test_dataset_hash"] for row in pairs}
+    for name, content in known.items():
+        if content == card.sha256 or (content is None and name == card.name and _same_images(tests, kept, name)):
+            return name
+    return free_name(card, {*known, str(described["train_dataset"])})
+
+
+def _same_images(tests: ShardSet, kept: pa.Table, name: str) -> bool:
+    """Whether results that recorded no hash are of these images."""
+    field = pc.field
+    held = kept.filter((field("dataset") == name) & (field("split") == "test"))["key"]
+    return set(held.to_pylist()) == set(tests.index.keys(tests.rows).tolist())

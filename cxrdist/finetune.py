@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from cxrdist import classifier, evaluate, probe, trial_data
+from cxrdist import classifier, evaluate, identity, places, probe, trial_data
 from cxrdist.augment import Augment
 from cxrdist.classifier import Classifier
 from cxrdist.device import pick_device, resolve_precision, set_threads
@@ -77,17 +77,14 @@ class Trial:
 
     def __init__(self, config: FinetuneConfig, run: Run, stop: Any = None):
         self.config, self.run, self.stop = config, run, stop
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
-        else:
-            set_threads(1)
+        set_threads(1, config.threads)
         self.device = pick_device(config.device)
         assert config.image_size is not None
         self.precision = resolve_precision(config.precision, self.device, config.image_size)
-        self.data: TrialData = trial_data.load(config)
-        learnt = [name for name, good in zip(self.data.labels, self.data.trainable, strict=True) if good]
+        identity.check_init(run, config.init)
+        self.data: TrialData = trial_data.load(config, places.expected(run, config.shards))
         for path in words(config.eval_shards) or []:  # before hours of training, not after them
-            evaluate.labels_shared(trial_data.opened(path, "test", config.stage), path, learnt)
+            evaluate.labels_shared(evaluate.test_set(run, path, config.stage), self.data.labels, self.data.unlearnt)
         self.data.manifest.write(run.manifest)
         card = self.data.card
         self.model: Classifier = classifier.build(config, self.data.labels, (card.mean, card.std))
@@ -220,11 +217,11 @@ class Trial:
             self._remember_fit()
             seconds += self.fit.earlier_seconds
         data = self.data
-        unlearnt = [name for name, good in zip(data.labels, data.trainable, strict=True) if not good]
         counts = {
             "n_labelled": len(data.train),
             "fraction_hash": data.manifest.sha256,
             "n_parameters": classifier.parameters(self.model),
+            "n_val": 0 if data.val is None else len(data.val),
         }
         clock = time.monotonic()
         backbones = Path(self.config.backbones) if self.config.backbones and self.config.mode == "linear" else None
@@ -236,7 +233,7 @@ class Trial:
             **tested,
             **counts,
             ended=ended,
-            unlearnt=unlearnt,
+            unlearnt=data.unlearnt,
             n_train_patients=data.manifest.n_patients,
             precision=self.precision,
             wall_seconds=seconds + time.monotonic() - clock,

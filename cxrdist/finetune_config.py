@@ -67,6 +67,11 @@ class FinetuneConfig:
     """Run folder; the same configuration again resumes or returns it."""
     init: str = "scratch"
     """scratch, imagenet, an encoder file (.safetensors or a timm state), or a pretraining run."""
+    init_mean: float | None = None
+    """For an `init` file that does not say what pixels its network expects: their mean, of grey values in [0, 1].
+    None: the file's metadata, those of ImageNet for imagenet, those of the training set for scratch."""
+    init_std: Annotated[float | None, "(0, inf)"] = None
+    """The deviation that belongs to `init_mean`; 0.5 and 0.00048828125 stand for pixels in [-1024, 1024]."""
     mode: Literal["linear", "full", "last_n", "two_stage"] = "full"
     """linear: features frozen, only a head is fitted. full: everything. last_n: the last `last_n` stages and the head.
     two_stage: the head alone for `head_epochs`, then everything at `backbone_lr_factor` times the rate."""

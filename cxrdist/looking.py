@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cxrdist.errors import InputError
+from cxrdist.places import absolute, recorded, run_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +31,20 @@ class LookConfig:
 def shards_of(config: LookConfig) -> Any:
     """The split that a look is at."""
     from cxrdist.encoder import own_shards
+
+    return opened(config.run, own_shards(config.run, config.shards), config.split, config.stage)
+
+
+def opened(run: str, place: str, split: str | None, stage: str) -> Any:
+    """A shard set that a network looks at; at a place that its run knows, the set that the run knows.
+
+    Raises:
+        InputError: no such set or split, or another set than the run found there when it was made.
+    """
     from shards import ShardSet
 
-    return ShardSet(own_shards(config.run, config.shards), config.split, stage=config.stage)
+    place = absolute(place)
+    return ShardSet(place, split, stage=stage, sha256=recorded(run_of(run), place))
 
 
 def out_of(config: LookConfig, name: str) -> Path:

@@ -1,12 +1,18 @@
-"""Where a shard set is: a local folder or a URL, and its card. Free of torch."""
+"""Where a shard set is, a local folder or a URL; which one it is, by content; which one a run was made with.
+
+Free of torch.
+"""
 
 from __future__ import annotations
 
 import functools
 import os
+import time
+from pathlib import Path
 from typing import Any
 
 from cxrdist.errors import InputError
+from results.run import Run
 
 SCHEME = "://"
 
@@ -16,28 +22,71 @@ def absolute(place: str) -> str:
     return place.rstrip("/") if SCHEME in place else os.path.abspath(os.path.expanduser(place))
 
 
-@functools.lru_cache(maxsize=64)
 def card(place: str) -> Any:
-    """The card of a shard set, read once a process; of one behind a URL nothing else is fetched.
+    """The card of a shard set. It is read again when the file has changed; behind a URL, after a minute.
 
     Raises:
-        InputError: no shard set there, or it cannot be reached.
+        InputError: no shard set there.
+        FailedError: its server cannot be reached.
     """
+    from shards.card import CARD, local
+
+    folder = local(place)
+    if folder is None:
+        return _card(place, int(time.monotonic() / _SECONDS))
+    try:
+        found = os.stat(folder / CARD)
+    except OSError:
+        return _card.__wrapped__(place)  # says what is wrong
+    return _card(place, found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+_SECONDS = 60
+
+
+@functools.lru_cache(maxsize=64)
+def _card(place: str, *state: int) -> Any:
     from shards import read_card
 
-    return _far(place) if SCHEME in place else read_card(place)
+    del state  # part of the key
+    return read_card(place)
 
 
-def _far(place: str) -> Any:
-    from shards.card import CARD, parse_card
+def run_of(path: str | os.PathLike[str]) -> Run | None:
+    """The run in a folder, or the one that a file lies in; None where there is none."""
+    for folder in (Path(path), Path(path).parent):
+        if Run(folder).info.is_file():
+            return Run(folder)
+    return None
 
-    where = f"{place.rstrip('/')}/{CARD}"
-    try:
-        import fsspec
 
-        with fsspec.open(where, "rb") as file:
-            data = file.read()  # pyright: ignore[reportAttributeAccessIssue]
-    except Exception as error:  # each of fsspec's backends has its own family of errors
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        raise InputError(f"{where} cannot be read ({reason}); is this the address of a shard set's folder?") from None
-    return parse_card(data, where)
+def recorded(run: Run | None, place: str) -> str | None:
+    """The hash of the shard set that a run found at a place when it was made; None where it used no set there."""
+    known = {} if run is None else run.shard_hashes()
+    if SCHEME in place or place in known:
+        return known.get(place)
+    real = os.path.realpath(place)
+    return next(
+        (content for path, content in known.items() if SCHEME not in path and os.path.realpath(path) == real), None
+    )
+
+
+def expected(run: Run, place: str) -> str | None:
+    """The hash of the shard set that a run must find at a place of its configuration.
+
+    The place may be another one than when the run was made, the set may not.
+
+    Raises:
+        InputError: a set that the run was not made with, naming the hashes.
+    """
+    found = recorded(run, place)
+    known = run.shard_hashes()
+    if found is not None or not known:
+        return found
+    content = str(card(place).sha256)
+    if content not in known.values():
+        raise InputError(
+            f"{place} holds another shard set than {run.path} was made with: hash {content}, not"
+            f" {' or '.join(sorted(set(known.values())))}; put the right one there, or train in a new --out"
+        )
+    return content

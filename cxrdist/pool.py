@@ -22,7 +22,15 @@ class Pool:
     """What the validation loss is measured on; None: nothing."""
 
 
-def open_pool(path: str, config: PoolConfig, seed: int, *, stage: str = "none", size: int | None = None) -> Pool:
+def open_pool(
+    path: str,
+    config: PoolConfig,
+    seed: int,
+    *,
+    stage: str = "none",
+    size: int | None = None,
+    sha256: str | None = None,
+) -> Pool:
     """The training and validation samples of a shard set.
 
     Args:
@@ -31,14 +39,15 @@ def open_pool(path: str, config: PoolConfig, seed: int, *, stage: str = "none", 
         seed: decides which patients are kept and held out.
         stage: as for `ShardSet`.
         size: as for `ShardSet`.
+        sha256: as for `ShardSet`.
 
     Raises:
-        InputError: a rule names a label that the set does not have, or nothing is left.
+        InputError: another set than `sha256` says, a rule names a label that the set does not have, or nothing is left.
     """
-    train = ShardSet(path, "train", stage=stage, size=size)
+    train = ShardSet(path, "train", stage=stage, size=size, sha256=sha256)
     rows = keep_rows(train, config, seed)
     if config.holdout is None and "val" in train.card.splits:
-        val = ShardSet(path, "val", stage=stage, size=size)
+        val = ShardSet(path, "val", stage=stage, size=size, sha256=train.card.sha256)
         return Pool(train.select(rows), val if len(val) else None)
     share = 0.1 if config.holdout is None else config.holdout
     held = take_share(train, rows, share, seed, step=1)

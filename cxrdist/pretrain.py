@@ -17,12 +17,16 @@ from typing import Any
 
 import numpy as np
 
+from cxrdist import pixel_scale
 from cxrdist.augment import Augment
+from cxrdist.cells import read_start
 from cxrdist.config import PretrainConfig, from_dict, validate
 from cxrdist.device import keep_freed_memory, pick_device, set_threads, usable_cores
 from cxrdist.distributed import Ranks, join
+from cxrdist.identity import check_init
 from cxrdist.journal import Journal
 from cxrdist.optim import learning_rate
+from cxrdist.places import expected
 from cxrdist.pool import Pool, open_pool
 from cxrdist.pretrain_job import Job, Progress
 from results.run import Run
@@ -58,7 +62,8 @@ def main(path: str | os.PathLike[str]) -> None:
 def train(config: PretrainConfig, run: Run, ranks: Ranks, stop: StopRequest) -> None:
     """The whole run on this rank, from what is found in its folder to the last file or a stop."""
     part = rank_slice(config.global_batch, ranks.rank, ranks.world)
-    pool, order, augment = open_data(config)
+    check_init(run, config.init)
+    pool, order, augment = open_data(config, expected(run, config.shards))
     steps = order.steps(config.epochs) if config.steps is None else config.steps
     per_epoch = order.n / config.global_batch
     job = Job(config, run, ranks, pool, augment)
@@ -121,10 +126,16 @@ def chain(before: str, positions: np.ndarray) -> str:
     return hashlib.sha256(before.encode() + positions.astype("<i8").tobytes()).hexdigest()
 
 
-def open_data(config: PretrainConfig) -> tuple[Pool, Order, Augment]:
-    """Samples, their order, and the augmentation that fits their size."""
-    pool = open_pool(config.shards, config.pool, config.seed, stage=config.stage)
+def open_data(config: PretrainConfig, sha256: str | None = None) -> tuple[Pool, Order, Augment]:
+    """Samples, their order, and the augmentation that fits their size.
+
+    Args:
+        config: of the run.
+        sha256: hash of the shard set that must be there; None = any.
+    """
+    pool = open_pool(config.shards, config.pool, config.seed, stage=config.stage, sha256=sha256)
     card = pool.train.card
+    mean, std = pixel_scale.scale(config, read_start(config.init), (card.mean, card.std))
     wanted = config.load_size or 8 * math.ceil(1.25 * config.image_size / 8)
     order = Order(
         len(pool.train),
@@ -135,7 +146,7 @@ def open_data(config: PretrainConfig) -> tuple[Pool, Order, Augment]:
     )
     augment = Augment(
         config.augment, min(card.image_size, wanted), config.image_size, pick_device(config.device),
-        mean=card.mean, std=card.std, seed=config.seed,
+        mean=mean, std=std, grey=card.mean, seed=config.seed,
     )  # fmt: skip
     return pool, order, augment
 

@@ -226,6 +226,9 @@ class Job:
                 "gpu_seconds": round(done.seconds * gpus, 3),
                 "world": self.ranks.world,
                 "precision": self.precision,
+                "dataset": self.pool.train.card.name,
+                "dataset_hash": self.pool.train.card.sha256,
+                "n_parameters": sum(p.numel() for p in self.model.parameters()),
             }
             self.run.finish(**facts)
             journal.say(f"done: {self.run.encoder} after {done.step} steps, {done.seconds:.0f} s")
@@ -245,8 +248,8 @@ class Job:
             "arch": self.config.arch,
             "in_chans": 1,
             "image_size": self.config.image_size,
-            "mean": card.mean,
-            "std": card.std,
+            "mean": self.augment.mean,
+            "std": self.augment.std,
             "stem": self.origin["stem"],
             "num_features": self.model.backbone.num_features,
             "signature": self.signature,

@@ -28,7 +28,7 @@ _WORDS = 4  # 64-bit words per Philox block
 ROOM = 64
 """Numbers that every row of a stream has, used or not. A row begins at the same counter however many of its numbers are
 asked for, so that a new decision (a further column, up to this many) leaves all earlier ones as they were."""
-_NARROW = {Stream.POOL: 4, Stream.WATCH: 4}
+_NARROW: dict[int, int] = {Stream.POOL: 4, Stream.WATCH: 4}
 """Streams of long tables with one column. No other room may change either: runs could not be made again."""
 
 
@@ -54,7 +54,7 @@ def uniform(seed: int, stream: int, step: int, rows: int | slice | np.ndarray, c
     Raises:
         ValueError: more columns than a row has room for.
     """
-    room = _NARROW.get(stream, ROOM)  # pyright: ignore[reportArgumentType]
+    room = _NARROW.get(stream, ROOM)
     if columns > room:
         raise ValueError(f"{columns} numbers a row, but stream {int(stream)} has room for {room}")
     blocks = room // _WORDS

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cxrdist import cost, search
-from cxrdist.cells import Cell, Ledger
+from cxrdist.cells import Cell, Ledger, read_start, trial_shards
 from cxrdist.errors import InputError
 from cxrdist.finetune_config import plain
 from cxrdist.grid import expand
@@ -42,6 +42,7 @@ def run(config: SweepConfig) -> int:
         missing = ledger.missing(cells)
         for cell in missing:  # attempts are counted within one run of the sweep: the user may have mended the cause
             ledger.forgive(cell.signature)
+        _refuse_other_content(cells, ledger)
         _write_plan(config, cells, ledger)
         if missing:
             with contextlib.suppress(FileNotFoundError):
@@ -64,6 +65,35 @@ def _alone(ledger: Ledger) -> Iterator[None]:
         os.close(handle)
 
 
+def _refuse_other_content(cells: list[Cell], ledger: Ledger) -> None:
+    """A sweep that goes on (a requeued job does by itself) must find the data and the encoders it began with.
+
+    Raises:
+        InputError: at a place that its plan names lies something else, naming both hashes.
+    """
+    try:
+        earlier = json.loads(ledger.spec.read_text())["cells"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    known: dict[str, str] = {}
+    for cell in earlier:
+        known |= cell.get("shards", {})
+        if cell.get("init", {}).get("file"):
+            known[cell["init"]["file"]] = cell["init"]["sha256"]
+    found: dict[str, str | None] = {}
+    for cell in cells:
+        found |= trial_shards(cell.config)
+        start = read_start(cell.config.init)
+        if start.file is not None:
+            found[str(start.file)] = start.sha256
+    for place, content in found.items():
+        if known.get(place, content) != content:
+            raise InputError(
+                f"{place} is not what the sweep in {ledger.out} began with: hash {content}, not {known[place]}; put"
+                " that one back, or give what is new a place of its own or another --out"
+            )
+
+
 def _write_plan(config: SweepConfig, cells: list[Cell], ledger: Ledger) -> None:
     plan = {
         "format_version": 1,
@@ -80,6 +110,8 @@ def _write_plan(config: SweepConfig, cells: list[Cell], ledger: Ledger) -> None:
                 "values": cell.values,
                 "work": cost.work(cell),
                 "config": plain(cell.config),
+                "shards": trial_shards(cell.config),
+                "init": read_start(cell.config.init).facts(),
             }
             for cell in cells
         ],

@@ -17,6 +17,7 @@ from cxrdist import cells
 from cxrdist.errors import InputError
 from cxrdist.finetune_config import FinetuneConfig, words
 from shards import ShardSet
+from shards.card import check_content
 from shards.fractions import Manifest, fraction_manifest
 from shards.labels import NEGATIVE, NULL, POSITIVE, UNCERTAIN, choose, resolve
 
@@ -71,6 +72,11 @@ class TrialData:
     val: Split | None
     test: Split
 
+    @property
+    def unlearnt(self) -> list[str]:
+        """Labels without positives or negatives in the label fraction."""
+        return [name for name, good in zip(self.labels, self.trainable, strict=True) if not good]
+
 
 ANY_FINDING = "any_finding"
 """Derived label: some finding is positive, or no_finding is 0. Shard sets without a label in common share it."""
@@ -104,35 +110,50 @@ def _some(shards: ShardSet, labels: tuple[str, ...]) -> tuple[str, ...]:
     return labels
 
 
-def opened(path: str, split: str, stage: str = "none") -> ShardSet:
-    """One split of a shard set, staged first if asked for; trials that share a process share it."""
-    return _opened(path, cells.card(path).sha256, split, stage)
+def opened(path: str, split: str, stage: str = "none", sha256: str | None = None) -> ShardSet:
+    """One split of a shard set, staged first if asked for; trials that share a process share it.
+
+    Args:
+        path: its folder or URL.
+        split: train, val or test.
+        stage: see `FinetuneConfig.stage`.
+        sha256: hash of the set that must be there; None = any.
+
+    Raises:
+        InputError: no such set or split, or another set than `sha256` says.
+    """
+    card = cells.card(path)
+    check_content(card, sha256, path)  # here too: a process that has opened the right one would not look again
+    return _opened(path, card.sha256, split, stage)
 
 
 @functools.lru_cache(maxsize=16)
 def _opened(path: str, sha256: str, split: str, stage: str) -> ShardSet:
-    del sha256  # part of the key
-    return ShardSet(path, split, stage=stage)
+    return ShardSet(path, split, stage=stage, sha256=sha256)
 
 
 @functools.lru_cache(maxsize=256)
 def _manifest(sha256: str, path: str, stage: str, fraction: float, seed: int, labels: tuple[str, ...]) -> Manifest:
     """The label fraction of the train split; the same for every initialisation."""
-    del sha256  # part of the key
-    train = opened(path, "train", stage)
+    train = opened(path, "train", stage, sha256)
     return fraction_manifest(train.index, train.rows, fraction, seed, _strata(labels))
 
 
-def load(config: FinetuneConfig) -> TrialData:
+def load(config: FinetuneConfig, sha256: str | None = None) -> TrialData:
     """Open the shard set of a resolved configuration and draw its label fraction.
 
+    Args:
+        config: resolved.
+        sha256: hash of the shard set that must be there; None = any.
+
     Raises:
-        InputError: no such shard set, split or label; no label that can be learnt.
+        InputError: no such shard set, split or label; another set than `sha256` says; no label that can be learnt.
     """
-    train = opened(config.shards, "train", config.stage)
+    train = opened(config.shards, "train", config.stage, sha256)
+    sha256 = train.card.sha256
     labels = choose_labels(train, words(config.labels))
     asked = (config.shards, config.stage, config.label_fraction, config.seed, labels)
-    manifest = _manifest(train.card.sha256, *asked)
+    manifest = _manifest(sha256, *asked)
     chosen = split_of(train, labels, config, manifest.rows)
     known = chosen.mask.sum(0)
     positives = (chosen.y * chosen.mask).sum(0)
@@ -153,7 +174,7 @@ def load(config: FinetuneConfig) -> TrialData:
         manifest=manifest,
         train=chosen,
         val=_val(config, train, labels),
-        test=split_of(opened(config.shards, "test", config.stage), labels, config),
+        test=split_of(opened(config.shards, "test", config.stage, sha256), labels, config),
     )
 
 
@@ -166,7 +187,7 @@ def _val(config: FinetuneConfig, train: ShardSet, labels: tuple[str, ...]) -> Sp
     if "val" not in train.card.splits:
         log.warning("%s has no val split: no early stopping, no thresholds", config.shards)
         return None
-    val = opened(config.shards, "val", config.stage)
+    val = opened(config.shards, "val", config.stage, train.card.sha256)
     rows = None
     if config.val_fraction_too:
         rows = fraction_manifest(val.index, val.rows, config.label_fraction, config.seed, _strata(labels)).rows

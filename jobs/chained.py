@@ -58,7 +58,6 @@ def queue_chain(words: Sequence[str]) -> int:
         work, at = stage.work, stage.at
         pending = tuple(job_of[need] for need in stage.needs if need in job_of)
         if work.complete and not pending:
-            stages.work(stage.words, at, create=not dry_run)  # refuses a folder that holds another run
             print(f"{stage.name}: complete", file=sys.stderr if dry_run else sys.stdout)
             continue
         if dry_run:

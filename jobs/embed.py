@@ -34,9 +34,9 @@ def run(config: Config) -> int:
 
     from cxrdist import encoder
     from cxrdist.embed import embed
-    from shards import ShardSet
+    from cxrdist.looking import opened
 
-    shards = ShardSet(config.shards, config.split, stage=config.stage)
+    shards = opened(config.run, config.shards, config.split, config.stage)
     count = embed(encoder.load(config.run, config.device), shards, Path(config.out))
     print(f"{config.out}: features of {count} images", file=sys.stderr)
     return 0

@@ -20,19 +20,12 @@ def began(trial: Any) -> bool:
 
 def run(config: FinetuneConfig) -> int:
     """Make the run, or take up an earlier one, train it in this process and print its numbers."""
-    from cxrdist import cells
-    from cxrdist.finetune_config import check, plain
-    from results.run import Run
+    from cxrdist import cells, identity
+    from cxrdist.finetune_config import check
 
     resolved = cells.resolve(check(config))
     new = not Path(config.out).exists()
-    trial = Run.create(
-        config.out,
-        job="finetune",
-        config=plain(resolved),
-        signature=cells.trial_signature(resolved),
-        shards=cells.trial_shards(resolved),
-    )
+    trial = identity.make_run(resolved)
     if not trial.is_done:
         from cxrdist import finetune
 

@@ -61,21 +61,23 @@ def run(config: Config) -> int:
 def _conversion(config: Config) -> Any:
     from cxrdist.encoder import own_shards
     from cxrdist.errors import InputError
-    from cxrdist.places import card
+    from cxrdist.places import absolute, card, recorded, run_of
+    from shards import FailedError
+    from shards.card import check_content
 
-    if config.shards is not None:
-        return card(config.shards).config
     try:
-        place = own_shards(config.run, None)
+        place = absolute(own_shards(config.run, config.shards))
     except InputError:
         place = ""
     if place:
         try:
-            conversion = card(place).config
-        except ValueError:  # it was moved away, or cannot be reached
-            pass
+            found = card(place)
+        except (ValueError, FailedError):  # it was moved away, or cannot be reached
+            if config.shards is not None:
+                raise
         else:
+            check_content(found, recorded(run_of(config.run), place), place)
             print(f"images are prepared as those of {place}", file=sys.stderr)
-            return conversion
+            return found.config
     print("the run's training set is not here: images go straight to the model's size", file=sys.stderr)
     return None

@@ -6,8 +6,11 @@ import dataclasses
 import sys
 from pathlib import Path
 
+from cxrdist import pixel_scale
+from cxrdist.cells import NAMED_INITS, Start, read_start
 from cxrdist.config import IGNORED_BY_SIGNATURE, PretrainConfig, to_dict, validate
 from cxrdist.errors import InputError
+from cxrdist.places import SCHEME
 from results.run import Run, signature
 
 HELP = "pretrain an encoder with SimCLR on one or many GPUs"
@@ -25,32 +28,48 @@ def create_run(config: PretrainConfig, command: list[str] | None = None) -> Run:
     Raises:
         InputError: unusable values, shards that are none, or a folder that holds something else.
     """
+    config, identity, start = resolve(config)
+    return Run.create(
+        config.out,
+        job="pretrain",
+        config=to_dict(config),
+        signature=identify(config, identity, start),
+        shards={config.shards: identity},
+        init=start.facts(),
+        command=command,
+    )
+
+
+def resolve(config: PretrainConfig) -> tuple[PretrainConfig, str, Start]:
+    """A checked configuration with absolute places, the hash of its shard set, and what it starts from.
+
+    Raises:
+        InputError: see `create_run`.
+    """
     from shards import read_card
 
     validate(config)
-    identity = config.shards
-    if "://" not in config.shards:
-        config = dataclasses.replace(config, shards=str(Path(config.shards).expanduser().resolve()))
-        card = read_card(config.shards)
-        identity = card.sha256
-        if "train" not in card.splits:
-            raise InputError(f"{config.shards} has no train split; it has {', '.join(card.splits) or 'none'}")
-    init = Path(config.init).expanduser()
-    if config.init not in ("scratch", "imagenet"):
+    place = config.shards if SCHEME in config.shards else str(Path(config.shards).expanduser().resolve())
+    config = dataclasses.replace(config, shards=place.rstrip("/"))
+    card = read_card(config.shards)
+    if "train" not in card.splits:
+        raise InputError(f"{config.shards} has no train split; it has {', '.join(card.splits) or 'none'}")
+    if config.init not in NAMED_INITS:
+        init = Path(config.init).expanduser()
         if not init.exists():
             raise InputError(
                 f"--init {config.init} does not exist; use scratch, imagenet, a weights file or a run folder"
             )
         config = dataclasses.replace(config, init=str(init.resolve()))
-    values = to_dict(config)
-    return Run.create(
-        config.out,
-        job="pretrain",
-        config=values,
-        signature=signature(values | {"shards": identity}, IGNORED_BY_SIGNATURE),
-        shards={config.shards: identity},
-        command=command,
-    )
+    start = read_start(config.init)
+    pixel_scale.check(config, start)
+    return config, card.sha256, start
+
+
+def identify(config: PretrainConfig, shards: str, start: Start) -> str:
+    """Signature of a resolved configuration: its shard set and weights file count by content, not by place."""
+    by_content = {"shards": shards, "init": start.sha256 or config.init}
+    return signature(to_dict(config) | by_content, IGNORED_BY_SIGNATURE)
 
 
 def run(config: PretrainConfig) -> int:

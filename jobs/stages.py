@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs import _complete
 from slurm.errors import InputError
 from slurm.node import Task
 from slurm.profiles import Profile, check, load, nodes_for, time_seconds
@@ -171,7 +171,7 @@ def _pretrain(config: Any, rest: list[str], at: Where, create: bool) -> Work:
         at, kind="ranks", words=("cxrdist.pretrain", str(out)), folder=str(out / "submission"),
         done=str(out / "done.json"), prepare=prepare, prepared=str(out / "config.toml"),
     )  # fmt: skip
-    return Work(tasks=(task,), folder=out, complete=(out / "done.json").is_file())
+    return Work(tasks=(task,), folder=out, complete=_complete.pretrained(dataclasses.replace(config, out=str(out))))
 
 
 def _finetune(config: Any, rest: list[str], at: Where, create: bool) -> Work:
@@ -186,24 +186,14 @@ def _finetune(config: Any, rest: list[str], at: Where, create: bool) -> Work:
         words=("cxrdist.finetune", str(out)), folder=str(out / "submission"),
         done=str(out / "done.json"), prepare=prepare, prepared=str(out / "config.toml"),
     )  # fmt: skip
-    return Work(tasks=(task,), folder=out, complete=(out / "done.json").is_file())
+    return Work(tasks=(task,), folder=out, complete=_complete.finetuned(dataclasses.replace(config, out=str(out))))
 
 
 def _create_trial(config: Any) -> None:
-    from cxrdist import cells
+    from cxrdist import cells, identity
     from cxrdist.finetune_config import check as check_trial
-    from cxrdist.finetune_config import plain
-    from results.run import Run
 
-    resolved = cells.resolve(check_trial(config))
-    Run.create(
-        config.out,
-        job="finetune",
-        config=plain(resolved),
-        signature=cells.trial_signature(resolved),
-        shards=cells.trial_shards(resolved),
-        command=[Path(sys.argv[0]).name, *sys.argv[1:]],
-    )
+    identity.make_run(cells.resolve(check_trial(config)), command=[Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def prepare(words: Sequence[str]) -> None:
@@ -233,8 +223,7 @@ def _command(name: str, config: Any, rest: Sequence[str], at: Where, *, kind: st
         mark=str(mark), **less,
     )  # fmt: skip
     out = getattr(config, "out", None)
-    made = out is None or Path(str(out)).expanduser().exists()  # a table that was deleted is to be made again
-    return Work(tasks=(task,), folder=folder, complete=made and mark.is_file())
+    return Work(tasks=(task,), folder=folder, complete=_complete.is_made(mark, None if out is None else Path(str(out))))
 
 
 def _shard(config: Any, rest: Sequence[str], at: Where) -> Work:
@@ -246,29 +235,13 @@ def _shard(config: Any, rest: Sequence[str], at: Where) -> Work:
     }  # fmt: skip
     parts = at.parts or at.nodes
     done = str(out / "dataset.json")
-    complete = Path(done).is_file()
-    if complete:
-        _refuse_other_set(out, config)
+    complete = _complete.shard_set(out, config)
     if parts == 1 or not hasattr(config, "part"):
         whole = _task(at, words=("jobs.cli", "shard", *rest), done=done, **shared)
         return Work(tasks=(whole,), folder=folder, complete=complete)
     each = _task(at, words=("jobs.cli", "shard", *rest, "--part", f"{{part}}/{parts}"), **shared)
     merge = _task(at, words=("jobs.cli", "shard", *rest, "--merge", "true"), done=done, **shared)
     return Work(tasks=(each, merge), folder=folder, complete=complete)
-
-
-def _refuse_other_set(out: Path, config: Any) -> None:
-    """Refuse to take a shard set for complete that was made with other settings (its sources are not looked at)."""
-    from shards import read_card
-
-    card = read_card(out)
-    wanted = json.loads(json.dumps(config.recorded())) if hasattr(config, "recorded") else {}
-    for key, value in wanted.items():
-        if card.config.get(key) != value:
-            raise InputError(
-                f"{out} holds another shard set ({card.name}, {key} {card.config.get(key)!r}, not {value!r}); choose "
-                "another --out"
-            )
 
 
 def _folder(name: str, config: Any) -> Path:

@@ -50,7 +50,6 @@ def main(words: Sequence[str]) -> int:
         show_all(requests)
         return 0
     if work.complete:
-        stages.work([words[0], *rest], at, create=True)  # refuses a folder that holds another run
         print(f"{work.folder} is complete: nothing to queue")
         return 0
     check_all(requests)

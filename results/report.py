@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import html
 import io
 import json
@@ -109,19 +110,21 @@ def _runs(results: pa.Table) -> dict[str, Run]:
 
 def _data(runs: dict[str, Run]) -> str:
     """Cards of the shard sets that the runs read, found through run.json."""
-    cards: dict[str, dict[str, Any]] = {}
-    missing: set[str] = set()
-    for run in runs.values():
-        for place in _read(run.read_info).get("shards", {}):
-            if place in cards or place in missing:
-                continue
-            try:
-                cards[place] = json.loads(Path(place, "dataset.json").read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                missing.add(place)
-    parts = [_card(place, card) for place, card in sorted(cards.items())]
+    parts, missing, others = [], [], []
+    for place, content in sorted({pair for run in runs.values() for pair in _read(run.shard_hashes).items()}):
+        try:
+            data = Path(place, "dataset.json").read_bytes()
+            if hashlib.sha256(data).hexdigest() != content:
+                others.append(place)
+            else:
+                parts.append(_card(place, json.loads(data)))
+        except (OSError, ValueError):
+            missing.append(place)
     if missing:
-        parts.append(page.paragraph(f"No card found any more at {listing(sorted(missing))}.", "note"))
+        parts.append(page.paragraph(f"No card found any more at {listing(sorted(set(missing)))}.", "note"))
+    if others:
+        text = f"Another shard set than the runs read lies now at {listing(sorted(set(others)))}."
+        parts.append(page.paragraph(text, "note"))
     return "\n".join(parts) or page.paragraph("The runs do not say which shard sets they read.")
 
 

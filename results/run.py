@@ -50,6 +50,32 @@ def signature(config: Mapping[str, Any], ignore: Iterable[str] = ()) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def differences(held: Mapping[str, Any], wanted: Mapping[str, Any], ignore: Iterable[str] = ()) -> list[str]:
+    """What tells a recorded configuration from a wanted one, e.g. `optim.lr 0.1, not 0.3`.
+
+    Args:
+        held: nested, as in config.toml.
+        wanted: nested.
+        ignore: dotted names that do not count.
+    """
+    found, ignored = [], set(ignore)
+
+    def compare(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str) -> None:
+        for key in [*other, *(key for key in one if key not in other)]:
+            was, value = one.get(key), other.get(key)
+            if prefix + key in ignored:
+                continue
+            if isinstance(value, dict) or isinstance(was, dict):
+                compare(
+                    was if isinstance(was, dict) else {}, value if isinstance(value, dict) else {}, f"{prefix}{key}."
+                )
+            elif _canonical(was) != _canonical(value):
+                found.append(f"{prefix}{key} {was!r}, not {value!r}")
+
+    compare(held, plain(wanted), "")
+    return found
+
+
 def _without(config: dict[str, Any], ignore: set[str], prefix: str = "") -> dict[str, Any]:
     kept = {}
     for key, value in config.items():

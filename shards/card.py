@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +66,7 @@ class Card:
     flat_images: int = 0
     """Stored images that are nearly of one grey (`shards.images.is_flat`): black, or badly scaled."""
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hash (64 hex digits) that identifies the whole set: it covers every tar, the index and the rejects."""
         return hashlib.sha256(card_bytes(self)).hexdigest()
@@ -87,21 +89,48 @@ def card_bytes(card: Card) -> bytes:
     return (body[: -len("\n}")] + f',\n "~sha256": "{check}"\n}}\n').encode()
 
 
-def read_card(path: str | Path) -> Card:
-    """Read and check the card of the shard set in a local folder.
+def read_card(path: str | os.PathLike[str]) -> Card:
+    """Read and check the card of a shard set; nothing else of it is read or fetched.
 
     Args:
-        path: the folder that holds dataset.json.
+        path: the folder that holds dataset.json, or its URL (file, http, https, s3: anything fsspec knows).
 
     Raises:
         InputError: no card there, made by a newer version, damaged or edited.
+        FailedError: the server could not be reached in three tries.
     """
-    file = Path(path) / CARD
+    folder = local(path)
+    if folder is None:
+        from shards.stage import fetch_card
+
+        return fetch_card(os.fspath(path))[0]
+    file = folder / CARD
     try:
         data = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{path} is not a shard set: {_why_not(Path(path))}") from error
+        raise InputError(f"{path} is not a shard set: {_why_not(folder)}") from error
     return parse_card(data, str(file))
+
+
+def local(path: str | os.PathLike) -> Path | None:
+    """The folder that a path or an address on this machine means; None for an address elsewhere."""
+    text = os.fspath(path)
+    if text.startswith(("file://", "local://")):
+        text = text.split("://", 1)[1]
+    return None if "://" in text else Path(text)
+
+
+def check_content(card: Card, expected: str | None, where: str | os.PathLike[str]) -> None:
+    """Refuse a shard set that is not the expected one; None expects nothing.
+
+    Raises:
+        InputError: naming both hashes.
+    """
+    if expected is not None and card.sha256 != expected:
+        raise InputError(
+            f"{where} holds another shard set than the run was made with: {card.name}, hash {card.sha256}, not "
+            f"{expected}; put that one back there, or give this one a path of its own (to train on it: in a new --out)"
+        )
 
 
 def parse_card(data: bytes, where: str) -> Card:
@@ -120,6 +149,7 @@ def parse_card(data: bytes, where: str) -> Card:
     card = Card(**{**fields, "labels": tuple(fields["labels"]), "shards": tuple(fields["shards"])})
     if card_bytes(card) != data:
         raise InputError(f"{where} was edited or damaged: its check sum does not fit; convert the data set again")
+    card.__dict__["sha256"] = hashlib.sha256(data).hexdigest()  # known already; the card of a large set is large
     return card
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -74,6 +76,28 @@ class ConvertConfig:
                 value = Path(value).name
             kept[field.name] = value
         return kept
+
+
+def check_settings(made: Mapping[str, Any], wanted: Mapping[str, Any], where: str | Path, *, whole: bool) -> None:
+    """Refuse a shard set that was made with other settings.
+
+    Args:
+        made: `Card.config` of the set.
+        wanted: `recorded()` of the conversion that is asked for.
+        where: the set, for the error.
+        whole: whether `wanted` has everything that the card of such a conversion has; another kind has more.
+
+    Raises:
+        InputError: naming a setting, what it was and what is wanted.
+    """
+    wanted = json.loads(json.dumps(wanted))
+    names = [*wanted, *(sorted(set(made) - set(wanted)) if whole else ())]
+    for name in names:
+        if made.get(name) != wanted.get(name) or (name in made) != (name in wanted):
+            raise InputError(
+                f"{where} holds another shard set ({name} {made.get(name)!r}, not {wanted.get(name)!r}); choose another"
+                " --out"
+            )
 
 
 def path_field() -> Any:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from pathlib import Path
 
 from shards.card import CARD, Card, read_card
-from shards.config import ChexpertConfig, ConvertConfig, NihConfig
+from shards.config import ChexpertConfig, ConvertConfig, NihConfig, check_settings
 from shards.converters import plan
 from shards.errors import InputError
 from shards.phantom import PhantomConfig, truth_boxes, write_chexpert, write_nih
 from shards.writer import WORK, convert, drop_work, open_work
-
-PICTURES_PER_PATIENT = 2.5
-DEFAULT_PATIENTS = 1000
 
 
 def convert_phantom(config: PhantomConfig, *, say: Callable[[str], None] = print) -> Card | None:
@@ -37,11 +33,10 @@ def convert_phantom(config: PhantomConfig, *, say: Callable[[str], None] = print
         count = _draw(config, out)
         say(f"{out}: {count} drawn X-rays in the layout of {config.style}")
         return None
-    origin = {"phantom": {"style": config.style, "patients": patients(config), "seed": config.seed}}
+    origin = {"phantom": config.recorded()["phantom"]}
     if (out / CARD).exists():
         card = read_card(out)
-        if card.config.get("phantom") != origin["phantom"] or card.image_size != config.size:
-            raise InputError(f"{out} holds another shard set ({card.name}); choose another --out")
+        check_settings(card.config, config.recorded(), out, whole=False)
         drop_work(out)
         say(f"{out} is complete already: {card.n_samples} samples")
         return card
@@ -61,16 +56,9 @@ def convert_phantom(config: PhantomConfig, *, say: Callable[[str], None] = print
     return convert(drawn, settings, say=say)
 
 
-def patients(config: PhantomConfig) -> int:
-    """Return how many patients a configuration asks for."""
-    if config.patients is not None:
-        return config.patients
-    return DEFAULT_PATIENTS if config.images is None else max(1, math.ceil(config.images / PICTURES_PER_PATIENT))
-
-
 def _draw(config: PhantomConfig, folder: Path) -> int:
     write = write_nih if config.style == "nih" else write_chexpert
-    return write(folder, n_patients=patients(config), seed=config.seed, size=config.size, workers=config.workers)
+    return write(folder, n_patients=config.n_patients, seed=config.seed, size=config.size, workers=config.workers)
 
 
 def _settings(config: PhantomConfig, layout: Path) -> ConvertConfig:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from shards.card import Card, read_card
+from shards.card import Card, check_content, read_card
 from shards.decode import Decoder
 from shards.errors import InputError
 from shards.index import Index
@@ -41,6 +41,7 @@ class ShardSet(Dataset):
         stage: str = "none",
         size: int | None = None,
         cache_dir: str | os.PathLike | None = None,
+        sha256: str | None = None,
     ):
         """Open a shard set.
 
@@ -50,12 +51,15 @@ class ShardSet(Dataset):
             stage: none reads where it is; ram and disk copy to /dev/shm or a local disk first (see shards.stage).
             size: S, side of the images in pixels; None means the size of the shard set.
             cache_dir: where copies go; None means the defaults of shards.stage.
+            sha256: hash of the set that must be there (`Card.sha256`), e.g. as a run recorded it; None means any.
 
         Raises:
-            InputError: when it is no shard set, has no such split, or `size` is below 1.
+            InputError: when it is no shard set, another one than `sha256` says, has no such split, or `size` is
+                below 1.
         """
-        self.path = Path(staged(path, stage, cache_dir))
+        self.path = Path(staged(path, stage, cache_dir, sha256))
         self.card: Card = read_card(self.path)
+        check_content(self.card, sha256, path)
         self.index = Index.open(self.path, sha256=self.card.index_sha256)
         self._match()
         self.labels = self.index.labels
@@ -69,10 +73,12 @@ class ShardSet(Dataset):
 
     def __getstate__(self) -> dict:
         # The card of a large set is large; another process reads it again, as it does the index.
-        return {**self.__dict__, "card": None}
+        return {**self.__dict__, "card": self.card.sha256}
 
     def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state, card=read_card(state["path"]))
+        card = read_card(state["path"])
+        check_content(card, state["card"], state["path"])
+        self.__dict__.update(state, card=card)
 
     def _match(self) -> None:
         """Refuse an index that belongs to another card."""

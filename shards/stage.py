@@ -35,7 +35,27 @@ _REPORT_SECONDS = 15.0
 Result = TypeVar("Result")
 
 
-def stage(path: str | os.PathLike, mode: str = "none", cache_dir: str | os.PathLike | None = None) -> Path:
+def fetch_card(address: str) -> tuple[cards.Card, bytes]:
+    """The card of a shard set behind an address, and its bytes.
+
+    Raises:
+        InputError: no card there, or one that cannot be used.
+        FailedError: the source could not be read after three tries.
+    """
+    return _card_of(_Remote(address), address)
+
+
+def _card_of(source: _Source, where: str) -> tuple[cards.Card, bytes]:
+    data = source.read(cards.CARD)
+    return cards.parse_card(data, f"{where.rstrip('/')}/{cards.CARD}"), data
+
+
+def stage(
+    path: str | os.PathLike,
+    mode: str = "none",
+    cache_dir: str | os.PathLike | None = None,
+    sha256: str | None = None,
+) -> Path:
     """Return a local folder that holds the shard set.
 
     Args:
@@ -44,6 +64,7 @@ def stage(path: str | os.PathLike, mode: str = "none", cache_dir: str | os.PathL
             "disk" copies to the node's own disk ($SLURM_TMPDIR, else $TMPDIR, else the system's temporary folder).
         cache_dir: folder for the copies; None means the above, and for a fetched URL $CXRDIST_CACHE/shards
             (default ~/.cache/cxrdist/shards).
+        sha256: hash of the set that must be there (`Card.sha256`), compared before anything is copied; None = any.
 
     Raises:
         InputError: no shard set there, an unknown mode, a missing fsspec extension, too little room, or a file whose
@@ -52,15 +73,12 @@ def stage(path: str | os.PathLike, mode: str = "none", cache_dir: str | os.PathL
     """
     if mode not in MODES:
         raise InputError(f"stage must be one of {', '.join(MODES)}, got {mode!r}")
-    text = os.fspath(path)
-    if text.startswith(("file://", "local://")):
-        text = text.split("://", 1)[1]
-    remote = "://" in text
-    if mode == "none" and not remote:
-        return Path(text)
-    source = _Remote(text) if remote else _Local(text)
-    data = source.read(cards.CARD)
-    card = cards.parse_card(data, f"{text}/{cards.CARD}")
+    folder = cards.local(path)
+    if mode == "none" and folder is not None:
+        return folder
+    source = _Remote(os.fspath(path)) if folder is None else _Local(str(folder))
+    card, data = _card_of(source, str(source))
+    cards.check_content(card, sha256, path)
     base = Path(cache_dir) if cache_dir is not None else _default_base(mode)
     target = base / f"{card.name}-{card.sha256[:16]}"
     if not _complete(target, card):

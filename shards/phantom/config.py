@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Any, Literal
 
 from shards.ranges import SEEDS
+
+PICTURES_PER_PATIENT = 2.5
+DEFAULT_PATIENTS = 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,3 +32,15 @@ class PhantomConfig:
     """Processes that draw; None = all cores, 0 = this process."""
     layout_only: bool = False
     """Write the published layout (images and tables) itself into `out`, and no shards."""
+
+    @property
+    def n_patients(self) -> int:
+        """How many patients are asked for."""
+        if self.patients is not None:
+            return self.patients
+        return DEFAULT_PATIENTS if self.images is None else max(1, math.ceil(self.images / PICTURES_PER_PATIENT))
+
+    def recorded(self) -> dict[str, Any]:
+        """Return what determines the shard set, as its card has it beside the settings of the conversion."""
+        drawn = {"style": self.style, "patients": self.n_patients, "seed": self.seed}
+        return {"phantom": drawn, "size": self.size}

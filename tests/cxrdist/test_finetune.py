@@ -11,9 +11,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from cxrdist import cells, classifier, finetune, trial_data
+from cxrdist import cells, classifier, finetune, identity, trial_data
 from cxrdist.errors import InputError
-from cxrdist.finetune_config import FinetuneConfig, plain
+from cxrdist.finetune_config import FinetuneConfig
 from cxrdist.finetune_parse import from_plain
 from cxrdist.fit import Stopped
 from cxrdist.model import save_encoder
@@ -31,11 +31,7 @@ BASE |= {"threads": 1, "device": "cpu", "augment": {"preset": "none"}, "optim": 
 def trial(out: Path, shards: Path, **changes) -> tuple[FinetuneConfig, Run]:
     values = {**BASE, "shards": str(shards), "out": str(out), **changes}
     config = cells.resolve(from_plain(values, "test"))
-    run = Run.create(
-        out, job="finetune", config=plain(config), signature=cells.trial_signature(config),
-        shards=cells.trial_shards(config),
-    )  # fmt: skip
-    return config, run
+    return config, identity.make_run(config)
 
 
 def trained(out: Path, shards: Path, **changes) -> Run:

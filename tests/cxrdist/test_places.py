@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from cxrdist import cells, finetune, places, trial_data
-from cxrdist.errors import InputError
 from cxrdist.evaluate import evaluate
 from results import schema
 from shards import stage as staging
@@ -62,7 +61,7 @@ def test_a_staged_trial_reads_the_copy(stage, blobs, tmp_path, monkeypatch):
 
 
 def test_an_address_that_is_none_is_one_clear_line(web):
-    with pytest.raises(InputError, match=r"/nothing/dataset.json cannot be read .*is this the address"):
+    with pytest.raises(ValueError, match=r"/nothing/dataset.json: not found: is this the folder of a shard set"):
         places.card(f"{web.url}/nothing")
 
 

@@ -6,6 +6,7 @@ true AUROC is known. Patients have one to three images and share part of their s
 
 from __future__ import annotations
 
+import hashlib
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -161,7 +162,8 @@ def card(folder: Path) -> Path:
 def study(folder: Path, *, seeds: Sequence[int] = (0, 1, 2), fractions: Sequence[float] = (0.01, 0.1, 1.0)) -> Path:
     """A label-efficiency grid of three initialisations, with the encoder's pretraining run."""
     encoder = pretrain(folder / "pretrain")
-    shards = {str(card(folder / "shards")): "0" * 64}
+    data = card(folder / "shards") / "dataset.json"
+    shards = {str(data.parent): hashlib.sha256(data.read_bytes()).hexdigest()}
     inits = {"scratch": (0.62, None), "imagenet": (0.72, None), "simclr:nih": (0.86, encoder.read_info()["signature"])}
     for init, (base, source) in inits.items():
         for step, fraction in enumerate(fractions):

@@ -113,6 +113,15 @@ def test_report_of_one_run_says_what_it_cannot_show(tmp_path: Path) -> None:
     assert "One seed; 95 % interval by bootstrap" in text and "not done yet" in text
 
 
+def test_another_shard_set_under_a_run_s_path_is_not_described(tmp_path: Path) -> None:
+    place = simulate.card(tmp_path / "shards")
+    simulate.finetune(tmp_path / "runs", n_boot=0, history=False, shards={str(place): "5" * 64})
+    write_report(tmp_path / "runs", tmp_path / "report.html", "One run")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f"Another shard set than the runs read lies now at {place}" in text
+    assert "Patients in two splits" not in text
+
+
 def test_page_opens_in_a_browser(written: Path, tmp_path: Path) -> None:
     browser = next(
         (path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None

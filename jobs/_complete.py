@@ -1,0 +1,91 @@
+"""Whether what a command is to make lies there already, made with the same settings from the same data.
+
+Torch-free, so that a login node can ask. What lies there and was made otherwise is refused, and stays as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from slurm.errors import InputError
+
+
+def pretrained(config: Any) -> bool:
+    """Whether this pretraining is done; refuses the folder of another one."""
+    from cxrdist.config import IGNORED_BY_SIGNATURE, to_dict
+    from jobs.pretrain import identify, resolve
+
+    return _is_complete(config.out, lambda: identify(*resolve(config)), to_dict(config), IGNORED_BY_SIGNATURE)
+
+
+def finetuned(config: Any) -> bool:
+    """Whether this trial is done; refuses the folder of another one."""
+    from cxrdist import cells
+    from cxrdist.finetune_config import IGNORED_BY_SIGNATURE, plain
+    from cxrdist.finetune_config import check as check_trial
+
+    def sign() -> str:
+        return cells.trial_signature(cells.resolve(check_trial(config)))
+
+    filled = [name for name in ("arch", "image_size") if getattr(config, name) is None]  # from encoder or shards
+    return _is_complete(config.out, sign, plain(config), (*IGNORED_BY_SIGNATURE, *filled))
+
+
+_BY_CONTENT = ("shards", "eval_shards", "init", "labels")
+"""Settings that are written into a run in another form: as absolute places, or as a list."""
+
+
+def _is_complete(out: str, sign: Callable[[], str], settings: dict[str, Any], ignored: Sequence[str]) -> bool:
+    """Whether a run of these settings is done.
+
+    Args:
+        out: its folder.
+        sign: gives the signature; raises an error where the inputs are gone or out of reach, for a run that is done
+            does not need them any more. Then the settings alone are compared.
+        settings: its configuration, nested.
+        ignored: settings that do not change the result.
+
+    Raises:
+        InputError: the folder holds a finished run of other settings, or of other data.
+    """
+    from results.run import Run, differences
+    from shards import FailedError
+
+    run = Run(out)
+    if not run.is_done:
+        return False
+    held, signature = str(run.read_info().get("signature")), None
+    with contextlib.suppress(ValueError, FailedError):
+        signature = sign()
+    if signature == held:
+        return True
+    differ = differences(run.read_config(), settings, (*ignored, *_BY_CONTENT))
+    if signature is None and not differ:
+        return True
+    what = "; ".join(differ[:3]) or f"of other data or weights: signature {held}, not {signature}"
+    raise InputError(f"{run.path} holds another run ({what}); choose another --out, or the options that made it")
+
+
+def is_made(mark: Path, out: Path | None) -> bool:
+    """Whether a command has run to its end, and what it wrote is still what it wrote."""
+    if not mark.is_file():
+        return False
+    out = None if out is None else out.expanduser()
+    if out is None or out.is_dir():
+        return True
+    # A table that was deleted, or written over by a command of other settings since, is to be made again.
+    return out.exists() and out.stat().st_mtime_ns <= mark.stat().st_mtime_ns
+
+
+def shard_set(out: Path, config: Any) -> bool:
+    """Whether this conversion is done; refuses a set that was made with other settings. Sources are not looked at."""
+    if not (out / "dataset.json").is_file():
+        return False
+    from shards import read_card
+    from shards.config import ConvertConfig, check_settings
+
+    check_settings(read_card(out).config, config.recorded(), out, whole=isinstance(config, ConvertConfig))
+    return True
