@@ -85,7 +85,7 @@ def naive(truth: np.ndarray, score: np.ndarray, patients: np.ndarray, n_boot: in
 
 def in_folders(scratch: Path, count: int) -> None:
     """Collect `count` finished runs of 14 labels."""
-    rows = metric_rows(_predictions(), {}, n_boot=0)
+    rows = metric_rows(_predictions(), {}, intervals=False)
     for number in range(count):
         described = {"signature": f"{number:012x}", "job": "finetune", "init": f"init{number % 3}"}
         described |= {"seed": number // 300, "label_fraction": (number // 3 % 100 + 1) / 100, "arch": "resnet18"}

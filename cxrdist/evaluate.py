@@ -90,7 +90,7 @@ def rows_of(
         config: the run's, for the threshold rule and the bootstrap.
     """
     described = {**described, "split_scheme": test.shards.card.split_scheme}
-    rows = metric_rows(table, described, n_boot=config.n_boot, seed=config.seed, threshold_rule=config.threshold)
+    rows = metric_rows(table, described, intervals=config.n_boot > 0, threshold_rule=config.threshold)
     for row in rows:
         if row["label"] == MACRO and unlearnt:
             row["n_labels_undefined"] += len(unlearnt)

@@ -114,7 +114,7 @@ class FinetuneConfig:
     threshold: str = "balanced_accuracy"
     """Rule of the operating threshold, chosen on val: balanced_accuracy, f1, or sensitivity=0.9."""
     n_boot: Annotated[int, "[0, 10^6]"] = 1000
-    """Patient-clustered bootstrap resamples of the intervals; 0 = no intervals."""
+    """0 leaves the intervals out. They are computed without resampling now, so that any other number is the same."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """auto: bfloat16 where the device gains from it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

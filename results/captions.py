@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from results import cell_checks, common
-from results.cells import MIN_SEEDS, Cell
-from results.compare import ALPHA, Verdict
+from results import cell_checks, common, effects
+from results.cells import Cell
+from results.compare import ALPHA, ONE_SEED, Verdict
 from results.configs import config_of
 from results.metrics import COUNTS, THRESHOLD_METRICS
 from results.names import METRIC_TITLES, count, listing, show
-from results.render import SINGLE_SEED_MARK
+from results.render import FEW_MARK, SINGLE_SEED_MARK
 from results.schema import MACRO
 from results.select import Row, constant
 
@@ -99,16 +99,14 @@ def interval_sentence(cells: Sequence[Cell]) -> str:
     kinds = {cell.interval for cell in cells if cell.interval}
     counts = sorted({cell.n for cell in cells})
     seeds = (f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}") if counts else ""
-    if kinds == {"seeds"}:
-        return f"Mean over seeds ({seeds}) with its 95 % t interval."
+    both = f"Mean over seeds ({seeds}) with its 95 % interval, which covers both test patients and seeds"
+    alone = "95 % interval over test patients, for this trained model: the spread over seeds is not in it"
+    if kinds == {"both"}:
+        return f"{both}."
     if kinds == {"patients"}:
-        who = "One seed" if counts == [1] else f"Mean over seeds ({seeds})"
-        return f"{who}; 95 % interval by bootstrap over test patients, which does not include the spread over seeds."
+        return f"One seed; {alone}."
     if kinds:
-        return (
-            f"Mean over seeds ({seeds}) with its 95 % t interval; {SINGLE_SEED_MARK} fewer than {MIN_SEEDS} seeds,"
-            " 95 % interval by bootstrap over test patients."
-        )
+        return f"{both}; {SINGLE_SEED_MARK} one seed, {alone}."
     return f"Mean over seeds ({seeds}), no interval." if counts and counts[-1] > 1 else "One seed, no interval."
 
 
@@ -141,8 +139,10 @@ def notes_of(
         named = listing([show("label", name).lower() for name in lacking]) if lacking else ""
         more = f", or a run has no value for all the labels asked for (lacking: {named})" if lacking else ""
         notes.append(f"undefined: the test set lacks a class, or nothing was called positive{more}.")
-    if any(cell.interval == "seeds" and cell.low == cell.high for cell in held):
-        notes.append("An interval without width: all seeds gave the same value (linear probes on all labels do).")
+    if few := sum(cell.few for cell in held):
+        notes.append(f"{FEW_MARK}: no interval and no test ({count(few, 'cell')}): {effects.TOO_FEW}.")
+    if any(cell.value is not None and cell.rows and cell.rows[0]["metric"] == "ece" for cell in held):
+        notes.append("ECE has no interval and no test: it is too large on average, the more so the fewer the images.")
     if partial := sum(0 < cell.n < len(cell.rows) for cell in held):
         notes.append(f"{count(partial, 'cell')} average only the seeds for which the value is defined.")
     notes += macro_notes(rows, by)
@@ -186,11 +186,20 @@ def macro_notes(rows: Sequence[Row], by: Sequence[str] = ()) -> list[str]:
 
 def verdict_note(verdict: Verdict, compare: str) -> str:
     """How bold was decided."""
-    reasons = f" Not tested: {listing(list(verdict.untested))}." if verdict.untested else ""
+    others = [reason for reason in verdict.untested if reason != ONE_SEED]
+    reasons = f" Not tested: {listing(others)}." if others else ""
+    if ONE_SEED in verdict.untested:
+        reasons = f" {_ONE_SEED}{reasons}"
     if not verdict.tested:
-        return (reasons.strip() or "Nothing to compare.") + " Nothing is bold."
+        return f"Nothing is bold.{reasons or ' Nothing to compare.'}"
     how = f"{listing(list(verdict.methods))}, Holm-corrected over {count(verdict.tested, 'comparison')}, p < {ALPHA:g}"
     where = "row" if compare == "row" else "column on one test set"
     if verdict.best:
-        return f"Bold: better than every other cell of its {where} ({how}).{reasons}"
-    return f"Nothing is bold: no best value is told from all others of its {where} ({how}).{reasons}"
+        return f"Bold: significantly better than every other cell of its {where} ({how}).{reasons}"
+    return f"Nothing is bold: no best value is significantly better than all others of its {where} ({how}).{reasons}"
+
+
+_ONE_SEED = (
+    "Cells of one seed are not tested: the comparison would be of two trained models, not of two ways to train; run two"
+    " seeds or more."
+)

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import Any
 
-from results import common, dataset_names
-from results.cell_checks import check
-from results.errors import InputError
-from results.metrics import METRICS
-from results.schema import MACRO, read_metrics
-from results.select import Row
-from results.stats import seed_interval
+import numpy as np
 
-MIN_SEEDS = 3
-"""Seeds from which the spread over seeds is an interval: with two, Student's t has one degree of freedom and reaches
-12.7 standard errors, which says nothing. Below it the interval is that over test patients, and the caption says so."""
+from results import common, effects, uncertainty
+from results.cell_checks import check
+from results.effects import cuts_of as cuts_of
+from results.influence import INTERVAL_METRICS
+from results.select import Row
+from results.uncertainty import Components
+
+STORED_REACH = 2 * 1.959963984540054
+"""Standard errors between the ends of an interval that a run wrote itself."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +33,9 @@ class Cell:
     n: int = 0
     """Runs (seeds) in the mean."""
     interval: str | None = None
-    """`seeds` (Student's t over seeds), `patients` (bootstrap; of two runs the mean of their bounds), or None."""
+    """`both` (test patients and seeds), `patients` (of one run), or None."""
+    few: bool = False
+    """Whether there is no interval because too few patients carry the value (see `effects.TOO_FEW`)."""
     best: bool = False
     """Whether the paired tests call it better than all it was compared with."""
     text: str | None = None
@@ -57,6 +57,7 @@ def gather(
         groups[tuple(row[axis] for axis in down), tuple(row[axis] for axis in across)].append(row)
     for group in groups.values():
         check(group, allow)
+    effects.prepare(row for row in rows if row["value"] is not None)
     return {key: summarise(group) for key, group in groups.items()}
 
 
@@ -67,48 +68,38 @@ def summarise(group: Sequence[Row]) -> Cell:
     values = [row["value"] for row in defined]
     if not values:
         return Cell(n=0, rows=tuple(group))
-    low, high, interval = None, None, None
-    if len(values) >= MIN_SEEDS:
-        (low, high), interval = seed_interval(values), "seeds"
-        if defined[0]["metric"] in METRICS:  # all of them lie in [0, 1]; Student's t does not know
-            low, high = max(low, 0.0), min(high, 1.0)
-    else:
-        bounds = [_patient_interval(row) for row in defined]
-        if all(pair[0] is not None for pair in bounds):
-            low, high = (sum(pair[place] or 0.0 for pair in bounds) / len(bounds) for place in (0, 1))
-            interval = "patients"
+    bounds = effects.interval(defined)
+    few = bounds == effects.TOO_FEW
+    if isinstance(bounds, str):
+        bounds = (None, None) if few else _stored_interval(defined)
     return Cell(
-        value=sum(values) / len(values), low=low, high=high, n=len(values), interval=interval, rows=tuple(group)
+        value=sum(values) / len(values),
+        low=bounds[0],
+        high=bounds[1],
+        n=len(values),
+        interval=None if bounds[0] is None else "both" if len(values) > 1 else "patients",
+        few=few,
+        rows=tuple(group),
     )
 
 
-def _patient_interval(row: Row) -> tuple[float | None, float | None]:
-    """The interval over test patients that the run wrote; computed here for a mean that was taken again."""
-    if common.LEFT_OUT not in row:
-        return row["ci_low"], row["ci_high"]
-    return common.interval(row, cuts_of(str(row["source"]), str(row["test_dataset"]), row["test_dataset_hash"]))
+def _stored_interval(rows: Sequence[Row]) -> tuple[float | None, float | None]:
+    """An interval without predictions, from those that the runs wrote themselves.
 
-
-def cuts_of(source: str, dataset: str, content: str | None = None) -> dict[str, float | None]:
-    """The thresholds by label that a run's metrics on a test set were computed with; empty when its file is gone.
-
-    Args:
-        source: the metrics file, as a collected table names it.
-        dataset: the test set's name there.
-        content: its hash there, `test_dataset_hash`.
+    They say nothing of how alike the seeds answer, so that of several seeds it is taken that all err on the same
+    patients: never too narrow.
     """
-    try:
-        return _cuts(source, dataset, content, Path(source).stat().st_mtime_ns)
-    except (InputError, OSError):
-        return {}
-
-
-@functools.lru_cache(maxsize=256)
-def _cuts(source: str, dataset: str, content: str | None, _written: int) -> dict[str, float | None]:
-    rows = read_metrics(Path(source)).select(["test_dataset", "label", "metric", "threshold"]).to_pylist()
-    name = dataset_names.in_run(dataset, content, {row["test_dataset"] for row in rows})
-    return {
-        row["label"]: row["threshold"]
-        for row in rows
-        if row["metric"] == "accuracy" and row["test_dataset"] == name and row["label"] != MACRO
-    }
+    pairs = [(row["ci_low"], row["ci_high"]) for row in rows if common.LEFT_OUT not in row]
+    if rows[0]["metric"] not in INTERVAL_METRICS or len(pairs) < len(rows) or any(None in pair for pair in pairs):
+        return None, None
+    if len(pairs) == 1:
+        return pairs[0]
+    values = np.array([row["value"] for row in rows])
+    parts = Components(
+        value=float(values.mean()),
+        patients=float(np.mean([((high - low) / STORED_REACH) ** 2 for low, high in pairs])),
+        patient_freedom=np.inf,
+        seeds=float(values.var(ddof=1)) / len(values),
+        seed_freedom=len(values) - 1,
+    )
+    return uncertainty.bounds(parts, None)

@@ -17,26 +17,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from results import stats
+from results.effects import LABELS as LABELS
 from results.errors import InputError
 from results.metrics import METRICS
 from results.names import count, listing, show
-from results.panel import Panel, load_panel
 from results.schema import MACRO
 
 Row = dict[str, Any]
-
-LABELS = "labels"
-"""Key of a macro row: the labels that its value averages, sorted; absent where they are not known."""
 
 LEFT_OUT = "left_out"
 """Key of a macro row that was taken again: labels which the run has and others do not; absent otherwise."""
 
 LACKING = "lacking"
 """Key of a macro row over labels that were asked for: those of them for which the run has no value."""
-
-INTERVAL_RESAMPLES = 1000
-"""Resamples behind the interval of a mean that was taken again, as many as a run takes itself."""
 
 _RUN = ("source", "job", "test_dataset", "split_scheme", "label_policy")
 _MOST_NAMED = 8
@@ -105,7 +98,7 @@ def _single_labels(means: Sequence[Row], table: pa.Table) -> dict[tuple[Any, ...
 
 
 def _over(row: Row, single: dict[str, float], labels: Sequence[str]) -> Row:
-    """A macro row over `labels` alone; its interval is left to `interval`, which reads predictions."""
+    """A macro row over `labels` alone; its interval is left to `effects`, which reads predictions."""
     if len(labels) == len(single):
         return row | {LABELS: tuple(labels)}
     total = row["n_labels"] + (row["n_labels_undefined"] or 0)
@@ -126,29 +119,6 @@ def _exactly(row: Row, single: dict[str, float], among: Sequence[str]) -> Row:
     if lacking:
         return row | {"value": None, "ci_low": None, "ci_high": None, "n_labels": 0, LACKING: lacking}
     return _over(row, single, sorted(among)) | {"n_labels_undefined": 0, LACKING: ()}
-
-
-def interval(row: Row, thresholds: dict[str, float | None]) -> tuple[float | None, float | None]:
-    """The patient interval of a mean that was taken again; (None, None) without its predictions.
-
-    Args:
-        row: a macro row with `LABELS`.
-        thresholds: of the run's labels on that test set.
-    """
-    panel = load_panel(str(row["source"]), str(row["test_dataset"]), row["test_dataset_hash"])
-    if not isinstance(panel, Panel) or not set(row[LABELS]) <= set(panel.labels):
-        return None, None
-    part = panel.only(row[LABELS])
-    resampled = stats.bootstrap(
-        part.truth,
-        part.score,
-        part.patients,
-        thresholds=[thresholds.get(label) for label in part.labels],
-        metrics=(row["metric"],),
-        n_boot=INTERVAL_RESAMPLES,
-        seed=row["seed"] or 0,
-    )[row["metric"]]
-    return stats.interval(resampled.mean(axis=1))
 
 
 def differ(rows: Iterable[Row], by: Sequence[str] = ()) -> bool:

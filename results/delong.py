@@ -74,9 +74,24 @@ def delong_paired(
     return Difference(value=difference, low=difference - reach, high=difference + reach, p=p, method=method)
 
 
-def _midranks(values: np.ndarray) -> np.ndarray:
-    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(sizes) - (sizes - 1) / 2)[group]
+def placements(truth: np.ndarray, score: np.ndarray) -> tuple[float, np.ndarray]:
+    """AUROC, and for each image the share of the other class that it is ranked rightly against, ties half, (N,).
+
+    Args:
+        truth: bool (N,), both classes present.
+        score: (N,).
+    """
+    positive, negative = score[truth], score[~truth]
+    out = np.empty(len(score))
+    out[truth] = _ranked_below(positive, np.sort(negative))
+    out[~truth] = 1 - _ranked_below(negative, np.sort(positive))
+    return float(out[truth].mean()), out
+
+
+def _ranked_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The share of the sorted `others` below each value, equal ones half."""
+    left, right = (np.searchsorted(others, values, side=side) for side in ("left", "right"))
+    return (left + right) / (2 * len(others))
 
 
 def _areas(truth: np.ndarray, scores: np.ndarray, patients: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -86,13 +101,8 @@ def _areas(truth: np.ndarray, scores: np.ndarray, patients: np.ndarray | None) -
     if m < 2 or n < 2:
         raise InputError(f"an AUROC's variance needs two positives and two negatives, there are {m} and {n}")
     clusters = np.arange(len(truth)) if patients is None else np.unique(patients, return_inverse=True)[1]
-    # Placement of each image: the share of the other class that it is ranked rightly against (Sun and Xu, eq. 5-6).
-    placement = np.empty(scores.shape)
-    for row, score in enumerate(scores):
-        overall = _midranks(score)
-        placement[row, truth] = (overall[truth] - _midranks(score[truth])) / n
-        placement[row, ~truth] = 1 - (overall[~truth] - _midranks(score[~truth])) / m
-    area = placement[:, truth].mean(axis=1)
+    found = [placements(truth, score) for score in scores]
+    area, placement = np.array([one[0] for one in found]), np.stack([one[1] for one in found])
     centred = placement - area[:, None]
     n_clusters = int(clusters.max()) + 1
     positive, negative = (

@@ -14,6 +14,7 @@ from results.errors import InputError
 MISSING = "\u2013"
 UNDEFINED = "undefined"
 SINGLE_SEED_MARK = "\u2020"
+FEW_MARK = "\u2021"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class Table:
 
     @property
     def mixed_intervals(self) -> bool:
-        """Whether some intervals are over seeds and others over patients, so that cells must say which."""
+        """Whether some intervals cover seeds and others patients alone, so that cells must say which."""
         return len({cell.interval for row in self.cells for cell in row if cell and cell.interval}) > 1
 
 
@@ -56,10 +57,8 @@ class _Words:
     missing: str
 
 
-_MARKDOWN = _Words(lambda text: text.replace("|", "\\|"), "**{}**", " [{}, {}]", SINGLE_SEED_MARK, MISSING)
-_HTML = _Words(
-    html.escape, "<strong>{}</strong>", ' <span class="ci">[{}, {}]</span>', f"<sup>{SINGLE_SEED_MARK}</sup>", MISSING
-)
+_MARKDOWN = _Words(lambda text: text.replace("|", "\\|"), "**{}**", " [{}, {}]", "{}", MISSING)
+_HTML = _Words(html.escape, "<strong>{}</strong>", ' <span class="ci">[{}, {}]</span>', "<sup>{}</sup>", MISSING)
 
 
 def render(table: Table, form: str) -> str:
@@ -86,7 +85,9 @@ def cell_text(cell: Cell | None, table: Table, words: _Words) -> str:
     if cell.low is not None and cell.high is not None:
         text += words.interval.format(f"{cell.low:.{table.digits}f}", f"{cell.high:.{table.digits}f}")
     if cell.interval == "patients" and table.mixed_intervals:
-        text += words.mark
+        text += words.mark.format(words.escape(SINGLE_SEED_MARK))
+    if cell.few:
+        text += words.mark.format(words.escape(FEW_MARK))
     return text
 
 
@@ -123,7 +124,8 @@ _LATEX_ESCAPES = {
     ">": r"\textgreater{}",
     "\u2013": "--",
     "\u2212": "$-$",
-    "\u2020": r"\textsuperscript{\dag}",
+    SINGLE_SEED_MARK: r"\textsuperscript{\dag}",
+    FEW_MARK: r"\textsuperscript{\ddag}",
 }
 
 
@@ -132,7 +134,7 @@ def latex_escape(text: str) -> str:
     return "".join(_LATEX_ESCAPES.get(letter, letter) for letter in text)
 
 
-_LATEX = _Words(latex_escape, r"\textbf{{{}}}", r" {{\scriptsize[{}, {}]}}", r"\textsuperscript{\dag}", "--")
+_LATEX = _Words(latex_escape, r"\textbf{{{}}}", r" {{\scriptsize[{}, {}]}}", "{}", "--")
 
 
 WIDE = 5
@@ -214,7 +216,8 @@ def _csv_cell(cell: Cell | None) -> Sequence[object]:
     numbers = ["" if number is None else repr(float(number)) for number in (cell.value, cell.low, cell.high)]
     undefined = UNDEFINED if cell.value is None else ""
     text = undefined if cell.text is None else cell.text
-    return [*numbers, cell.n, cell.interval or "", "yes" if cell.best else "", text]
+    interval = cell.interval or ("too few patients" if cell.few else "")
+    return [*numbers, cell.n, interval, "yes" if cell.best else "", text]
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {

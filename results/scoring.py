@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from results import stats
+from results import uncertainty
+from results.effects import Tested, of_panel
 from results.errors import InputError
+from results.influence import INTERVAL_METRICS, mean
 from results.metrics import COUNTS, METRICS, THRESHOLD_METRICS, compute, pick_threshold
 from results.panel import Panel, panels
 from results.schema import CONTEXT, MACRO, PREDICTIONS, check_predictions, conform
@@ -21,8 +23,7 @@ def metric_rows(
     predictions: pa.Table | Mapping[str, Any],
     context: Mapping[str, Any],
     *,
-    n_boot: int = 1000,
-    seed: int = 0,
+    intervals: bool = True,
     threshold_rule: str = "balanced_accuracy",
 ) -> list[dict[str, Any]]:
     """Rows of `schema.METRICS` for the test split of every data set in `predictions`.
@@ -30,14 +31,13 @@ def metric_rows(
     Per label all metrics and counts, then a macro row per metric: the mean over the labels for which it is defined
     (`n_labels`; the others are counted in `n_labels_undefined`). Thresholds are chosen on the val rows in the same
     table: those of `context["train_dataset"]`, else those of the test set itself; without val rows they, and what
-    depends on them, are null. Intervals are 95 % percentile intervals of a bootstrap over patients.
+    depends on them, are null. Intervals are over test patients, at 95 % (see `uncertainty`).
 
     Args:
         predictions: columns of `schema.PREDICTIONS`, of one run.
         context: values for the columns in `schema.CONTEXT`; absent ones are null. `test_dataset` comes from
             `predictions`, `created_at` is now unless given.
-        n_boot: resamples of patients; 0 leaves intervals null.
-        seed: of the resamples.
+        intervals: False leaves them null.
         threshold_rule: see `metrics.pick_threshold`.
 
     Raises:
@@ -58,9 +58,7 @@ def metric_rows(
         shared["created_at"] = context.get("created_at") or datetime.now(UTC)
         val = parts.get((str(context.get("train_dataset")), "val")) or parts.get((name, "val"))
         thresholds = val_thresholds(panel.labels, val, threshold_rule)
-        rows += [
-            dict.fromkeys(METRICS_SCHEMA.names) | shared | row for row in panel_rows(panel, thresholds, n_boot, seed)
-        ]
+        rows += [dict.fromkeys(METRICS_SCHEMA.names) | shared | row for row in panel_rows(panel, thresholds, intervals)]
     return rows
 
 
@@ -77,22 +75,17 @@ def val_thresholds(labels: tuple[str, ...], val: Panel | None, rule: str) -> dic
     return out
 
 
-def panel_rows(panel: Panel, thresholds: Mapping[str, float | None], n_boot: int, seed: int) -> list[dict[str, Any]]:
+def panel_rows(panel: Panel, thresholds: dict[str, float | None], intervals: bool) -> list[dict[str, Any]]:
     """The result columns of METRICS for one panel: each label's metrics and counts, then the macro means."""
-    cuts = [thresholds[label] for label in panel.labels]
     values = {label: compute(*panel.column(label)[:2], thresholds[label]) for label in panel.labels}
-    resampled = {}
-    if n_boot:
-        resampled = stats.bootstrap(panel.truth, panel.score, panel.patients, thresholds=cuts, n_boot=n_boot, seed=seed)
+    tested = {metric: of_panel(panel, metric, thresholds) for metric in INTERVAL_METRICS} if intervals else {}
     n_patients = len(np.unique(panel.patients))
     rows = []
-    for j, label in enumerate(panel.labels):
+    for label in panel.labels:
         truth, _, patients = panel.column(label)
         for metric in METRICS + COUNTS:
             value = values[label][metric]
-            low, high = (None, None)
-            if value is not None and metric in resampled:
-                low, high = stats.interval(resampled[metric][:, j])
+            low, high = _interval(tested.get(metric), [label] if value is not None else [])
             rows.append(
                 {
                     "label": label,
@@ -108,16 +101,17 @@ def panel_rows(panel: Panel, thresholds: Mapping[str, float | None], n_boot: int
             )
     for metric in METRICS:
         numbers = [values[label][metric] for label in panel.labels]
-        defined = [j for j, number in enumerate(numbers) if number is not None]
-        low, high = (None, None)
-        if defined and metric in resampled:
-            low, high = stats.interval(macro(resampled[metric][:, defined]))
+        defined = [label for label, number in zip(panel.labels, numbers, strict=True) if number is not None]
+        low, high = _interval(tested.get(metric), defined)
         row = {"label": MACRO, "metric": metric, "ci_low": low, "ci_high": high, "n_patients": n_patients}
         row["value"] = float(np.mean([number for number in numbers if number is not None])) if defined else None
         rows.append(row | {"n_labels": len(defined), "n_labels_undefined": len(panel.labels) - len(defined)})
     return rows
 
 
-def macro(resampled: np.ndarray) -> np.ndarray:
-    """Mean over labels of (B, L), NaN for resamples that leave any label undefined: one quantity throughout."""
-    return resampled.mean(axis=1)
+def _interval(tested: Tested | None, labels: Sequence[str]) -> tuple[float | None, float | None]:
+    """Over test patients, of one label or the mean of several; none where too few patients carry one of them."""
+    if tested is None or not labels or set(labels) & tested.few:
+        return None, None
+    parts = [part for part in (tested.single[label] for label in labels) if part is not None]
+    return uncertainty.interval([mean(parts)]) if len(parts) == len(labels) else (None, None)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from results import common, configs, stats
 from results.captions import caption_of, macro_notes, notes_of, setting_notes
 from results.cells import Cell, gather
-from results.compare import ALPHA, Comparer, judge
+from results.compare import ALPHA, TWO_MODELS, Comparer, judge
 from results.delong import Difference
 from results.errors import InputError
 from results.names import AXIS_TITLES, FULL_RECIPE, LOWER_IS_BETTER, METRIC_TITLES, count, listing, show, sort_key
@@ -45,7 +45,7 @@ def ablation(results: pa.Table, options: Options) -> Table:
             sort_key(axis, key[-1]),
         ),
     )
-    comparer, differences = Comparer(n_boot=options.n_boot), {}
+    comparer, differences = Comparer(), {}
     for key in order:
         base = cells.get((*key[:-1], reference))
         if key[-1] != reference and base is not None and options.test:
@@ -61,7 +61,10 @@ def ablation(results: pa.Table, options: Options) -> Table:
     reasons = sorted({outcome for outcome in differences.values() if isinstance(outcome, str)})
     note = f"Difference: variant minus {show(axis, reference)}, on the same test images"
     note += f"; intervals and p by {listing(methods)}" if methods else ""
-    note += f", p Holm-corrected over {len(tested)}; bold: told from zero, p < {ALPHA:g}." if tested else "."
+    bold = f"bold: significantly different from zero, p < {ALPHA:g}"
+    note += f", p Holm-corrected over {len(tested)}; {bold}." if tested else "."
+    if any(min(len(cells[key].rows), len(cells[(*key[:-1], reference)].rows)) < 2 for key in tested):
+        note += f" {TWO_MODELS}"
     notes = [note, *([f"Not tested: {listing(reasons)}."] if reasons else []), *macro_notes(rows, added)]
     notes += setting_notes(rows, [cell.rows for cell in cells.values()], (*added, axis))
     return Table(
@@ -110,7 +113,7 @@ def _effect(
             low=outcome.low,
             high=outcome.high,
             n=cell.n,
-            best=p is not None and p < ALPHA,
+            best=p is not None and p < ALPHA and min(len(cell.rows), len(base.rows)) > 1,
         )
         assert p is not None
         return difference, Cell(text="< 0.001" if p < 0.001 else f"{p:.3f}")
@@ -144,7 +147,7 @@ def peak_accuracy(results: pa.Table, options: Options) -> Table:
             for c, cell in enumerate(line):
                 if cell is not None:
                     groups.setdefault((c, cell.rows[0]["test_dataset"]), []).append((r * width + c, cell))
-        verdict = judge(list(groups.values()), Comparer(n_boot=options.n_boot))
+        verdict = judge(list(groups.values()), Comparer())
         grid = [
             [
                 dataclasses.replace(cell, best=True) if cell and r * width + c in verdict.best else cell

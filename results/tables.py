@@ -161,7 +161,7 @@ def _marked(
                 row: Row = cell.rows[0]
                 same = tuple(row[axis] for axis in ("test_dataset", "label", "metric", *added))
                 groups.setdefault((r if compare == "row" else c, *same), []).append((r * width + c, cell))
-    verdict = judge(list(groups.values()), Comparer(n_boot=options.n_boot))
+    verdict = judge(list(groups.values()), Comparer())
     marked = [
         [
             dataclasses.replace(cell, best=True) if cell is not None and r * width + c in verdict.best else cell

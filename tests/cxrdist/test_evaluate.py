@@ -69,7 +69,7 @@ def test_testing_again_replaces_the_rows_and_may_take_another_policy(run, places
 def test_numbers_can_be_recomputed_from_the_predictions(run, places):
     evaluate(run.path, [str(places["there"])])
     table = schema.read_predictions(run.predictions)
-    again = metric_rows(table, {"train_dataset": "here"}, n_boot=20, seed=0)
+    again = metric_rows(table, {"train_dataset": "here"})
     values = {(row["test_dataset"], row["label"], row["metric"]): row["value"] for row in again}
     for dataset in ("here", "there"):
         for (label, metric), row in rows_of(run, dataset).items():

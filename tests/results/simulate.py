@@ -73,7 +73,7 @@ def finetune(
     labels: Mapping[str, float] | None = None,
     seed: int = 0,
     done: bool = True,
-    n_boot: int = 100,
+    intervals: bool = True,
     history: bool = True,
     config: Mapping[str, Any] | None = None,
     shards: Mapping[str, str] | None = None,
@@ -119,7 +119,7 @@ def finetune(
     write_predictions(run.predictions, table)
     facts |= {"run": str(run.path), "signature": identity, "seed": seed}
     facts.setdefault("n_labelled", round(1000 * facts["label_fraction"]))
-    write_metrics(run.metrics, metric_rows(table, facts, n_boot=n_boot))
+    write_metrics(run.metrics, metric_rows(table, facts, intervals=intervals))
     for step in range(0, 100, 10) if history else ():
         run.log(step, loss=1 / (1 + step / 20), lr=0.001)
         run.log(step, val_auroc=0.9 - 0.3 / (1 + step / 20))

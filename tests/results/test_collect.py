@@ -40,17 +40,17 @@ def test_collected_file_gives_the_same_table_again_and_runs_are_not_counted_twic
 
 
 def test_state_of_every_unusable_run_is_named_and_the_rest_is_used(tmp_path: Path) -> None:
-    good = simulate.finetune(tmp_path, seed=0, n_boot=0)
-    running = simulate.finetune(tmp_path, seed=1, n_boot=0, done=False)
-    torn = simulate.finetune(tmp_path, seed=2, n_boot=0)
+    good = simulate.finetune(tmp_path, seed=0, intervals=False)
+    running = simulate.finetune(tmp_path, seed=1, intervals=False, done=False)
+    torn = simulate.finetune(tmp_path, seed=2, intervals=False)
     torn.metrics.write_bytes(torn.metrics.read_bytes()[:500])
-    empty = simulate.finetune(tmp_path, seed=3, n_boot=0)
+    empty = simulate.finetune(tmp_path, seed=3, intervals=False)
     shutil.rmtree(empty.results)
-    foreign = simulate.finetune(tmp_path, seed=4, n_boot=0)
+    foreign = simulate.finetune(tmp_path, seed=4, intervals=False)
     pq.write_table(pa.table({"a": [1]}), foreign.metrics)
-    headless = simulate.finetune(tmp_path, seed=5, n_boot=0)
+    headless = simulate.finetune(tmp_path, seed=5, intervals=False)
     headless.info.unlink()
-    damaged = simulate.finetune(tmp_path, seed=6, n_boot=0)
+    damaged = simulate.finetune(tmp_path, seed=6, intervals=False)
     damaged.info.write_text("{")
     shutil.rmtree(damaged.results)
     (tmp_path / "holiday").mkdir()
@@ -73,13 +73,13 @@ def test_state_of_every_unusable_run_is_named_and_the_rest_is_used(tmp_path: Pat
 
 def test_runs_inside_a_sweeps_own_run_folder_are_found(tmp_path: Path) -> None:
     Run.create(tmp_path / "sweep", job="sweep", config={}, signature="0" * 12)
-    inner = simulate.finetune(tmp_path / "sweep" / "cells", n_boot=0)
+    inner = simulate.finetune(tmp_path / "sweep" / "cells", intervals=False)
     table, warnings = collect(tmp_path)
     assert runs_of(table) == {str(inner.path)} and warnings == []
 
 
 def test_unfinished_runs_count_when_asked_for(tmp_path: Path) -> None:
-    run = simulate.finetune(tmp_path, done=False, n_boot=0)
+    run = simulate.finetune(tmp_path, done=False, intervals=False)
     with pytest.raises(InputError, match="not done yet"):
         collect(tmp_path)
     table, _ = collect(tmp_path, unfinished=True)
@@ -87,23 +87,23 @@ def test_unfinished_runs_count_when_asked_for(tmp_path: Path) -> None:
 
 
 def test_two_runs_of_one_signature_are_one_and_the_later_stays(tmp_path: Path) -> None:
-    early = simulate.finetune(tmp_path / "a", n_boot=0, created_at=datetime(2026, 1, 1, tzinfo=UTC))
-    late = simulate.finetune(tmp_path / "b", n_boot=0, created_at=datetime(2026, 2, 1, tzinfo=UTC))
+    early = simulate.finetune(tmp_path / "a", intervals=False, created_at=datetime(2026, 1, 1, tzinfo=UTC))
+    late = simulate.finetune(tmp_path / "b", intervals=False, created_at=datetime(2026, 2, 1, tzinfo=UTC))
     table, warnings = collect([tmp_path / "b", tmp_path / "a"])
     assert runs_of(table) == {str(late.path)}
     assert any(str(early.path) in line and "counted once" in line for line in warnings)
 
 
 def test_numbers_that_differ_between_runs_of_one_signature_are_reported(tmp_path: Path) -> None:
-    simulate.finetune(tmp_path / "a", n_boot=0, created_at=datetime(2026, 1, 1, tzinfo=UTC))
+    simulate.finetune(tmp_path / "a", intervals=False, created_at=datetime(2026, 1, 1, tzinfo=UTC))
     other = {"cardiomegaly": 0.6, "edema": 0.6}
-    simulate.finetune(tmp_path / "b", n_boot=0, labels=other, created_at=datetime(2026, 2, 1, tzinfo=UTC))
+    simulate.finetune(tmp_path / "b", intervals=False, labels=other, created_at=datetime(2026, 2, 1, tzinfo=UTC))
     _, warnings = collect(tmp_path)
     assert any("numbers differ between runs of one signature" in line for line in warnings)
 
 
 def test_nan_in_a_metrics_file_becomes_undefined_with_a_note(tmp_path: Path) -> None:
-    run = simulate.finetune(tmp_path, n_boot=0)
+    run = simulate.finetune(tmp_path, intervals=False)
     table = pq.read_table(run.metrics)
     nan = pa.array([float("nan")] * len(table))
     pq.write_table(table.set_column(table.column_names.index("value"), "value", nan), run.metrics)
@@ -112,7 +112,7 @@ def test_nan_in_a_metrics_file_becomes_undefined_with_a_note(tmp_path: Path) -> 
 
 
 def test_file_and_runs_may_move_together(tmp_path: Path) -> None:
-    simulate.finetune(tmp_path / "old" / "cells", n_boot=0)
+    simulate.finetune(tmp_path / "old" / "cells", intervals=False)
     collect(tmp_path / "old" / "cells", tmp_path / "old" / "all.parquet")
     (tmp_path / "old").rename(tmp_path / "new")
     table, _ = collect(tmp_path / "new" / "all.parquet")
@@ -125,7 +125,7 @@ def test_nothing_found_missing_paths_and_unwritable_outputs_are_one_clear_error(
         collect(tmp_path)
     with pytest.raises(InputError, match="no such file or folder"):
         collect(tmp_path / "nowhere")
-    simulate.finetune(tmp_path / "runs", n_boot=0)
+    simulate.finetune(tmp_path / "runs", intervals=False)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
         collect(tmp_path / "runs", tmp_path / "file" / "all.parquet")

@@ -84,5 +84,5 @@ def test_table_and_collect_import_nothing_heavy(collected: Path, study: Path) ->
         done = subprocess.run(
             [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, cwd=ROOT, check=True
         )
-        # a bootstrap uses SciPy's sparse matrices, a twentieth of a second to import
-        assert done.stderr.endswith("['scipy']" if "--n_boot" in words else "[]"), done.stderr
+        # intervals need Student's t, a twentieth of a second to import
+        assert done.stderr.endswith("['scipy']" if "table" in words else "[]"), done.stderr

@@ -27,10 +27,10 @@ def cells_of(folder: Path) -> list[tuple[int, str]]:
 
 def test_runs_tested_on_two_sets_of_one_name_are_not_averaged(tmp_path: Path) -> None:
     for seed in range(4):
-        simulate.finetune(tmp_path / "runs", seed=seed, n_boot=0, test_dataset_hash=ONE if seed < 2 else TWO)
+        simulate.finetune(tmp_path / "runs", seed=seed, intervals=False, test_dataset_hash=ONE if seed < 2 else TWO)
     assert sorted(cells_of(tmp_path / "runs")) == [(2, "phantom@11111111"), (2, "phantom@22222222")]
     for seed in range(2):
-        simulate.finetune(tmp_path / "same", seed=seed, n_boot=0, test_dataset_hash=ONE)
+        simulate.finetune(tmp_path / "same", seed=seed, intervals=False, test_dataset_hash=ONE)
     assert cells_of(tmp_path / "same") == [(2, "phantom")], "one content needs no hash behind its name"
 
 
@@ -47,7 +47,7 @@ def test_sets_are_told_apart_across_the_columns_that_name_them() -> None:
 
 def test_a_run_s_predictions_are_found_by_content(tmp_path: Path) -> None:
     """A run that was tested on its own set and on another of that name holds the second as NAME@HASH."""
-    run = simulate.finetune(tmp_path, n_boot=0, test_datasets=("nih", "nih@22222222"), train_dataset="nih")
+    run = simulate.finetune(tmp_path, intervals=False, test_datasets=("nih", "nih@22222222"), train_dataset="nih")
     rows = read_metrics(run.metrics).to_pylist()
     for row in rows:
         row["test_dataset_hash"] = TWO if "@" in row["test_dataset"] else ONE
@@ -68,7 +68,7 @@ def test_a_run_s_predictions_are_found_by_content(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("collected", [False, True])
 def test_files_of_the_first_version_load_with_the_later_columns_empty(collected: bool, tmp_path: Path) -> None:
-    run = simulate.finetune(tmp_path / "runs", n_boot=0)
+    run = simulate.finetune(tmp_path / "runs", intervals=False)
     path = run.metrics
     if collected:
         path = tmp_path / "all.parquet"

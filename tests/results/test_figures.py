@@ -191,7 +191,7 @@ def test_calibration_bins_have_intervals_at_zero_and_one_and_count_their_images(
 
 
 def test_score_figures_want_predictions_and_one_test_set(tmp_path: Path) -> None:
-    simulate.finetune(tmp_path, train_dataset="nih", test_datasets=("nih", "chexpert"), n_boot=0)
+    simulate.finetune(tmp_path, train_dataset="nih", test_datasets=("nih", "chexpert"), intervals=False)
     table, _ = collect(tmp_path)
     with pytest.raises(InputError, match="choose with --where test_dataset=chexpert"):
         draw("roc", table)

@@ -105,8 +105,8 @@ def test_filters_choose_what_the_report_is_about(study: Path, tmp_path: Path) ->
 
 
 def test_report_of_one_run_says_what_it_cannot_show(tmp_path: Path) -> None:
-    simulate.finetune(tmp_path / "runs", n_boot=50, history=False)
-    simulate.finetune(tmp_path / "runs", n_boot=0, seed=1, done=False)
+    simulate.finetune(tmp_path / "runs", history=False)
+    simulate.finetune(tmp_path / "runs", intervals=False, seed=1, done=False)
     left_out = write_report(tmp_path / "runs", tmp_path / "report.html", "One run")
     assert any("history" in line for line in left_out)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")

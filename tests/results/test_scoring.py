@@ -68,7 +68,7 @@ def test_every_number_on_disk_is_recomputed_from_predictions_on_disk(tmp_path: P
     truth[5::11] = [None] * len(truth[5::11])  # a policy that ignores some
     table = table.set_column(6, "y_true", pa.array(truth, pa.int8()))
     write_predictions(tmp_path / "predictions.parquet", table)
-    write_metrics(tmp_path / "metrics.parquet", metric_rows(table, {"train_dataset": "phantom"}, n_boot=20))
+    write_metrics(tmp_path / "metrics.parquet", metric_rows(table, {"train_dataset": "phantom"}))
     scores, numbers = read_predictions(tmp_path / "predictions.parquet"), read_metrics(tmp_path / "metrics.parquet")
     found = by_name(numbers.to_pylist())
     expected = {}
@@ -92,7 +92,7 @@ def test_every_number_on_disk_is_recomputed_from_predictions_on_disk(tmp_path: P
 def test_label_without_both_classes_is_null_and_counted() -> None:
     table = simulate.predictions(labels=LABELS)
     constant = simulate.predictions(labels={"hernia": 0.7}, prevalence=0.0)
-    found = by_name(metric_rows(pa.concat_tables([table, constant]), {}, n_boot=20))
+    found = by_name(metric_rows(pa.concat_tables([table, constant]), {}))
     for metric in METRICS:
         row = found["hernia", metric]
         assert (row["value"], row["ci_low"], row["ci_high"]) == (None, None, None)
@@ -110,7 +110,7 @@ def test_thresholds_do_not_look_at_test_labels() -> None:
         for y, split in zip(table["y_true"].to_pylist(), table["split"].to_pylist(), strict=True)
     ]
     other = table.set_column(6, "y_true", pa.array(flipped))
-    first, second = by_name(metric_rows(table, {}, n_boot=0)), by_name(metric_rows(other, {}, n_boot=0))
+    first, second = by_name(metric_rows(table, {}, intervals=False)), by_name(metric_rows(other, {}, intervals=False))
     for label in LABELS:
         assert first[label, "f1"]["threshold"] == second[label, "f1"]["threshold"] is not None
         assert first[label, "auroc"]["value"] == pytest.approx(1 - second[label, "auroc"]["value"])
@@ -119,14 +119,14 @@ def test_thresholds_do_not_look_at_test_labels() -> None:
 def test_test_set_elsewhere_uses_the_threshold_of_the_training_sets_val() -> None:
     home = simulate.predictions(labels=LABELS, dataset="nih")
     away = simulate.predictions(labels=LABELS, dataset="chexpert", data_seed=9)
-    rows = metric_rows(pa.concat_tables([home, away]), {"train_dataset": "nih"}, n_boot=0)
+    rows = metric_rows(pa.concat_tables([home, away]), {"train_dataset": "nih"}, intervals=False)
     cuts = {(row["test_dataset"], row["threshold"]) for row in rows if row["label"] == "edema" and row["threshold"]}
     assert {name for name, _ in cuts} == {"nih", "chexpert"} and len({cut for _, cut in cuts}) == 1
 
 
 def test_without_val_what_needs_a_threshold_is_null() -> None:
     table = simulate.predictions(labels=LABELS)
-    found = by_name(metric_rows(table.filter(pc.field("split") == "test"), {}, n_boot=20))
+    found = by_name(metric_rows(table.filter(pc.field("split") == "test"), {}))
     assert found["edema", "accuracy"]["value"] is None and found["macro", "f1"]["value"] is None
     assert found["edema", "fn"]["value"] is None
     assert found["edema", "auroc"]["value"] is not None
@@ -134,8 +134,8 @@ def test_without_val_what_needs_a_threshold_is_null() -> None:
 
 def test_intervals_hold_the_value_and_repeat_with_their_seed() -> None:
     table = simulate.predictions(labels=LABELS)
-    first = metric_rows(table, {"created_at": None}, n_boot=200, seed=3)
-    again = metric_rows(table, {"created_at": None}, n_boot=200, seed=3)
+    first = metric_rows(table, {"created_at": None}, intervals=True)
+    again = metric_rows(table, {"created_at": None}, intervals=True)
     assert [(r["ci_low"], r["ci_high"]) for r in first] == [(r["ci_low"], r["ci_high"]) for r in again]
     for row in first:
         if row["metric"] in METRICS and row["metric"] != "ece":  # a bootstrap's ECE is biased upwards
@@ -145,7 +145,7 @@ def test_intervals_hold_the_value_and_repeat_with_their_seed() -> None:
 def test_order_of_rows_changes_nothing() -> None:
     table = simulate.predictions(labels=LABELS)
     mixed = table.take(np.random.default_rng(0).permutation(len(table)))
-    values = [[(r["value"], r["ci_low"], r["ci_high"]) for r in metric_rows(t, {}, n_boot=50)] for t in (table, mixed)]
+    values = [[(r["value"], r["ci_low"], r["ci_high"]) for r in metric_rows(t, {})] for t in (table, mixed)]
     assert values[0] == values[1]
 
 
@@ -165,7 +165,7 @@ def test_unusable_predictions_are_refused(column: str, value: object, message: s
     values[-1] = value
     place = table.column_names.index(column)
     with pytest.raises(InputError, match=message):
-        metric_rows(table.set_column(place, column, pa.array(values)), {}, n_boot=0)
+        metric_rows(table.set_column(place, column, pa.array(values)), {}, intervals=False)
 
 
 def test_nan_scores_are_not_written(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_layouts_are_the_contracts_and_carry_a_version(tmp_path: Path) -> None:
         " gpu_seconds wall_seconds git_commit created_at"
     ).split()
     assert [name for name in METRICS_SCHEMA.names if name in contract] == contract
-    run = simulate.finetune(tmp_path, n_boot=0)
+    run = simulate.finetune(tmp_path, intervals=False)
     table = pq.read_table(run.metrics)
     newer = table.replace_schema_metadata({**(table.schema.metadata or {}), b"cxrdist.schema_version": b"99"})
     pq.write_table(newer, tmp_path / "newer.parquet")
@@ -207,7 +207,7 @@ def test_layouts_are_the_contracts_and_carry_a_version(tmp_path: Path) -> None:
 
 
 def test_two_test_sets_of_one_run_are_scored_apart(tmp_path: Path) -> None:
-    run = simulate.finetune(tmp_path, train_dataset="nih", test_datasets=("nih", "chexpert"), n_boot=0)
+    run = simulate.finetune(tmp_path, train_dataset="nih", test_datasets=("nih", "chexpert"), intervals=False)
     table, _ = collect(run.path)
     assert set(table["test_dataset"].to_pylist()) == {"nih", "chexpert"}
     assert len(table) == 2 * (2 * len(METRICS + COUNTS) + len(METRICS))

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from scipy import stats as scipy_stats
 
 from results import configs
 from results.collect import collect, predictions_beside
@@ -31,15 +30,20 @@ def lines(table: Table) -> dict[tuple[str, ...], dict[str, Any]]:
     }
 
 
+THRICE = {"seeds": (0, 1, 2)}
+"""As arguments of `grid`: three seeds, so that runs are tested."""
+
+
 def grid(folder: Path, **inits: dict) -> pa.Table:
     """Runs by name, one seed unless the arguments say otherwise, collected."""
     for init, arguments in inits.items():
-        for seed in arguments.pop("seeds", (0,)):
-            simulate.finetune(folder, init=init, seed=seed, n_boot=50, history=False, **arguments)
+        more = {name: value for name, value in arguments.items() if name != "seeds"}
+        for seed in arguments.get("seeds", (0,)):
+            simulate.finetune(folder, init=init, seed=seed, history=False, **more)
     return collect(folder)[0]
 
 
-def test_cell_is_the_mean_over_seeds_with_the_t_interval(results: pa.Table) -> None:
+def test_cell_is_the_mean_over_seeds_with_an_interval_over_patients_and_seeds(results: pa.Table) -> None:
     table = build("label-efficiency", results, Options(test=False))
     cell = lines(table)["10 %", "100"]["ImageNet"]
     chosen = results.filter(
@@ -49,10 +53,10 @@ def test_cell_is_the_mean_over_seeds_with_the_t_interval(results: pa.Table) -> N
         & (pc.field("metric") == "auroc")
     )
     values = chosen["value"].to_numpy()
-    low, high = scipy_stats.t.interval(0.95, 2, loc=values.mean(), scale=scipy_stats.sem(values))
-    assert cell.n == 3 and cell.interval == "seeds"
-    assert (cell.value, cell.low, cell.high) == pytest.approx((values.mean(), low, high), abs=1e-6)
-    assert "Mean over seeds (n = 3) with its 95 % t interval" in table.caption
+    assert cell.n == 3 and cell.interval == "both" and cell.value == pytest.approx(values.mean())
+    one = chosen.to_pylist()[0]
+    assert cell.high - cell.low > 0.6 * (one["ci_high"] - one["ci_low"]), "patients stay in it, however alike the seeds"
+    assert "Mean over seeds (n = 3) with its 95 % interval, which covers both test patients and seeds" in table.caption
     assert "split official, label policy ones/zeros" in table.caption
 
 
@@ -64,11 +68,17 @@ def test_rows_and_columns_stand_in_a_readers_order(results: pa.Table) -> None:
 
 def test_clear_winner_is_bold_and_equals_are_not(tmp_path: Path) -> None:
     good, bad = {"edema": 0.95, "mass": 0.95}, {"edema": 0.6, "mass": 0.6}
-    clear = build("label-efficiency", grid(tmp_path / "a", winner={"labels": good}, loser={"labels": bad}), Options())
+    clear = build(
+        "label-efficiency",
+        grid(tmp_path / "a", winner=THRICE | {"labels": good}, loser=THRICE | {"labels": bad}),
+        Options(),
+    )
     (row,) = lines(clear).values()
     assert row["winner"].best and not row["loser"].best
-    assert any(note.startswith("Bold: better than every other cell") for note in clear.notes)
-    even = build("label-efficiency", grid(tmp_path / "b", one={"labels": bad}, two={"labels": bad}), Options())
+    assert any(note.startswith("Bold: significantly better than every other cell") for note in clear.notes)
+    even = build(
+        "label-efficiency", grid(tmp_path / "b", one=THRICE | {"labels": bad}, two=THRICE | {"labels": bad}), Options()
+    )
     assert not any(cell.best for cell in lines(even).popitem()[1].values())
     assert any(note.startswith("Nothing is bold") for note in even.notes)
     assert "**" not in render(even, "markdown").split("\n", 1)[1]
@@ -78,7 +88,7 @@ def test_winner_must_beat_every_other_and_not_only_the_worst(tmp_path: Path) -> 
     good, bad = {"edema": 0.9}, {"edema": 0.55}
     table = build(
         "label-efficiency",
-        grid(tmp_path, one={"labels": good}, two={"labels": good}, three={"labels": bad}),
+        grid(tmp_path, **{name: THRICE | {"labels": held} for name, held in (("a", good), ("b", good), ("c", bad))}),
         Options(),
     )
     assert not any(cell.best for cell in lines(table).popitem()[1].values())
@@ -103,12 +113,14 @@ def test_runs_tested_on_different_images_are_not_compared(tmp_path: Path) -> Non
     assert any("different images" in note for note in table.notes)
 
 
-def test_single_label_auroc_is_tested_by_delong_and_many_tests_are_corrected(tmp_path: Path) -> None:
+def test_many_tests_are_corrected(tmp_path: Path) -> None:
     labels = {"edema": 0.9, "mass": 0.9, "nodule": 0.9}
     worse = {name: 0.6 for name in labels}
-    table = build("per-class", grid(tmp_path, good={"labels": labels}, bad={"labels": worse}), Options())
+    table = build(
+        "per-class", grid(tmp_path, good=THRICE | {"labels": labels}, bad=THRICE | {"labels": worse}), Options()
+    )
     (note,) = [note for note in table.notes if note.startswith("Bold")]
-    assert "DeLong, by patient" in note and "Holm-corrected over 4 comparisons" in note
+    assert "paired t test by patient and seed" in note and "Holm-corrected over 4 comparisons" in note
     assert [names[0] for names in table.row_names] == ["Edema", "Mass", "Nodule", "Macro mean"]
     assert table.row_titles == ("Pathology", "Positives")
 
@@ -116,26 +128,65 @@ def test_single_label_auroc_is_tested_by_delong_and_many_tests_are_corrected(tmp
 def test_one_seed_shows_the_patient_interval_and_says_so(tmp_path: Path) -> None:
     results = grid(tmp_path, one={}, two={})
     table = build("label-efficiency", results, Options(test=False))
-    assert "One seed; 95 % interval by bootstrap over test patients" in table.caption
+    assert "One seed; 95 % interval over test patients, for this trained model" in table.caption
     (cells,) = lines(table).values()
     chosen = results.filter((pc.field("label") == "macro") & (pc.field("metric") == "auroc"))
     assert cells["one"].interval == "patients"
-    assert {cell.low for cell in cells.values()} == set(chosen["ci_low"].to_pylist())
+    assert sorted(cell.low for cell in cells.values()) == pytest.approx(sorted(chosen["ci_low"].to_pylist()))
 
 
-def test_two_seeds_take_the_interval_over_patients_and_say_so(tmp_path: Path) -> None:
+def test_one_seed_is_never_bold_and_the_note_says_why(tmp_path: Path) -> None:
+    good, bad = {"edema": 0.97}, {"edema": 0.6}
+    for folder, seeds in (("a", (0,)), ("b", (0, 1, 2))):  # one seed on either side is enough
+        grid(tmp_path / folder, loser={"labels": bad, "seeds": seeds})
+        table = build("label-efficiency", grid(tmp_path / folder, winner={"labels": good}), Options())
+        assert not any(cell.best for cell in lines(table).popitem()[1].values())
+        assert "Nothing is bold. Cells of one seed are not tested" in " ".join(table.notes)
+    grid(tmp_path / "c", scratch={"labels": bad})
+    results = grid(tmp_path / "c", other={"labels": good})
+    table = build("ablation", results, Options(rows=("init",), reference="scratch"))
+    assert lines(table)[("other",)]["p"].text == "< 0.001" and not lines(table)[("other",)]["Difference"].best
+    assert any("two trained models" in note for note in table.notes)
+
+
+def test_few_patients_have_no_interval_no_test_and_a_mark(tmp_path: Path) -> None:
+    arms = {"winner": {"labels": {"edema": 0.99}}, "loser": {"labels": {"edema": 0.5}}}
+    results = grid(tmp_path, **{init: THRICE | held | {"n": {"val": 120, "test": 9}} for init, held in arms.items()})
+    table = build("label-efficiency", results, Options())
+    for cell in lines(table).popitem()[1].values():
+        assert cell.few and cell.low is None and not cell.best
+    assert any(
+        note.startswith("\u2021: no interval and no test (2 cells): fewer than 3 patients") for note in table.notes
+    )
+    assert render(table, "markdown").count("\u2021 |") == 2 and r"\textsuperscript{\ddag}" in render(table, "latex")
+    assert "too few patients" in render(table, "csv")
+    rows = [row for row in results.to_pylist() if row["metric"] == "auroc"]
+    assert {row["ci_low"] for row in rows} == {None}, "nor does the run write one"
+
+
+def test_two_seeds_have_the_interval_of_both_variances(tmp_path: Path) -> None:
     table = build("label-efficiency", grid(tmp_path, two={"seeds": (0, 1)}), Options(test=False))
     cell = next(cell for line in table.cells for cell in line if cell is not None)
-    assert cell.n == 2 and cell.interval == "patients"
-    assert cell.low == pytest.approx(sum(row["ci_low"] for row in cell.rows) / 2)
-    assert cell.high == pytest.approx(sum(row["ci_high"] for row in cell.rows) / 2)
-    assert "Mean over seeds (n = 2); 95 % interval by bootstrap over test patients" in table.caption
+    assert cell.n == 2 and cell.interval == "both"
+    assert "Mean over seeds (n = 2) with its 95 % interval, which covers both" in table.caption
+
+
+def test_without_predictions_stored_intervals_are_widened_by_the_seeds(tmp_path: Path) -> None:
+    results = grid(tmp_path, one=THRICE)
+    with_predictions = build("label-efficiency", results, Options(test=False)).cells[0][0]
+    for source in set(results["source"].to_pylist()):
+        path = predictions_beside(source)
+        assert path is not None
+        path.unlink()
+    without = build("label-efficiency", results, Options(test=False)).cells[0][0]
+    assert with_predictions is not None and without is not None and without.interval == "both"
+    assert without.high - without.low >= 0.95 * (with_predictions.high - with_predictions.low)
 
 
 def test_cells_with_one_seed_among_several_are_marked(tmp_path: Path) -> None:
     table = build("label-efficiency", grid(tmp_path, many={"seeds": (0, 1, 2)}, once={}), Options(test=False))
     text = render(table, "markdown")
-    assert text.count("]\u2020") == 1 and "\u2020 fewer than 3 seeds" in table.caption
+    assert text.count("]\u2020") == 1 and "\u2020 one seed, 95 % interval over test patients" in table.caption
 
 
 def test_missing_cells_are_shown_and_counted(tmp_path: Path) -> None:
@@ -215,9 +266,7 @@ def test_unequal_labelled_subsets_are_cautioned(tmp_path: Path) -> None:
 
 def test_transfer_compares_down_a_test_set(tmp_path: Path) -> None:
     for train in ("nih", "chexpert"):
-        simulate.finetune(
-            tmp_path, train_dataset=train, test_datasets=("nih", "chexpert"), init="simclr:nih", n_boot=50
-        )
+        simulate.finetune(tmp_path, train_dataset=train, test_datasets=("nih", "chexpert"), init="simclr:nih")
     table = build("transfer", collect(tmp_path)[0], Options())
     assert table.column_names == ("chexpert", "nih") and table.row_titles == ("Training set",)
     assert all(cell is not None for line in table.cells for cell in line)
@@ -236,9 +285,10 @@ def test_models_table_counts_what_was_missed(tmp_path: Path) -> None:
 
 def test_ablation_gives_differences_to_the_full_recipe_with_corrected_p(tmp_path: Path) -> None:
     strong, weak = {"edema": 0.95}, {"edema": 0.6}
-    simulate.finetune(tmp_path, labels=strong, n_boot=50)
-    simulate.finetune(tmp_path, labels=weak, variant="augment.blur=false", n_boot=50)
-    simulate.finetune(tmp_path, labels=strong, variant="head.width=64", n_boot=50)
+    for seed in range(3):
+        simulate.finetune(tmp_path, labels=strong, seed=seed)
+        simulate.finetune(tmp_path, labels=weak, seed=seed, variant="augment.blur=false")
+        simulate.finetune(tmp_path, labels=strong, seed=seed, variant="head.width=64")
     table = build("ablation", collect(tmp_path)[0], Options())
     rows = lines(table)
     assert [names[0] for names in table.row_names] == ["full recipe", "augment.blur=false", "head.width=64"]
@@ -247,7 +297,7 @@ def test_ablation_gives_differences_to_the_full_recipe_with_corrected_p(tmp_path
     assert blur["Difference"].value == pytest.approx(blur["AUROC"].value - base)
     assert blur["Difference"].best and blur["p"].text == "< 0.001"
     assert not rows[("head.width=64",)]["Difference"].best
-    assert "DeLong" in table.notes[0]
+    assert "paired t test by patient and seed" in table.notes[0]
 
 
 def test_ablation_without_variants_says_what_to_do(results: pa.Table) -> None:
@@ -327,7 +377,7 @@ def test_search_ranks_what_is_undefined_last_and_each_test_set_alone(tmp_path: P
 
 def test_search_orders_trials_by_validation_and_names_settings(tmp_path: Path) -> None:
     for rate, auroc in ((0.1, 0.6), (0.01, 0.95), (0.001, 0.75)):
-        simulate.finetune(tmp_path, labels={"edema": auroc}, config={"optim": {"rate": rate}}, n_boot=50)
+        simulate.finetune(tmp_path, labels={"edema": auroc}, config={"optim": {"rate": rate}})
     table = build("search", collect(tmp_path)[0], Options(limit=2))
     assert table.row_titles == ("Rank", "optim.rate")
     assert [names[1] for names in table.row_names] == ["0.01", "0.001"]

@@ -1,0 +1,223 @@
+"""The influences behind result rows, read from the predictions beside them and kept, so that each run is read once."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from results import dataset_names, influence
+from results.collect import predictions_beside
+from results.errors import InputError
+from results.influence import MIN_CLASS_PATIENTS, MIN_PATIENTS, Influence
+from results.panel import Panel, load_panel
+from results.schema import MACRO, read_metrics
+
+Row = dict[str, Any]
+
+LABELS = "labels"
+"""Key of a macro row: the labels that its value averages, sorted; absent where they are not known."""
+
+TOO_FEW = f"fewer than {MIN_CLASS_PATIENTS} patients with or without the finding, or than {MIN_PATIENTS} in all"
+"""Why a value has no interval and is in no test."""
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"""Runs that are read at a time."""
+
+HELD_ELEMENTS = 100_000_000
+"""Influences kept (float32); the run read longest ago goes first."""
+
+PROGRESS_AFTER = 2.0
+"""Seconds of reading after which progress is shown."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tested:
+    """One metric of one run on one test set, label by label."""
+
+    single: dict[str, Influence | None]
+    """Label -> influence; None where the metric is undefined."""
+    few: frozenset[str]
+    """Labels of too few patients."""
+    images: dict[str, bytes]
+    """Label -> digest of keys, patients and truths: equal ones are the same test."""
+
+
+class Progress:
+    """Says how far the reading of runs is: on a terminal in place, in a log now and then; nothing for short work."""
+
+    def __init__(self, total: int) -> None:
+        """Expect `total` runs."""
+        self.total, self.done = total, 0
+        self._next = time.monotonic() + PROGRESS_AFTER
+
+    def one(self) -> None:
+        """One more run has been read."""
+        self.done += 1
+        if time.monotonic() < self._next:
+            return
+        text = f"predictions: run {self.done} of {self.total}"
+        terminal = sys.stderr.isatty()
+        self._next = time.monotonic() + (0.5 if terminal else 20.0)
+        last = "\r" + " " * len(text) + "\r" if self.done >= self.total else ""
+        print(f"\r{text}{last}" if terminal else text, end="" if terminal else "\n", file=sys.stderr, flush=True)
+
+
+_held: dict[tuple[Any, ...], Tested | str] = {}
+_guard = threading.Lock()
+
+
+def prepare(rows: Iterable[Row]) -> None:
+    """Read the predictions behind rows, several runs at a time, so that `tested` and `estimate` find them."""
+    wanted = {_key(row): row for row in rows if row["metric"] in influence.INTERVAL_METRICS}
+    missing = [row for key, row in wanted.items() if key not in _held]
+    progress = Progress(len(missing))
+
+    def read(row: Row) -> None:
+        tested(row)
+        progress.one()
+
+    if len(missing) > 1:
+        with ThreadPoolExecutor(max_workers=CORES) as pool:  # numpy and pyarrow release the interpreter's lock
+            list(pool.map(read, missing))
+
+
+def tested(row: Row) -> Tested | str:
+    """The row's metric label by label, or why its predictions cannot be used."""
+    key = _key(row)
+    with _guard:
+        found = _held.get(key)
+    if found is None:
+        found = _read(row)
+        with _guard:
+            _held[key] = found
+            while len(_held) > 1 and sum(map(_size, _held.values())) > HELD_ELEMENTS:
+                del _held[next(iter(_held))]
+    return found
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    """The run, its test set and the metric, with the times at which its files were written."""
+    source = str(row["source"])
+    path = predictions_beside(source)
+    written = tuple(_written(one) for one in (path, Path(source)))
+    return (source, written, str(row["test_dataset"]), row["test_dataset_hash"], str(row["metric"]))
+
+
+def _written(path: Path | None) -> int:
+    try:
+        return path.stat().st_mtime_ns if path is not None else 0
+    except OSError:
+        return 0
+
+
+def _size(held: Tested | str) -> int:
+    if isinstance(held, str):
+        return 0
+    return sum(len(one.patients) for one in held.single.values() if one is not None)
+
+
+def _read(row: Row) -> Tested | str:
+    panel = load_panel(str(row["source"]), str(row["test_dataset"]), row["test_dataset_hash"])
+    if not isinstance(panel, Panel):
+        return panel
+    cuts = cuts_of(str(row["source"]), str(row["test_dataset"]), row["test_dataset_hash"])
+    return of_panel(panel, str(row["metric"]), cuts)
+
+
+def of_panel(panel: Panel, metric: str, thresholds: dict[str, float | None]) -> Tested:
+    """Every label's influences of one metric."""
+    total = int(panel.patients.max(initial=-1)) + 1
+    same = hashlib.blake2b(np.ascontiguousarray(panel.keys).tobytes() + panel.patients.tobytes()).digest()
+    single: dict[str, Influence | None] = {}
+    few, images = set(), {}
+    for j, label in enumerate(panel.labels):
+        truth, score, patients = panel.column(label)
+        images[label] = hashlib.blake2b(same + np.ascontiguousarray(panel.truth[:, j]).tobytes()).digest()
+        found = influence.influence(metric, truth, score, patients, thresholds.get(label), total)
+        single[label] = (
+            None if found is None else dataclasses.replace(found, patients=found.patients.astype(np.float32))
+        )
+        if influence.too_few(truth, patients):
+            few.add(label)
+    return Tested(single=single, few=frozenset(few), images=images)
+
+
+def estimate(row: Row, found: Tested | str | None = None) -> Influence | str:
+    """The row's value with its influences, or why there is no interval."""
+    if row["metric"] not in influence.INTERVAL_METRICS:
+        return f"no interval for {row['metric']}"
+    found = tested(row) if found is None else found
+    if isinstance(found, str):
+        return found
+    labels = labels_of(row, found)
+    parts = [found.single.get(label) for label in labels]
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts) or not known:
+        return "undefined values" if set(labels) <= set(found.single) else "predictions not found"
+    if set(labels) & found.few:
+        return TOO_FEW
+    return influence.mean(known)
+
+
+def labels_of(row: Row, found: Tested) -> tuple[str, ...]:
+    """The labels that a row's value is of, or averages."""
+    if row["label"] != MACRO:
+        return (row["label"],)
+    if LABELS in row:
+        return tuple(row[LABELS])
+    return tuple(label for label, one in found.single.items() if one is not None)
+
+
+def images_of(row: Row, found: Tested) -> tuple[bytes | None, ...]:
+    """What a row was tested on; equal for two rows exactly when their images, patients and truths are."""
+    return tuple(found.images.get(label) for label in labels_of(row, found))
+
+
+def cuts_of(source: str, dataset: str, content: str | None = None) -> dict[str, float | None]:
+    """The thresholds by label that a run's metrics on a test set were computed with; empty when its file is gone.
+
+    Args:
+        source: the metrics file, as a collected table names it.
+        dataset: the test set's name there.
+        content: its hash there, `test_dataset_hash`.
+    """
+    try:
+        return _cuts(source, dataset, content, Path(source).stat().st_mtime_ns)
+    except (InputError, OSError):
+        return {}
+
+
+@functools.lru_cache(maxsize=256)
+def _cuts(source: str, dataset: str, content: str | None, _written: int) -> dict[str, float | None]:
+    rows = read_metrics(Path(source)).select(["test_dataset", "label", "metric", "threshold"]).to_pylist()
+    name = dataset_names.in_run(dataset, content, {row["test_dataset"] for row in rows})
+    return {
+        row["label"]: row["threshold"]
+        for row in rows
+        if row["metric"] == "accuracy" and row["test_dataset"] == name and row["label"] != MACRO
+    }
+
+
+def interval(rows: Sequence[Row]) -> tuple[float | None, float | None] | str:
+    """95 % interval of the mean of rows that differ in their seed, or why there is none."""
+    from results import uncertainty
+
+    found = [tested(row) for row in rows]
+    parts = [estimate(row, one) for row, one in zip(rows, found, strict=True)]
+    reasons = [part for part in parts if isinstance(part, str)]
+    if reasons:
+        return TOO_FEW if TOO_FEW in reasons else reasons[0]
+    if len({images_of(row, one) for row, one in zip(rows, found, strict=True) if isinstance(one, Tested)}) > 1:
+        return "tested on different images"
+    return uncertainty.interval([part for part in parts if isinstance(part, Influence)])

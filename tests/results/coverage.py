@@ -1,0 +1,231 @@
+"""How often printed intervals hold the truth, and how often tests find a difference where there is none.
+
+    python -m tests.results.coverage [intervals|tests|counts|proportions] [--replicates 2000]
+
+Patients and seeds are drawn anew in every replicate, and the package's own code makes the interval or the test. The
+model: an image's score is normal, `strength` above zero when the finding is there and below when not; part of it is
+shared by the images of a patient, part by the seeds, and each seed has a strength of its own. The value that the
+intervals should hold is the mean over all patients and all seeds, known in closed form (of one seed: over all patients,
+for that trained model, which is what such an interval promises).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from results import influence, uncertainty
+
+LEVELS = {"auroc": 0.8, "balanced_accuracy": 0.75}
+"""Mean over seeds of the simulated metric."""
+
+BETWEEN_SEEDS = 0.8
+"""Correlation of two seeds' scores of an image."""
+
+RATIOS = (0.0, 1.0, 3.0)
+"""Standard deviation over seeds, in standard errors over patients."""
+
+
+class Patients:
+    """A test set: truths and patients of its images."""
+
+    def __init__(self, generator: np.random.Generator, n: int, several: bool, prevalence: float = 0.3) -> None:
+        """Draw `n` patients of one image, or of one to three."""
+        images = generator.integers(1, 4, n) if several else np.ones(n, int)
+        self.patients = np.repeat(np.arange(n), images)
+        own = generator.random(n) < prevalence
+        flips = generator.random(len(self.patients)) < (0.1 if several else 0.0)
+        self.truth = own[self.patients] ^ flips
+
+    def of_counts(self, generator: np.random.Generator, positives: int, negatives: int) -> Patients:
+        """Instead, this many positives and negatives, each a patient."""
+        self.patients = np.arange(positives + negatives)
+        self.truth = self.patients < positives
+        return self
+
+    def scores(self, generator: np.random.Generator, strengths: Sequence[float], arms: int = 1) -> np.ndarray:
+        """Probabilities (arms, seeds, N); 0.5 is the threshold."""
+        n, k = len(self.truth), len(strengths)
+        shared = generator.normal(size=self.patients[-1] + 1)[self.patients]
+        common = np.sqrt(0.5) * shared + np.sqrt(0.5) * generator.normal(size=n)
+        own = generator.normal(size=(arms, k, n))
+        noise = np.sqrt(BETWEEN_SEEDS) * common + np.sqrt(1 - BETWEEN_SEEDS) * own
+        sign = np.where(self.truth, 1.0, -1.0)
+        return ndtr(noise + np.asarray(strengths)[..., :, None] * sign)
+
+
+def strength(metric: str, value: np.ndarray) -> np.ndarray:
+    """The strength that gives a metric this value."""
+    return ndtri(value) / (np.sqrt(2) if metric == "auroc" else 1.0)
+
+
+def runs(metric: str, data: Patients, scores: np.ndarray) -> list[influence.Influence]:
+    """The package's estimate for every seed, scores (K, N)."""
+    found = [influence.influence(metric, data.truth, score, data.patients, 0.5) for score in scores]
+    return [one for one in found if one is not None]
+
+
+def test_patients(ratio: float) -> int:
+    """Enough for seeds to differ by this much without leaving a metric's range."""
+    return 150 if ratio <= 1 else 400 if ratio <= 3 else 2000
+
+
+def standard_error(metric: str, n: int, several: bool) -> float:
+    """Of one seed's metric over test sets, by simulation."""
+    generator = np.random.default_rng(99)
+    fixed = [float(strength(metric, np.array(LEVELS[metric])))]
+    values = []
+    for _ in range(400):
+        data = Patients(generator, n, several)
+        values += [one.value for one in runs(metric, data, data.scores(generator, fixed)[0])]
+    return float(np.std(values))
+
+
+def levels(
+    generator: np.random.Generator, metric: str, spread: float, shape: int | tuple[int, ...]
+) -> tuple[np.ndarray, float]:
+    """True values of seeds, and their mean over all seeds."""
+    middle = LEVELS[metric]
+    reach = min(0.995 - middle, middle - 0.5)
+
+    def cut(z: np.ndarray) -> np.ndarray:
+        return middle + np.clip(spread * z, -reach, reach)
+
+    grid = ndtri((np.arange(20_000) + 0.5) / 20_000)
+    return cut(generator.normal(size=shape)), float(cut(grid).mean())
+
+
+def coverage(metric: str, ratio: float, seeds: int, several: bool, *, replicates: int = 2000) -> tuple[float, float]:
+    """Share of intervals that hold the truth, and their mean width."""
+    n = test_patients(ratio)
+    generator = np.random.default_rng([int(ratio * 10), seeds, several, len(metric)])
+    spread = ratio * standard_error(metric, n, several)
+    held, widths = 0, 0.0
+    for _ in range(replicates):
+        data = Patients(generator, n, several)
+        values, truth = levels(generator, metric, spread, seeds)
+        truth = float(values[0]) if seeds == 1 else truth
+        low, high = uncertainty.interval(runs(metric, data, data.scores(generator, strength(metric, values))[0]))
+        assert low is not None and high is not None
+        held += low <= truth <= high
+        widths += high - low
+    return held / replicates, widths / replicates
+
+
+def null_p_values(metric: str, ratio: float, seeds: int, several: bool, *, replicates: int = 2000) -> np.ndarray:
+    """p of the paired test where both arms are one method, (replicates,)."""
+    n = test_patients(ratio)
+    generator = np.random.default_rng([int(ratio * 10), seeds, several, len(metric), 7])
+    spread = ratio * standard_error(metric, n, several)
+    out = np.empty(replicates)
+    for place in range(replicates):
+        data = Patients(generator, n, several)
+        values, _ = levels(generator, metric, spread, (2, seeds))
+        scores = data.scores(generator, strength(metric, values)[0], arms=2)
+        # each arm's seeds have strengths of their own
+        shift = (strength(metric, values)[1] - strength(metric, values)[0])[:, None] * np.where(data.truth, 1, -1)
+        scores[1] = ndtr(ndtri(np.clip(scores[1], 1e-15, 1 - 1e-15)) + shift)
+        arms = [runs(metric, data, arm) for arm in scores]
+        out[place] = uncertainty.difference(arms[0], arms[1], by_seed=True).p
+    return out
+
+
+def any_bold(p_values: np.ndarray, rows: int = 5, level: float = 0.05) -> float:
+    """How often Holm's correction over `rows` independent null comparisons lets at least one through."""
+    groups = p_values[: len(p_values) // rows * rows].reshape(-1, rows)
+    return float((groups.min(axis=1) < level / rows).mean())
+
+
+def few_positives(positives: int, area: float, *, negatives: int = 150, replicates: int = 2000) -> tuple[float, float]:
+    """Coverage and mean width for an AUROC of few positives."""
+    generator = np.random.default_rng([positives, int(area * 100), 3])
+    held, widths = 0, 0.0
+    for _ in range(replicates):
+        data = Patients(generator, 1, False).of_counts(generator, positives, negatives)
+        scores = data.scores(generator, [ndtri(area) / np.sqrt(2)])[0]
+        low, high = uncertainty.interval(runs("auroc", data, scores))
+        assert low is not None and high is not None
+        held += low - 1e-12 <= area <= high + 1e-12
+        widths += high - low
+    return held / replicates, widths / replicates
+
+
+def few_positives_p(metric: str, positives: int, *, negatives: int = 150, replicates: int = 2000) -> np.ndarray:
+    """p of two models equally good, with few positives."""
+    generator = np.random.default_rng([positives, len(metric), 4])
+    out = np.empty(replicates)
+    for place in range(replicates):
+        data = Patients(generator, 1, False).of_counts(generator, positives, negatives)
+        arms = [runs(metric, data, one) for one in data.scores(generator, [0.6], arms=2)]
+        out[place] = uncertainty.difference(arms[0], arms[1], by_seed=True).p
+    return out
+
+
+def proportion(share: float, patients: int, several: bool, *, replicates: int = 4000) -> float:
+    """Coverage for a sensitivity."""
+    generator = np.random.default_rng([int(share * 1000), patients, several])
+    held = 0
+    for _ in range(replicates):
+        images = generator.integers(1, 4, patients) if several else np.ones(patients, int)
+        owner = np.repeat(np.arange(patients), images)
+        found = np.sqrt(0.6) * generator.normal(size=patients)[owner] + np.sqrt(0.4) * generator.normal(size=len(owner))
+        truth = np.append(np.ones(len(owner), bool), np.zeros(20, bool))
+        score = np.append(ndtr(found + ndtri(share)), np.zeros(20))
+        owner = np.append(owner, patients + np.arange(20))
+        one = influence.influence("recall", truth, score, owner, 0.5)
+        assert one is not None
+        low, high = uncertainty.interval([one])
+        assert low is not None and high is not None
+        held += low - 1e-12 <= share <= high + 1e-12
+    return held / replicates
+
+
+def head(*titles: str) -> str:
+    """The first two lines of a Markdown table."""
+    return f"\n| {' | '.join(titles)} |\n|{'---:|' * len(titles)}"
+
+
+def tables(which: Sequence[str], replicates: int) -> Iterator[str]:
+    """The report's tables, in Markdown."""
+    if "intervals" in which:
+        yield head("metric", "images per patient", "seed sd / patient SE", "1 seed", "2", "3", "5")
+        for metric in LEVELS:
+            for several in (False, True):
+                for ratio in RATIOS:
+                    shown = [coverage(metric, ratio, k, several, replicates=replicates)[0] for k in (1, 2, 3, 5)]
+                    words = " | ".join(f"{one:.3f}" for one in shown)
+                    yield f"| {metric} | {'1 to 3' if several else '1'} | {ratio:g} | {words} |"
+    if "tests" in which:
+        yield head("metric", "images per patient", "seed sd / patient SE", "2 seeds: p < 0.05, any bold of 5", "3", "5")
+        for metric, several in (("auroc", False), ("auroc", True), ("balanced_accuracy", False)):
+            for ratio in (0.0, 1.0, 3.0, 10.0):
+                words = []
+                for k in (2, 3, 5):
+                    p = null_p_values(metric, ratio, k, several, replicates=replicates)
+                    words.append(f"{(p < 0.05).mean():.3f}, {any_bold(p):.3f}")
+                yield f"| {metric} | {'1 to 3' if several else '1'} | {ratio:g} | {' | '.join(words)} |"
+    if "counts" in which:
+        yield head("positives", "AUROC 0.6", "0.76", "0.9", "0.97", "false positives, AUROC", "sensitivity")
+        for m in (1, 2, 3, 5, 10, 20):
+            words = [f"{few_positives(m, area, replicates=replicates)[0]:.3f}" for area in (0.6, 0.76, 0.9, 0.97)]
+            for metric in ("auroc", "recall"):
+                words.append(f"{(few_positives_p(metric, m, replicates=replicates) < 0.05).mean():.3f}")
+            yield f"| {m} | {' | '.join(words)} |"
+    if "proportions" in which:
+        yield head("sensitivity", "images per patient", "5 positive patients", "10", "30", "100")
+        for share in (0.5, 0.8, 0.95, 0.99):
+            for several in (False, True):
+                words = [f"{proportion(share, n, several, replicates=replicates):.3f}" for n in (5, 10, 30, 100)]
+                yield f"| {share} | {'1 to 3' if several else '1'} | {' | '.join(words)} |"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("which", nargs="*", default=["intervals", "tests", "counts", "proportions"])
+    parser.add_argument("--replicates", type=int, default=2000)
+    asked = parser.parse_args()
+    for line in tables(asked.which, asked.replicates):
+        print(line, flush=True)
