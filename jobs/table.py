@@ -45,7 +45,7 @@ class Config:
     test: bool = True
     """Whether to test for differences and print what is best in bold; needs the runs' predictions."""
     n_boot: Annotated[int, "[1, 10^6]"] = 2000
-    """Resamples of the paired bootstrap."""
+    """Without effect; tests need no resamples any more."""
     reference: str | None = None
     """Ablation: what to compare with; None = the full recipe."""
     limit: Annotated[int, "[1, inf)"] = 20
@@ -65,8 +65,8 @@ def run(config: Config) -> None:
     from results.select import label_names
     from results.tables import build
 
-    if not 0 <= config.digits <= 10 or config.n_boot < 1 or config.limit < 1:
-        raise InputError("--digits goes from 0 to 10, --n_boot and --limit from 1 up")
+    if not 0 <= config.digits <= 10 or config.limit < 1:
+        raise InputError("--digits goes from 0 to 10, --limit from 1 up")
     results, warnings = open_results(config.inputs)
     for warning in warnings[:3]:
         print(f"note: {warning}", file=sys.stderr)
@@ -82,7 +82,6 @@ def run(config: Config) -> None:
         allow=words(config.allow),
         digits=config.digits,
         test=config.test,
-        n_boot=config.n_boot,
         reference=config.reference,
         limit=config.limit,
     )

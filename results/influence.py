@@ -105,7 +105,7 @@ def mean(parts: Sequence[Influence]) -> Influence:
     number = len(parts)
     out = Influence(
         value=float(np.mean([part.value for part in parts])),
-        patients=np.mean([part.patients for part in parts], axis=0, dtype=np.float64),
+        patients=np.stack([part.patients for part in parts]).mean(axis=0, dtype=np.float64),
         extra=sum(part.extra for part in parts) / number**2,
     )
     ends = [part.boundary for part in parts]

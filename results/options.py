@@ -30,8 +30,6 @@ class Options:
     """Digits after the point."""
     test: bool = True
     """Whether to test and print the best in bold."""
-    n_boot: int = 2000
-    """Resamples of a paired bootstrap test."""
     reference: str | None = None
     """What an ablation compares with; None = the full recipe (no variant), or the named value of its axis."""
     limit: int = 20

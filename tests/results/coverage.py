@@ -46,7 +46,9 @@ class Patients:
         self.truth = self.patients < positives
         return self
 
-    def scores(self, generator: np.random.Generator, strengths: Sequence[float], arms: int = 1) -> np.ndarray:
+    def scores(
+        self, generator: np.random.Generator, strengths: Sequence[float] | np.ndarray, arms: int = 1
+    ) -> np.ndarray:
         """Probabilities (arms, seeds, N); 0.5 is the threshold."""
         n, k = len(self.truth), len(strengths)
         shared = generator.normal(size=self.patients[-1] + 1)[self.patients]

@@ -30,7 +30,7 @@ def test_collect_says_how_much_it_found(study: Path, tmp_path: Path, capsys: pyt
 
 
 def test_table_goes_to_stdout_or_to_a_file(collected: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("table", "label-efficiency", collected, "--metric", "auprc", "--digits", "2", "--n_boot", "50")
+    words = ("table", "label-efficiency", collected, "--metric", "auprc", "--digits", "2")
     assert call(*words) == 0
     text = capsys.readouterr().out
     assert text.startswith("**Macro AUPRC") and "| ImageNet |" in text
@@ -79,7 +79,7 @@ def test_table_and_collect_import_nothing_heavy(collected: Path, study: Path) ->
         "heavy = {'torch', 'ray', 'pandas', 'scipy', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
         "sys.stderr.write(repr(sorted(heavy)))\n"
     )
-    tables = [("table", "label-efficiency", collected, *more) for more in (("--n_boot", "20"), ("--test", "false"))]
+    tables = [("table", "label-efficiency", collected, *more) for more in (("--digits", "2"), ("--test", "false"))]
     for words in (*tables, ("collect", study, "--out", collected)):
         done = subprocess.run(
             [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, cwd=ROOT, check=True

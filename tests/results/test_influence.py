@@ -89,7 +89,7 @@ def test_several_images_of_a_patient_are_not_more_patients() -> None:
     truth, score, _ = draw(100, 100)
     alone = influence.influence("recall", truth, score, np.arange(100), 0.5)
     five = [np.repeat(one, 5) for one in (truth, score, np.arange(100))]
-    repeated = influence.influence("recall", *five, 0.5)
+    repeated = influence.influence("recall", five[0], five[1], five[2], 0.5)
     assert alone is not None and repeated is not None
     assert repeated.variance == pytest.approx(alone.variance)
     by_image = influence.influence("recall", five[0], five[1], np.arange(500), 0.5)

@@ -34,7 +34,7 @@ class _Cells(HTMLParser):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "ablation"])
 def test_every_table_renders_in_every_format(name: str, results: pa.Table) -> None:
-    table = build(name, results, Options(n_boot=100))
+    table = build(name, results, Options())
     count = len(table.row_names) * len(table.column_names)
     markdown = [line for line in render(table, "markdown").splitlines() if line.startswith("|")]
     assert len(markdown) == len(table.row_names) + 2 and len({line.count("|") for line in markdown}) == 1
@@ -67,9 +67,7 @@ def test_latex_compiles(results: pa.Table, tmp_path: Path) -> None:
     pdflatex, found = shutil.which("pdflatex"), shutil.which("kpsewhich")
     if not pdflatex or not found or not subprocess.run([found, "booktabs.sty"], capture_output=True).stdout:
         pytest.skip("TeX: no pdflatex with booktabs here")
-    parts = [
-        render(build(name, results, Options(n_boot=100)), "latex") for name in ("label-efficiency", "models", "cost")
-    ]
+    parts = [render(build(name, results, Options()), "latex") for name in ("label-efficiency", "models", "cost")]
     document = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n%s\n\\end{document}\n"
     (tmp_path / "paper.tex").write_text(document % "\n".join(parts), encoding="utf-8")
     done = subprocess.run(

@@ -110,7 +110,7 @@ def test_report_of_one_run_says_what_it_cannot_show(tmp_path: Path) -> None:
     left_out = write_report(tmp_path / "runs", tmp_path / "report.html", "One run")
     assert any("history" in line for line in left_out)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "One seed; 95 % interval by bootstrap" in text and "not done yet" in text
+    assert "One seed; 95 % interval over test patients" in text and "not done yet" in text
 
 
 def test_another_shard_set_under_a_run_s_path_is_not_described(tmp_path: Path) -> None:

@@ -458,7 +458,7 @@ def test_filters_and_lists_of_words_are_split_as_a_shell_would() -> None:
 
 def test_results_of_a_table_do_not_depend_on_the_order_of_rows(results: pa.Table) -> None:
     mixed = results.take(np.random.default_rng(0).permutation(len(results)))
-    options = Options(n_boot=100)
+    options = Options()
     assert render(build("label-efficiency", mixed, options), "csv") == render(
         build("label-efficiency", results, options), "csv"
     )
