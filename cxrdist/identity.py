@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from cxrdist.cells import read_start, trial_shards, trial_signature
 from cxrdist.errors import InputError
-from cxrdist.finetune_config import FinetuneConfig, plain
+from cxrdist.finetune_config import IGNORED_BY_SIGNATURE, FinetuneConfig, plain
 from cxrdist.places import recorded
+from results.configs import config_text, of_run
 from results.run import Run
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 OF_THE_RUN = (
     "signature", "arch", "init", "init_signature", "init_hash", "mode", "pretrain_dataset", "pretrain_dataset_hash",
     "train_dataset", "train_dataset_hash", "label_fraction", "n_labelled", "fraction_hash", "n_val", "val_fraction",
-    "threshold_rule", "seed", "variant", "n_parameters", "wall_seconds", "gpu_seconds",
+    "threshold_rule", "seed", "variant", "config", "n_parameters", "wall_seconds", "gpu_seconds",
 )  # fmt: skip
 """Columns of METRICS that describe how a model came to be: the training writes them, every later test copies them."""
 
@@ -83,6 +84,15 @@ def trained_context(run: Run, config: FinetuneConfig, facts: Mapping[str, Any]) 
         "threshold_rule": config.threshold,
         "seed": config.seed,
         "variant": config.variant,
+        "config": config_text(
+            plain(config),
+            ignore=IGNORED_BY_SIGNATURE,
+            content={
+                "shards": facts["train_dataset_hash"],
+                "init": start.get("sha256") or config.init,
+                "eval_shards": None,
+            },
+        ),
         **facts,
     }
 
@@ -93,4 +103,5 @@ def kept_context(run: Run, config: FinetuneConfig, rows: pa.Table) -> dict[str, 
     described = {name: first[name] for name in OF_THE_RUN}
     described["train_dataset_hash"] = described["train_dataset_hash"] or recorded(run, config.shards)
     described["threshold_rule"] = described["threshold_rule"] or config.threshold
+    described["config"] = described["config"] or of_run(run)
     return described

@@ -36,14 +36,14 @@ _NO_MATTER = {SEED, "n_boot", "eval_shards"}
 _OF_THRESHOLDS = {"threshold"}
 """Keys that change values which depend on a threshold, and no others."""
 
+_BY_CONTENT = {"shards", "init"}
+"""Keys that hold a path in config.toml and a hash here, which older runs did not record."""
+
 _OF_THE_MACHINE = {
     *("out", "device", "workers", "threads", "stage", "cache", "backbones", "variant", "log_every", "tensorboard"),
     *("checkpoint_seconds", "nproc", "max_restarts", "compile", "checkpoint", "init_signature"),
 }
 """Keys that do not change what is learnt, for runs from before the column, whose config.toml is read instead."""
-
-_PATHS = {"shards", "init", "eval_shards"}
-"""Keys that hold a path, which says nothing about the content."""
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -62,7 +62,7 @@ def config_text(
     Args:
         config: nested; None means not set and is left out, as is the seed.
         ignore: names of settings that do not change what is learnt; of a table, all that is in it.
-        content: what to record in place of a path: key -> SHA-256, or a sorted list of them.
+        content: what to record in place of a path: key -> SHA-256, or None to leave it out.
     """
     left_out = {SEED, *ignore}
     values = {
@@ -76,14 +76,13 @@ def config_text(
 def of_run(run: Run) -> str | None:
     """The configuration of a run whose results do not hold it, from its folder; None when that is gone or damaged."""
     try:
-        config = run.read_config()
-        held = run.read_info().get("shards") or {}
+        config, info = run.read_config(), run.read_info()
     except InputError:
         return None
-    named = config.get("init") in ("scratch", "imagenet")
-    paths = _PATHS - ({"init"} if named else set())  # an encoder is told by the columns init and init_signature
-    content = {"shards": held[config["shards"]]} if config.get("shards") in held else {}
-    return config_text(config, ignore=_OF_THE_MACHINE | (paths - set(content)), content=content)
+    content = {"shards": run.shard_hashes().get(str(config.get("shards")))}
+    if config.get("init") not in ("scratch", "imagenet"):
+        content["init"] = (info.get("init") or {}).get("sha256")  # else told by the columns init and init_signature
+    return config_text(config, ignore=_OF_THE_MACHINE, content=content | {"eval_shards": None})
 
 
 def beside(source: Path) -> str | None:
@@ -139,8 +138,12 @@ def differing(rows: Iterable[Row]) -> dict[str, Counter[str]]:
             runs.setdefault((row["source"], row[COLUMN], relevant(row)), row)
     if len({key[2] for key in runs}) < 2:
         return {}
-    held = [(json.loads(str(key[2])), row) for key, row in runs.items()]
-    return varied([config for config, _ in held])
+    found = varied([json.loads(str(key[2])) for key in runs])
+    return {
+        key: values
+        for key, values in found.items()
+        if not (key in _BY_CONTENT and len(values) == 2 and values[spell(None)])  # not recorded is no difference
+    }
 
 
 def varied(configs: Sequence[Mapping[str, Any]]) -> dict[str, Counter[str]]:

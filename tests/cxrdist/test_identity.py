@@ -21,7 +21,7 @@ from cxrdist.grid import expand
 from cxrdist.model import build_backbone, load_encoder, save_encoder
 from cxrdist.sweep_config import SweepConfig
 from jobs import cli
-from results import schema
+from results import configs, schema
 from results.collect import collect
 from results.panel import Panel, load_panel
 from results.run import Run
@@ -277,6 +277,11 @@ def test_where_a_model_comes_from_is_copied_from_its_run(model, again):
     assert (first["init_hash"], first["pretrain_dataset_hash"]) == (cells.file_sha256(weights), "5" * 64)
     assert (first["n_val"], first["val_fraction"], first["threshold_rule"]) == (8, 0.2, "balanced_accuracy")
     assert first["train_dataset_hash"] == read_card(here).sha256
+    config = configs.parsed(first["config"])
+    assert (config["shards"], config["init"]) == (first["train_dataset_hash"], first["init_hash"])
+    assert {"optim.lr", "threshold", "image_size"} <= set(config) and not {"seed", "out", "eval_shards"} & set(config)
+    assert {row["config"] for row in before} == {first["config"]}
+    assert configs.parsed(str(configs.of_run(again))) == config, "a run's folder says the same to older results"
     assert {row["test_dataset"]: row["test_dataset_hash"] for row in before} == {
         "here": read_card(here).sha256,
         "there": read_card(there).sha256,
