@@ -1,4 +1,7 @@
-"""`cxrdist drill preempt|kill|resume`: interrupt a small pretraining on your own cluster, and see that it survives."""
+"""`cxrdist drill preempt|kill|resume|requeue-forbidden`: interrupt a small pretraining on your own cluster.
+
+It must survive: no step lost, the unbroken run's samples and weights.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 HELP = "prove on your own cluster that a run survives"
 POSITIONALS = ("kind",)
-Kind = Literal["preempt", "kill", "resume"]
+Kind = Literal["preempt", "kill", "resume", "requeue-forbidden"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,8 @@ class Config:
     """What to interrupt, how, and where."""
 
     kind: Kind
-    """preempt: the signal of a preemption or time limit. kill: all processes die. resume: scontrol requeue."""
+    """preempt: the signal of a preemption or time limit. kill: all processes die. resume: scontrol requeue.
+    requeue-forbidden: preempt, where the site allows no requeue; a job that waits for the run must still start."""
     profile: str = "local"
     """Cluster profile."""
     nodes: Annotated[int, "[1, inf)"] = 1
@@ -56,6 +60,7 @@ def run(config: Config) -> int:
     facts = measure(config)
     print(report(facts))
     good = facts["lost"] == 0 and facts["same_samples"] and (config.kind == "kill" or facts["repeated"] == 0)
+    good = good and facts["waiting_job"] in (None, "COMPLETED")
     return 0 if good and (facts["same_weights"] or facts["device"] == "gpu") else 1
 
 
@@ -71,16 +76,19 @@ def measure(config: Config) -> dict:
         words = ["-m", "jobs.cli", "shard", "phantom", "--out", str(out / "shards"), "--images", "100", "--size", "64"]
         if subprocess.run(python(*words)).returncode:
             raise FailedError("the generated images could not be written; see above")
-    earlier = [re.fullmatch(r"(?:unbroken|preempt|kill|resume)-(\d+)", path.name) for path in out.iterdir()]
+    earlier = [
+        re.fullmatch(r"(?:unbroken|preempt|kill|resume|requeue-forbidden)-(\d+)", path.name) for path in out.iterdir()
+    ]
     number = 1 + max([int(match[1]) for match in earlier if match], default=0)
     runs = {name: Run(out / f"{name}-{number}") for name in ("unbroken", config.kind)}
     for name, each in runs.items():
         print(f"{name}: {each.path}", file=sys.stderr, flush=True)
     try:
-        found = _interrupt(runs, config, at)
+        found, waiting_job = _interrupt(runs, config, at)
     except BaseException:  # what nobody waits for any more must not start hours later
         with contextlib.suppress(FailedError):
             queue.cancel(number for each in runs.values() for number in submit.job_ids(each.submission))
+            queue.cancel(submit.job_ids(runs[config.kind].path / "submission-after"))
         raise
     broken = runs[config.kind]
     lost, repeated = drill.lost_and_repeated(_steps(broken.metrics_log), config.steps)
@@ -89,17 +97,19 @@ def measure(config: Config) -> dict:
         "kind": config.kind, "interruptions": [dataclasses.asdict(one) for one in found], "steps": config.steps,
         "ranks": done[0]["world"], "device": "gpu" if at.profile.gpus_per_node else "cpu", "lost": lost,
         "repeated": repeated, "same_samples": done[0]["order_sha256"] == done[1]["order_sha256"],
-        "same_weights": len({_sha256(each.encoder) for each in runs.values()}) == 1,
+        "waiting_job": waiting_job, "same_weights": len({_sha256(each.encoder) for each in runs.values()}) == 1,
     }  # fmt: skip
 
 
-def _interrupt(runs: dict[str, Run], config: Config, at: Where) -> list[drill.Interruption]:
+def _interrupt(runs: dict[str, Run], config: Config, at: Where) -> tuple[list[drill.Interruption], str | None]:
     unbroken = _queue(runs["unbroken"].path, config, at)
     if config.alone:
         drill.wait_for_end(unbroken, seconds=config.timeout)
     broken = runs[config.kind]
+    first = _queue(broken.path, config, at)
+    waiting = _queue_waiting(broken, first, at) if config.kind == "requeue-forbidden" else None
     watched = drill.Watched(
-        job_id=_queue(broken.path, config, at),
+        newest=lambda: submit.job_ids(broken.submission)[-1],
         steps=lambda: _steps(broken.metrics_log),
         saved=lambda: _saved(broken.checkpoints),
         stretches=broken.submission / "stretches.jsonl",
@@ -111,7 +121,21 @@ def _interrupt(runs: dict[str, Run], config: Config, at: Where) -> list[drill.In
         print(f"interruption {turn + 1}: {found[-1]}", file=sys.stderr, flush=True)
     for each in runs.values():
         drill.wait_for_end(submit.job_ids(each.submission)[-1], seconds=config.timeout)
-    return found
+    if waiting is None:
+        return found, None
+    drill.wait_for_end(waiting, seconds=config.timeout)
+    return found, queue.job(waiting).state
+
+
+def _queue_waiting(run: Run, job: str, at: Where) -> str:
+    """Queue a small job that may start when the run is complete, as the next stage of a chain would."""
+    folder = run.path / "submission-after"
+    task = submit.task_for(
+        at.profile, kind="command", words=("slurm.probe", str(folder)), folder=str(folder), gpus_per_node=0
+    )
+    return submit.submit(
+        submit.Request(name="drill-after", task=task, profile=at.profile, partition=at.partition, after=(job,))
+    )
 
 
 def _queue(path: Path, config: Config, at: Where) -> str:
@@ -171,4 +195,6 @@ def report(facts: dict) -> str:
         f"{facts['steps']} steps lost, {facts['repeated']} repeated, samples {samples}, "
         f"final weights {same} those of the unbroken run."
     )
+    if facts["waiting_job"]:
+        lines.append(f"The job that waited for it: {facts['waiting_job']}.")
     return "\n".join(lines)

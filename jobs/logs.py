@@ -52,7 +52,7 @@ def run(config: Config) -> int:
     if not jobs and not status.log_files(folder):
         raise InputError(f"{config.run}: was never submitted, so it has no log (cxrdist submit ...)")
     if config.follow and jobs:
-        return _follow(jobs[-1], folder / f"{jobs[-1]}_{config.node}_log.out")
+        return _follow(folder, config.node)
     logs = [path for path in status.log_files(folder) if path.name.endswith(f"_{config.node}_log.out")]
     if not logs:
         print(_silent(queue.job(jobs[-1])))
@@ -64,16 +64,21 @@ def run(config: Config) -> int:
     return 0
 
 
-def _follow(job_id: str, path: Path) -> int:
-    from slurm import queue, status
+def _follow(folder: Path, node: int) -> int:
+    """Print the newest job's log as it grows, and that of each job that goes on in its place."""
+    from slurm import notes, queue, status
 
-    if not path.exists():
-        print(_silent(queue.job(job_id)), file=sys.stderr, flush=True)
-    for text in status.follow(path, over=lambda: not queue.job(job_id).active):
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    if not path.exists():
-        print(_silent(queue.job(job_id)), file=sys.stderr, flush=True)
+    job = ""
+    while job != (newest := notes.job_ids(folder)[-1]):
+        job = newest
+        path = folder / f"{job.partition(';')[0]}_{node}_log.out"
+        if not path.exists():
+            print(_silent(queue.job(job)), file=sys.stderr, flush=True)
+        for text in status.follow(path, over=lambda now=job: not queue.job(now).active):
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        if not path.exists():
+            print(_silent(queue.job(job)), file=sys.stderr, flush=True)
     return 0
 
 

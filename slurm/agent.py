@@ -14,7 +14,8 @@ import runpy
 import signal
 import sys
 
-from slurm.inherited import AGENT, LAUNCHER
+from slurm import by_node
+from slurm.inherited import AGENT, LAUNCHER, forget_ranks
 from slurm.signals import die_with_parent
 
 SHIELDED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
@@ -29,12 +30,13 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SHIELDED)
     launcher = os.environ.pop(LAUNCHER, "")
     die_with_parent(signal.SIGINT, int(launcher) if launcher else None)
-    os.environ.pop(AGENT, None)
+    forget_ranks()  # whatever is started here is not itself a rank of another group
     module, *args = sys.argv[1:]
     sys.argv = [module, *args]
     if module == TORCHRUN:
         os.environ[AGENT] = str(os.getpid())
         torchrun = importlib.import_module(TORCHRUN)
+        by_node.register()
         # Keep it from catching TERM: it would give the ranks 30 seconds and kill them, saved or not.
         if "--signals-to-handle" in torchrun.get_args_parser().format_help():
             args = ["--signals-to-handle=SIGINT,SIGHUP,SIGQUIT", *args]

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from slurm import probe, queue, submit
+from slurm import preemption, probe, queue, submit
 from slurm.errors import FailedError, InputError
 from slurm.inherited import for_slurm
 from slurm.processes import python
@@ -68,10 +68,13 @@ def slurm_here(profile: Profile | None) -> list[Finding]:
     if shutil.which("sacct") is None or not _has_accounting():
         mend = "states of jobs older than some minutes are then shown as UNKNOWN; nothing else is lost"
         findings.append(Finding(level="note", what="accounting", found="sacct does not answer", mend=mend))
-    preempt = queue.call("scontrol", "show", "config")
-    user_signal = "preempt_send_user_signal" in preempt
-    found = "jobs get the stop signal at a preemption" if user_signal else "jobs get TERM only, which works as well"
-    findings.append(Finding(level="ok", what="preemption", found=found))
+    for name in (profile.partition or "").split(",") if profile else [""]:
+        try:
+            found, mend = preemption.meaning(preemption.of(name.strip() or None))
+        except FailedError:  # no such partition: the profile's own finding says so
+            continue
+        what = f"preemption in {name.strip()}" if name else "preemption"
+        findings.append(Finding(level="note" if mend else "ok", what=what, found=found, mend=mend))
     return findings
 
 

@@ -12,21 +12,25 @@ from typing import Literal
 from slurm import queue
 from slurm.errors import FailedError
 
-Kind = Literal["preempt", "kill", "resume"]
+Kind = Literal["preempt", "kill", "resume", "requeue-forbidden"]
 COMMANDS: dict[str, tuple[str, ...]] = {
-    "preempt": ("scancel", "--signal=USR2"),
-    "kill": ("scancel", "--signal=KILL"),
-    "resume": ("scontrol", "requeue"),
+    "preempt": ("scancel --signal=USR2 {job}",),
+    # KILL to the whole job would cancel it: the step is what runs the training.
+    "kill": ("scancel --signal=KILL {job}.0",),
+    "resume": ("scontrol requeue {job}",),
+    "requeue-forbidden": ("scontrol update JobId={job} Requeue=0", "scancel --signal=USR2 {job}"),
 }
 """preempt: what a preemption or a near time limit sends. kill: every process of the job dies at once. resume: an
-administrator's requeue (TERM, then KILL after KillWait)."""
+administrator's requeue (TERM, then KILL after KillWait). requeue-forbidden: preempt, where no requeue is
+allowed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Watched:
     """How to look at the run; the callables read its folder."""
 
-    job_id: str
+    newest: Callable[[], str]
+    """Its job; another one than before where the run goes on as a new job."""
     steps: Callable[[], list[int]]
     """Every logged step in the order of the log, repetitions included."""
     saved: Callable[[], int]
@@ -65,8 +69,9 @@ def interrupt(run: Watched, kind: Kind, *, seconds: float) -> Interruption:
     before, saved_before = run.steps(), run.saved()
     starts = len(stretch_times(run.stretches))
     sent = time.time()
-    # KILL to the whole job would cancel it: the step is what runs the training.
-    queue.call(*COMMANDS[kind], f"{run.job_id}.0" if kind == "kill" else run.job_id)
+    job = run.newest()
+    for command in COMMANDS[kind]:
+        queue.call(*command.format(job=job).split())
     save_s = None
     deadline = time.monotonic() + seconds
     while len(stretch_times(run.stretches)) == starts:
@@ -123,18 +128,20 @@ def stretch_times(path: Path) -> list[float]:
         return []
 
 
-_next_look: dict[str, float] = {}
+_next_look: dict[Path, float] = {}
 
 
 def _go_on(run: Watched, deadline: float, what: str) -> None:
     now = time.monotonic()
     if now > deadline:
-        raise FailedError(f"job {run.job_id} did not {what} in time; see its log and `squeue -j {run.job_id}`")
-    if now >= _next_look.get(run.job_id, 0):
-        _next_look[run.job_id] = now + 3
-        info = queue.job(run.job_id)
-        if not info.active:
-            raise FailedError(f"job {run.job_id} ended as {info.state} and did not {what}; see its log")
+        job = run.newest()
+        raise FailedError(f"job {job} did not {what} in time; see its log and `squeue -j {job}`")
+    if now >= _next_look.get(run.stretches, 0):
+        _next_look[run.stretches] = now + 3
+        job = run.newest()
+        info = queue.job(job)
+        if not info.active and run.newest() == job:
+            raise FailedError(f"job {job} ended as {info.state} and did not {what}; see its log")
 
 
 def lost_and_repeated(steps: list[int], total: int) -> tuple[int, int]:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 
+from slurm import by_node
 from slurm.agent import SHIELDED, TORCHRUN
 from slurm.errors import InputError
 from slurm.inherited import LAUNCHER, for_ranks
@@ -83,7 +84,7 @@ def local(
         commands = [
             torchrun(
                 module, args, nproc=nproc, nnodes=nnodes, endpoint=f"127.0.0.1:{port}", run_id=run_id,
-                is_host=index == 0, local_addr="127.0.0.1", max_restarts=max_restarts,
+                node=index, local_addr="127.0.0.1", max_restarts=max_restarts,
             )
             for index in range(nnodes)
         ]  # fmt: skip
@@ -103,25 +104,26 @@ def torchrun(
     nnodes: int,
     endpoint: str,
     run_id: str,
-    is_host: bool,
+    node: int,
     local_addr: str,
     max_restarts: int,
     join_timeout_s: int = 300,
 ) -> list[str]:
     """Return the words after `python -m slurm.agent` that start one node's torchrun agent.
 
-    The rendezvous is c10d at `endpoint` (HOST:PORT). Which agent hosts it is said outright (`is_host`), because torch
-    guesses it from host names, and wrongly so where several nodes share a name or a name has several addresses.
+    The rendezvous is c10d at `endpoint` (HOST:PORT), with the ranks in the order of the nodes (slurm.by_node). That
+    node 0 hosts it is said outright, because torch guesses it from host names, and wrongly so where several nodes share
+    a name or a name has several addresses.
     """
     return [
         TORCHRUN,
         f"--nnodes={nnodes}",
         f"--nproc-per-node={nproc}",
         f"--max-restarts={max_restarts}",
-        "--rdzv-backend=c10d",
+        f"--rdzv-backend={by_node.NAME}",
         f"--rdzv-endpoint={endpoint}",
         f"--rdzv-id={run_id}",
-        f"--rdzv-conf=is_host={int(is_host)},join_timeout={join_timeout_s},timeout={join_timeout_s}",
+        f"--rdzv-conf=node={node},is_host={int(node == 0)},join_timeout={join_timeout_s},timeout={join_timeout_s}",
         f"--local-addr={local_addr}",
         "-m",
         module,

@@ -27,6 +27,8 @@ from slurm.processes import python
 from slurm.requeue import STOPPED
 from slurm.signals import STOP_SIGNALS
 
+LATE_S = 90.0
+"""What another node wrote is looked for so long (seconds): NFS may keep an old view of a folder for 60."""
 PREPARE_S = 300.0
 """Bound on freezing a run whose input was made by an earlier job."""
 
@@ -107,6 +109,8 @@ def node_main(task: Task, asked: Asked) -> int:
     )
     _prepare(task, node)
     outcome = _run(task, asked, fence, node, nodes)
+    if outcome.code == 0 and not outcome.stopped and node == 0:
+        _look_for_done(task, asked, fence)
     if fence.lost() or is_done(task):
         return outcome.code
     if task.done is None and outcome.code == 0:
@@ -126,6 +130,20 @@ def node_main(task: Task, asked: Asked) -> int:
         return STOPPED  # the ranks were asked to stop without us (a signal sent to them alone)
     print(f"cxrdist: the program ended with 0 but did not write {task.done}", file=sys.stderr, flush=True)
     return 1
+
+
+def _look_for_done(task: Task, asked: Asked, fence: Fence) -> None:
+    """Wait until the file that ends the work can be seen from this node, where nothing but its absence says otherwise.
+
+    Another node may have written it, and a network file system goes on for a while with what it last knew of a folder.
+    """
+    deadline = time.monotonic() + LATE_S
+    while task.done and time.monotonic() < deadline and not asked.times and not fence.lost():
+        with contextlib.suppress(OSError):
+            os.listdir(Path(task.done).parent)  # makes the file system ask again
+        if is_done(task):
+            return
+        time.sleep(0.5)
 
 
 def _mark_failure(task: Task) -> None:
@@ -177,7 +195,7 @@ def _run(task: Task, asked: Asked, fence: Fence, node: int, nodes: int) -> Outco
         module, *args = task.words
         words = torchrun(
             module, args, nproc=task.ranks_per_node, nnodes=nodes, endpoint=f"{head}:{hosts.job_port()}",
-            run_id=fence.owner.replace(" ", "-"), is_host=node == 0, local_addr=own, max_restarts=task.max_restarts,
+            run_id=fence.owner.replace(" ", "-"), node=node, local_addr=own, max_restarts=task.max_restarts,
         )  # fmt: skip
         commands, threads = [words], task.cpus_per_rank
     return run_shielded(

@@ -11,7 +11,7 @@ import pytest
 from conftest import HERE, wait_until
 
 from jobs import cli
-from slurm import handover, notes, profiles, queue, requeue, submit
+from slurm import handover, notes, preemption, profiles, queue, requeue, submit
 from slurm.errors import FailedError
 
 
@@ -170,3 +170,17 @@ def test_controller_that_cannot_be_reached_is_asked_again_and_a_refusal_is_not(m
     assert requeue.requeue("7") is None and len(asked) == 4
     answers = iter([queue.explain("scontrol", "Requested operation is presently disabled for job 7")])
     assert "presently disabled" in (requeue.requeue("7") or "")
+
+
+@pytest.mark.slurm
+def test_doctor_tells_what_a_partition_that_cancels_means_for_a_run(cluster):
+    subprocess.run("scontrol update PartitionName=preempt PreemptMode=CANCEL GraceTime=0".split(), check=True)
+    try:
+        how = preemption.of("preempt")
+        assert (how.mode, how.grace_s, how.kill_wait_s, how.user_signal) == ("CANCEL", 0, 5, True)
+        found, mend = preemption.meaning(how)
+        assert "no grace time, 5 s of KillWait" in found and "what is not saved within 5 s is lost" in mend
+    finally:
+        subprocess.run("scontrol update PartitionName=preempt PreemptMode=REQUEUE GraceTime=20".split(), check=True)
+    assert preemption.meaning(preemption.of("preempt"))[1] == ""
+    assert preemption.of(None).mode == "OFF"

@@ -185,6 +185,17 @@ def test_coordinates_of_another_launcher_in_the_environment_are_not_believed(tmp
         assert json.loads((tmp_path / str(nproc) / "log.jsonl").read_text().splitlines()[0])["world"] == nproc
 
 
+def test_first_rank_is_on_the_first_node_whatever_the_order_of_the_addresses(tmp_path):
+    endpoint, commands = f"127.0.0.1:{launch.free_port()}", []
+    for node, address in enumerate(("127.0.0.9", "127.0.0.10")):  # as text, the second comes first
+        commands.append(launch.torchrun(
+            "where_worker", [str(tmp_path / str(node))], nproc=1, nnodes=2, endpoint=endpoint, run_id="order",
+            node=node, local_addr=address, max_restarts=0,
+        ))  # fmt: skip
+    assert launch.run_shielded(commands, env=ENV, threads=1, patience_s=10).code == 0
+    assert [(tmp_path / name).read_text() for name in "01"] == ["0 127.0.0.9", "1 127.0.0.9"]
+
+
 def test_ranks_that_do_not_stop_when_asked_are_ended_after_a_bound(tmp_path):
     code = START.replace("nproc=int(sys.argv[1])", "nproc=1, patience_s=2")
     words = [sys.executable, "-c", code, "1", str(tmp_path), "--deaf", "--steps", "100000", "--step_seconds", "0.1"]
