@@ -7,6 +7,7 @@ applies them.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,12 +66,14 @@ _OFF: dict[str, Any] = {
     "erase_p": 0.0,
 }
 _SWITCH = {"blur": "blur_p", "noise": "noise_p", "erase": "erase_p"}
+_ATTEMPTS = 10  # crops that are tried, as in torchvision
 # One column of random numbers per decision, never shared: switching one part off leaves the others as they were.
 # fmt: off
 _COLUMNS = (
     "area", "aspect", "x", "y", "rotate", "shift_x", "shift_y", "flip",
     "brightness_p", "brightness", "contrast_p", "contrast", "gamma_p", "gamma", "blur_p", "blur",
     "noise_p", "noise", "noise_at", "noise_sign", "erase_p", "erase_area", "erase_aspect", "erase_x", "erase_y",
+    *(f"{name}{attempt}" for attempt in range(1, _ATTEMPTS) for name in ("area", "aspect")),
 )
 # fmt: on
 
@@ -107,6 +110,17 @@ def resolve(config: AugmentConfig) -> dict[str, Any]:
     if values["gamma"] < 1 or values["aspect"] < 1:
         raise InputError("augment.gamma and augment.aspect must be at least 1")
     return values
+
+
+def load_size(asked: int | None, image_size: int, stored: int) -> int:
+    """Side at which images are decoded before the augmentation, pixels: with room, since crops are enlarged.
+
+    Args:
+        asked: the configuration's; None = 1.25 times the view, a multiple of 8.
+        image_size: side of the views.
+        stored: side of the images in the shard set, which is never exceeded.
+    """
+    return min(stored, asked or 8 * math.ceil(1.25 * image_size / 8))
 
 
 @dataclass(frozen=True)
@@ -167,9 +181,7 @@ class Recipe:
         def between(name: str, low: float, high: float) -> np.ndarray:
             return low + (high - low) * u[name]
 
-        area = between("area", *v["crop"])
-        ratio = np.exp(between("aspect", -1, 1) * np.log(v["aspect"]))
-        wide, high = np.minimum(1, np.sqrt(area * ratio)), np.minimum(1, np.sqrt(area / ratio))
+        wide, high = self._crops(between)
         x = between("x", -1, 1) * (1 - wide) + between("shift_x", -2, 2) * v["translate"]
         y = between("y", -1, 1) * (1 - high) + between("shift_y", -2, 2) * v["translate"]
         angle = np.deg2rad(between("rotate", -1, 1) * v["rotate"])
@@ -198,6 +210,22 @@ class Recipe:
             noise_at=u["noise_at"],
             box=self._boxes(u, between).astype(np.float32),
         )
+
+    def _crops(self, between: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Width and height (R,) of the crops, as shares of the side.
+
+        As Inception's random crop, which SimCLR uses, and torchvision's RandomResizedCrop: area and aspect ratio are
+        drawn until the crop fits into the image, ten times at most; else the whole image is taken. (Cutting off what
+        does not fit would enlarge and distort the crops: small areas are those that fit.)
+        """
+        names = ["", *map(str, range(1, _ATTEMPTS))]
+        area = np.stack([between(f"area{name}", *self.values["crop"]) for name in names])
+        ratio = np.exp(np.stack([between(f"aspect{name}", -1, 1) for name in names]) * np.log(self.values["aspect"]))
+        wide, high = np.sqrt(area * ratio), np.sqrt(area / ratio)  # (10, R)
+        fits = (wide <= 1) & (high <= 1)
+        first, rows = fits.argmax(0), np.arange(fits.shape[1])
+        found = fits.any(0)
+        return np.where(found, wide[first, rows], 1.0), np.where(found, high[first, rows], 1.0)
 
     def _boxes(self, u: dict[str, np.ndarray], between: Any) -> np.ndarray:
         v = self.values

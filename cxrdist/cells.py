@@ -24,7 +24,7 @@ from typing import Any
 
 from cxrdist import pixel_scale
 from cxrdist.errors import InputError
-from cxrdist.finetune_config import IGNORED_BY_SIGNATURE, FinetuneConfig, plain, words
+from cxrdist.finetune_config import IGNORED_BY_SIGNATURE, FinetuneConfig, plain, weight_decay, words
 from cxrdist.places import absolute
 from cxrdist.places import card as card
 from results import atomic
@@ -189,6 +189,7 @@ def resolve(config: FinetuneConfig) -> FinetuneConfig:
         eval_shards=[absolute(path) for path in more] if more else None,
         backbones=None if config.backbones is None else os.path.abspath(config.backbones),
         labels=words(config.labels),
+        optim=replace(config.optim, weight_decay=weight_decay(config.optim)),
     )
 
 

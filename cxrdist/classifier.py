@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,17 +63,31 @@ class Classifier(nn.Module):
         Raises:
             InputError: the backbone has fewer stages.
         """
-        groups = stages(self.backbone)
-        count = len(groups) if last is None else last
-        if count > len(groups):
-            arch = self.facts["arch"]
-            raise InputError(f"last_n {count}: {arch} has {len(groups)} stages; take fewer, or mode full")
-        trained = {name for group in groups[len(groups) - count :] for name in group}
+        trained = self._last(last)
         for name, parameter in self.backbone.named_parameters():
             parameter.requires_grad_(name in trained)
         self._frozen = [self.backbone] if not trained else _still(self.backbone)
         self.train(self.training)
         return [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
+
+    def trained(self, last: int | None) -> int:
+        """Number of weights that train with the last stages (see `unfreeze`), the head's among them."""
+        names = self._last(last)
+        sizes = [parameter.numel() for name, parameter in self.backbone.named_parameters() if name in names]
+        return sum(sizes) + parameters(self.head)
+
+    def _last(self, last: int | None) -> set[str]:
+        """Names of the backbone's parameters in its last stages; see `unfreeze`."""
+        if not last:
+            return {name for name, _ in self.backbone.named_parameters()} if last is None else set()
+        arch = self.facts["arch"]
+        try:
+            groups = stages(self.backbone)
+        except NotImplementedError:
+            raise InputError(f"last_n {last}: timm does not divide {arch} into stages; take mode full") from None
+        if last > len(groups):
+            raise InputError(f"last_n {last}: {arch} has {len(groups)} stages; take fewer, or mode full")
+        return {name for group in groups[len(groups) - last :] for name in group}
 
 
 def _still(backbone: nn.Module) -> list[nn.Module]:
@@ -86,14 +99,27 @@ def _still(backbone: nn.Module) -> list[nn.Module]:
 def stages(backbone: nn.Module) -> list[list[str]]:
     """Names of the backbone's parameters by depth, from the input: for a resnet stem, layer1 .. layer4.
 
-    These are timm's coarse groups, as its layer-wise learning rates use them.
+    These are timm's coarse groups, as its layer-wise learning rates use them. A group of normalisation alone (the last
+    one of densenet, convnext and swin) belongs to the stage before it.
+
+    Raises:
+        NotImplementedError: timm knows no groups for this architecture.
     """
     if isinstance(backbone, SmallCNN):
         return backbone.stages()
     from timm.models import group_parameters
 
+    if not hasattr(backbone, "group_matcher"):
+        raise NotImplementedError
     groups = group_parameters(backbone, backbone.group_matcher(coarse=True))  # pyright: ignore[reportCallIssue]
-    return [names for _, names in sorted(groups.items())]
+    shapes = {name: parameter.ndim for name, parameter in backbone.named_parameters()}
+    joined: list[list[str]] = []
+    for _, names in sorted(groups.items()):
+        if joined and all(shapes[name] <= 1 for name in names):
+            joined[-1] += names
+        else:
+            joined.append(list(names))
+    return joined
 
 
 def build(config: FinetuneConfig, labels: tuple[str, ...], pixel: tuple[float, float]) -> Classifier:
@@ -239,12 +265,3 @@ def _value(text: str) -> Any:
 def parameters(module: nn.Module) -> int:
     """Number of trainable and frozen parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def split_decay(named: Iterator[tuple[str, nn.Parameter]]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Trained parameters with weight decay (matrices, filters) and without (biases, normalisation)."""
-    decayed, plain = [], []
-    for _, parameter in named:
-        if parameter.requires_grad:
-            (decayed if parameter.ndim > 1 else plain).append(parameter)
-    return decayed, plain

@@ -75,9 +75,10 @@ class OptimConfig:
     """Share of the peak rate that the cosine ends at."""
     clip_norm: Annotated[float | None, "(0, inf)"] = None
     """Largest norm of the whole gradient; None: no clipping."""
-    micro_batch: Annotated[int | None, "[1, inf)"] = None
-    """Views per forward pass and rank. None: all at once. Smaller saves memory at the price of a second forward pass;
-    loss and gradient are those of the whole batch (normalisation statistics are per micro-batch)."""
+    micro_batch: Annotated[int | None, "[2, inf)"] = None
+    """At most so many views per forward pass and rank; None: all at once. Smaller saves memory at the price of a second
+    forward pass. Loss, gradient and BatchNorm's running statistics are those of the whole batch; what BatchNorm
+    normalises with are the statistics of a part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,6 +228,21 @@ IGNORED_BY_SIGNATURE = (
 """Fields of PretrainConfig that do not change which experiment a run is."""
 
 
+def check_augment(config: AugmentConfig) -> None:
+    """Refuse an augmentation that cannot be, in pretraining and fine-tuning alike.
+
+    Raises:
+        InputError: naming the setting.
+    """
+    unknown = sorted(set(config.off) - set(AUGMENT_PARTS))
+    if unknown:
+        raise InputError(f"augment.off names {', '.join(unknown)}; the parts are {' '.join(AUGMENT_PARTS)}")
+    for name in ("crop", "blur", "erase"):
+        low, high = getattr(config, name) or (0.0, 0.0)
+        if low > high:
+            raise InputError(f"augment.{name} is {low}, {high}; it must be the smallest, then the largest")
+
+
 def validate(config: PretrainConfig) -> None:
     """Refuse values that no run can use, before anything is started.
 
@@ -245,11 +261,23 @@ def validate(config: PretrainConfig) -> None:
         f"global_batch {config.global_batch} does not divide evenly among {config.nproc} ranks; "
         f"use a multiple of {config.nproc}",
     )
-    unknown = sorted(set(config.augment.off) - set(AUGMENT_PARTS))
-    need(not unknown, f"augment.off names {', '.join(unknown)}; the parts are {' '.join(AUGMENT_PARTS)}")
+    check_augment(config.augment)
     watching = config.watch.every_epochs > 0
     need(watching or config.watch.patience is None, "watch.patience needs watch.every_epochs > 0")
     need(watching or config.export == "last", "export best needs watch.every_epochs > 0")
+
+
+def check_batch(global_batch: int, n: int, shards: str) -> None:
+    """Refuse a global batch that would hold an image twice: its own views would be its negatives.
+
+    Raises:
+        InputError: the batch is larger than the n images of the pool.
+    """
+    if global_batch > n:
+        raise InputError(
+            f"global_batch is {global_batch}, but {shards} has {n} images to learn from: a batch would hold an image "
+            f"twice, and SimCLR would push its own views apart; take --global_batch {n} or less"
+        )
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cxrdist.errors import InputError
+from cxrdist.errors import FailedError, InputError
 
 
 def pick_device(name: str = "auto", local_rank: int | None = None) -> torch.device:
@@ -20,7 +20,15 @@ def pick_device(name: str = "auto", local_rank: int | None = None) -> torch.devi
 
     Raises:
         InputError: cuda was asked for and there is no such GPU.
+        FailedError: auto, in a job that was given GPUs that torch cannot use: days on the CPU are not what was meant.
     """
+    if name == "auto" and not torch.cuda.is_available():
+        given = job_gpus()
+        if given:
+            raise FailedError(
+                f"this job has {given}, but torch cannot use a GPU: {_no_cuda()}; `cxrdist doctor --profile NAME` "
+                "looks closer, --device cpu trains on the CPU all the same"
+            )
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if name not in ("auto", "cuda"):
@@ -31,6 +39,29 @@ def pick_device(name: str = "auto", local_rank: int | None = None) -> torch.devi
         raise InputError(f"GPU {index} was asked for, but {count} are visible; use --device cpu or fewer ranks")
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
+
+
+def job_gpus() -> str:
+    """Which GPUs SLURM gave this job, in words; empty where it gave none, or where they are hidden on purpose."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):  # so Ray tells a trial that it gets none
+        return ""
+    for name in ("CXRDIST_GPUS_PER_NODE", "SLURM_GPUS_ON_NODE"):
+        count = os.environ.get(name, "")
+        if count.isdigit() and int(count) > 0:
+            return f"{int(count)} GPU{'s' if int(count) > 1 else ''} on this node"
+    numbers = os.environ.get("SLURM_STEP_GPUS") or os.environ.get("SLURM_JOB_GPUS")
+    return f"GPU {numbers}" if numbers else ""
+
+
+def _no_cuda() -> str:
+    """Why torch has no GPU."""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return f"torch {torch.__version__} is built for CPUs alone"
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).strip().splitlines()[0]
+    return f"it counts {torch.cuda.device_count()} (CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')})"
 
 
 def cpu_has_bf16() -> bool:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,12 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from cxrdist.errors import FailedError
+
 _BUCKET_BYTES = 25 * 2**20
 _TIMEOUT = datetime.timedelta(minutes=15)  # a rank that waits longer for the others gives up with an error
+_LOOK_S = 0.1  # between two looks at whether all are there
+_LATE_S = 30.0  # a request to stop may reach the nodes so far apart
 
 
 @dataclass(frozen=True)
@@ -87,15 +92,64 @@ class Question:
         return bool(self._value.item())
 
 
+def open_store() -> dist.Store | None:
+    """Where the ranks that torchrun started find each other; None without torchrun."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return None
+    return next(dist.rendezvous("env://", timeout=_TIMEOUT))[0]
+
+
+def wait_for_all(store: dist.Store | None, asked_to_stop: Callable[[], bool]) -> bool:
+    """Wait until every rank is here, however long one takes to get its data.
+
+    Joining the group has a timeout, as every step has; getting ready has none but the job's own.
+
+    Args:
+        store: what `open_store` returned.
+        asked_to_stop: looked at while waiting.
+
+    Returns:
+        Whether all are here; False when this rank was asked to stop before.
+
+    Raises:
+        FailedError: the first rank, which holds the store, is gone.
+    """
+    if store is None:
+        return True
+    try:
+        if store.add("cxrdist/ready", 1) == int(os.environ["WORLD_SIZE"]):
+            store.set("cxrdist/all_ready", "1")
+        while not store.check(["cxrdist/all_ready"]):
+            if asked_to_stop():
+                return False
+            time.sleep(_LOOK_S)
+        return True
+    except dist.DistError as error:
+        until = time.monotonic() + _LATE_S
+        while time.monotonic() < until:  # it may have left because all were asked to
+            if asked_to_stop():
+                return False
+            time.sleep(_LOOK_S)
+        raise FailedError(f"the first rank ended before all were ready; its own message says why ({error})") from None
+
+
 @contextlib.contextmanager
-def join(device: torch.device) -> Iterator[Ranks]:
-    """Join the ranks that torchrun started, leave at the end. Alone without torchrun."""
+def join(device: torch.device, store: dist.Store | None = None) -> Iterator[Ranks]:
+    """Join the ranks that torchrun started, leave at the end. Alone without torchrun.
+
+    Args:
+        device: where this rank computes.
+        store: what `open_store` returned; None: it is opened here.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield Ranks(device=device)
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=_TIMEOUT)
+    store = store or open_store()
+    assert store is not None
+    rank, group = int(os.environ["RANK"]), dist.PrefixStore("cxrdist/group", store)
+    dist.init_process_group(backend, store=group, rank=rank, world_size=world, timeout=_TIMEOUT)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), device)
     finally:

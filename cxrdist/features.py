@@ -51,11 +51,11 @@ class Network:
         """The folder that trials of this node share."""
         return None if self.config.cache is None else os.path.expandvars(self.config.cache)
 
-    def pixels(self, split: Split) -> Pixels:
-        """The decoded images of a split."""
-        key = _key(split)
+    def pixels(self, split: Split, size: int | None = None) -> Pixels:
+        """The decoded images of a split, `size` pixels a side; None: as the model takes them."""
+        size = int(self.model.facts["image_size"]) if size is None else size
+        key = (*_key(split), str(size))
         if key not in self._pixels:
-            size = int(self.model.facts["image_size"])
             workers = self.config.workers or self.config.threads or 0
             self._pixels[key] = Pixels(split.shards, size, split.positions, self.cache, workers)
         return self._pixels[key]

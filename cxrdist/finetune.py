@@ -9,7 +9,7 @@ import dataclasses
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from torch import nn
 
 from cxrdist import classifier, evaluate, identity, places, probe, trial_data
 from cxrdist.augment import Augment
+from cxrdist.augment_draw import load_size, resolve
 from cxrdist.classifier import Classifier
-from cxrdist.device import pick_device, resolve_precision, set_threads
+from cxrdist.device import keep_freed_memory, pick_device, resolve_precision, set_threads
 from cxrdist.features import Network
 from cxrdist.finetune_config import FinetuneConfig, words
 from cxrdist.finetune_parse import from_plain
-from cxrdist.fit import Fit, Look, Problem, Stopped, macro_auroc
+from cxrdist.fit import Fit, Look, Problem, Stopped, macro_auroc, phases
 from cxrdist.heads import class_weights
 from cxrdist.trial_data import TrialData
 from cxrdist.trial_state import Saver
@@ -117,6 +118,8 @@ class Trial:
     def _frozen(self) -> Iterator[Look]:
         """Mode linear: features once, then a probe, or the layers of another head."""
         data, config = self.data, self.config
+        trained, total = classifier.parameters(self.model.head), classifier.parameters(self.model)
+        self.facts |= {"n_trained": trained, "trained_share": round(trained / total, 6)}
         self.model.eval()
         x = self.network.features(data.train)
         val = None if data.val is None or not len(data.val) else data.val
@@ -161,18 +164,11 @@ class Trial:
 
     def _layers(self) -> Iterator[Look]:
         """Modes full, last_n and two_stage: augmented images through the network."""
-        config, data, size = self.config, self.data, self.config.image_size
-        assert size is not None
-        facts = self.model.facts
-        augment = Augment(
-            config.augment, size, size, self.device, mean=facts["mean"], std=facts["std"], seed=config.seed
-        )
-        pixels = self.network.pixels(data.train)
-
-        def batch(step: int, rows: np.ndarray) -> torch.Tensor:
-            params = augment.draw(config.seed, step, len(rows))
-            view = augment.apply(pixels.take(data.train.positions[rows]), params)
-            return view.contiguous(memory_format=torch.channels_last)
+        config, data = self.config, self.data
+        trained, total = self.model.trained(phases(config, len(data.train))[-1].last), classifier.parameters(self.model)
+        self.facts |= {"n_trained": trained, "trained_share": round(trained / total, 6)}
+        what = f"last_n {config.last_n}" if config.mode == "last_n" else config.mode
+        log.info("%s trains %s of %s weights (%.1f %%)", what, f"{trained:,}", f"{total:,}", 100 * trained / total)
 
         val = data.val if data.val is not None and len(data.val) else None
 
@@ -183,10 +179,33 @@ class Trial:
         yield from self._fit(
             network=self.model,
             unfreeze=self.model.unfreeze,
-            batch=batch,
+            batch=self.training_views(),
             val_logits=None if val is None else val_logits,
             precision=self.precision,
         )
+
+    def training_views(self) -> Callable[[int, np.ndarray], torch.Tensor]:
+        """A function (step, indices (G,) into the training samples) -> augmented views (G, 1, S, S) on the device.
+
+        Images whose crops are enlarged are decoded with room for it: at model size the views would be blurrier than
+        what the model is tested on.
+        """
+        config, data, size = self.config, self.data, self.config.image_size
+        assert size is not None
+        enlarged = resolve(config.augment)["crop"][0] < 1
+        side = load_size(config.load_size, size, data.card.image_size) if enlarged else size
+        facts = self.model.facts
+        augment = Augment(
+            config.augment, side, size, self.device, mean=facts["mean"], std=facts["std"], seed=config.seed
+        )
+        pixels = self.network.pixels(data.train, side)
+
+        def views(step: int, rows: np.ndarray) -> torch.Tensor:
+            params = augment.draw(config.seed, step, len(rows))
+            view = augment.apply(pixels.take(data.train.positions[rows]), params)
+            return view.contiguous(memory_format=torch.channels_last)
+
+        return views
 
     def _fit(self, **given: Any) -> Iterator[Look]:
         data, config = self.data, self.config
@@ -204,12 +223,18 @@ class Trial:
         self.fit = Fit(config, problem, self.run, Saver(self.run), self.stop)
         yield from self.fit
         self._remember_fit()
+        if self.facts.get("best_stage") == 1:
+            log.warning("the weights that are kept are of stage 1: training all layers gave no better val AUROC")
 
     def _remember_fit(self) -> None:
         assert self.fit is not None
         state = self.fit.state
-        self.facts |= {"val_auroc": state.best_auroc, "best_step": state.best_step, "steps": state.step}
-        self.facts["epochs"] = round(state.step / self.fit.per_epoch, 2)
+        steps = state.step - state.skipped
+        self.facts |= {"val_auroc": state.best_auroc, "best_step": state.best_step, "steps": steps}
+        self.facts["epochs"] = round(steps / self.fit.per_epoch, 2)
+        if self.config.mode == "two_stage":
+            # Without a look there is no best: the last weights are kept.
+            self.facts["best_stage"] = 1 + (state.best_phase if self.fit.best else state.phase)
 
     def finish(self, ended: str, seconds: float) -> None:
         """Save the model, test it, write the results, and call the run done."""
@@ -250,6 +275,7 @@ def main(path: str) -> int:
     run = Run.open(path)
     config = dataclasses.replace(from_plain(run.read_config(), str(run.config)), out=str(run.path))
     stop = StopRequest().install()
+    keep_freed_memory()
     try:
         run_trial(config, run, stop)
     except Stopped as stopped:

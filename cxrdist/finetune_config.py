@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from cxrdist.config import AugmentConfig
+from cxrdist.config import AugmentConfig, check_augment
 from cxrdist.errors import InputError
 from shards.ranges import SEEDS, out_of_range
 
@@ -45,8 +45,9 @@ class FinetuneOptimConfig:
     """Learning rate of the head, at the peak of the schedule."""
     backbone_lr_factor: Annotated[float, "(0, inf)"] = 0.3
     """Rate of backbone layers as a share of `lr`, where the backbone has weights to keep (init is not scratch)."""
-    weight_decay: Annotated[float, "[0, inf)"] = 1e-2
-    """Weight decay of weights; biases and normalisation are left out."""
+    weight_decay: Annotated[float | None, "[0, inf)"] = None
+    """Weight decay; biases, normalisation, position embeddings and class tokens are left out. None: 1e-2 (adamw), 1e-4
+    (sgd), 0 (adam; like sgd it adds the decay to the gradient)."""
     momentum: Annotated[float, "[0, 1)"] = 0.9
     """Momentum of sgd."""
     warmup: Annotated[float, "[0, 1)"] = 0.1
@@ -85,6 +86,9 @@ class FinetuneConfig:
     """First layers of a resnet or densenet, as in pretraining; auto follows the weights."""
     image_size: Annotated[int | None, "[8, 4096]"] = None
     """Side of the square input in pixels; None = that of the encoder, otherwise that of the shard set."""
+    load_size: Annotated[int | None, "[8, 4096]"] = None
+    """Side at which training images are decoded before crops are enlarged; None = 1.25 image_size, at most the stored
+    size. Val and test are decoded at image_size."""
     label_fraction: Annotated[float, "(0, 1]"] = 1.0
     """Share of the labelled train patients, in (0, 1]; drawn nested and stratified per seed."""
     val_fraction_too: bool = False
@@ -148,6 +152,13 @@ class FinetuneConfig:
     """Augmentation on the device; not used in mode linear, whose features are computed once."""
 
 
+def weight_decay(config: FinetuneOptimConfig) -> float:
+    """The weight decay that a configuration stands for."""
+    if config.weight_decay is not None:
+        return config.weight_decay
+    return {"adamw": 1e-2, "sgd": 1e-4, "adam": 0.0}[config.name]
+
+
 def words(value: list[str] | tuple[str, ...] | str | None) -> list[str] | None:
     """A list option as a list: one string is split at commas."""
     if value is None:
@@ -166,6 +177,7 @@ def check(config: FinetuneConfig) -> FinetuneConfig:
         raise InputError(wrong)
     if not config.head.probe_l2:
         raise InputError("head.probe_l2 is empty: must be one or more penalties, for example [0.01, 1.0]")
+    check_augment(config.augment)
     check_threshold(config.threshold)
     return config
 

@@ -19,17 +19,20 @@ import torch
 from torch import nn
 
 from cxrdist import rng
-from cxrdist.classifier import split_decay
 from cxrdist.device import autocast
 from cxrdist.errors import FailedError
-from cxrdist.finetune_config import FinetuneConfig
+from cxrdist.finetune_config import FinetuneConfig, weight_decay
 from cxrdist.heads import head_penalty, masked_bce
+from cxrdist.optim import split_decay
 from results.metrics import auroc
 from results.run import Run
 from shards import Order
 
 MOST_LOOKS = 12
 """Looks at val in a trial, unless eval_steps says otherwise."""
+
+NOTHING = (-math.inf, -math.inf)
+"""Merit (val AUROC, minus val loss) before the first look."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,20 @@ class State:
     """What a checkpoint holds beside the model and the optimiser."""
 
     step: int = 0
-    best_merit: list[float] = field(default_factory=lambda: [-math.inf, -math.inf])
-    best_step: int = 0
+    """Of the plan: steps taken, and those left out when patience ended a phase early."""
+    skipped: int = 0
+    """Those left out."""
+    phase: int = 0
+    """Number of the phase that the next two belong to."""
+    phase_merit: list[float] = field(default_factory=lambda: list(NOTHING))
+    """Best look of this phase."""
     since_best: int = 0
+    """Looks since then."""
+    best_merit: list[float] = field(default_factory=lambda: list(NOTHING))
+    """Best look of all."""
+    best_step: int = 0
+    best_phase: int = 0
+    """The phase that it was in."""
     best_auroc: float | None = None
     seconds: float = 0.0
 
@@ -133,15 +147,15 @@ def schedule(config: FinetuneConfig, phase: Phase, step: int) -> float:
 
 
 def optimiser(config: FinetuneConfig, problem: Problem, phase: Phase) -> torch.optim.Optimizer:
-    """The optimiser of a phase: head and backbone with their own rates, decay on matrices and filters only."""
+    """The optimiser of a phase: head and backbone with their own rates; what decays says `split_decay`."""
     head = {id(parameter) for parameter in problem.head.parameters()}
+    decayed, plain = split_decay(problem.network)
     groups = []
     for is_head, rate in ((True, phase.head_lr), (False, phase.backbone_lr)):
-        named = ((k, p) for k, p in problem.network.named_parameters() if (id(p) in head) == is_head)
-        decayed, plain = split_decay(named)
-        for parameters, decay in ((decayed, config.optim.weight_decay), (plain, 0.0)):
-            if parameters:
-                groups.append({"params": parameters, "peak": rate, "lr": rate, "weight_decay": decay})
+        for parameters, decay in ((decayed, weight_decay(config.optim)), (plain, 0.0)):
+            own = [parameter for parameter in parameters if (id(parameter) in head) == is_head]
+            if own:
+                groups.append({"params": own, "peak": rate, "lr": rate, "weight_decay": decay})
     if config.optim.name == "sgd":
         return torch.optim.SGD(groups, momentum=config.optim.momentum)
     # fused: one pass over the weights instead of five
@@ -175,7 +189,9 @@ class Fit:
         """Train, and yield a look every `eval_steps` steps and at the end."""
         self._restore()
         began = time.monotonic() - self.earlier_seconds
-        while self.state.step < self.total and not self._patience_over():
+        while self.state.step < self.total:
+            if self._patience_over() and not self._end_phase():
+                break
             loss = self._step(self.state.step)
             self.state.step += 1
             done = self.state.step == self.total
@@ -193,6 +209,20 @@ class Fit:
         patience = self.config.patience
         return self.problem.val_logits is not None and patience is not None and self.state.since_best >= patience
 
+    def _end_phase(self) -> bool:
+        """Go on with the next phase, if there is one."""
+        end = sum(phase.steps for phase in self.phases[: self.state.phase + 1])
+        if end >= self.total:
+            return False
+        self.state.skipped += max(0, end - self.state.step)
+        self.state.step = max(end, self.state.step)
+        self._count_anew(self.state.phase + 1)
+        return True
+
+    def _count_anew(self, phase: int) -> None:
+        """Patience is each phase's own: a head that no longer gains says nothing about the layers below it."""
+        self.state.phase, self.state.since_best, self.state.phase_merit = phase, 0, list(NOTHING)
+
     def _enter_phase(self, step: int) -> tuple[Phase, int]:
         """The phase of a step and the step within it; sets up the phase's optimiser when it begins."""
         number, inside = 0, step
@@ -200,6 +230,8 @@ class Fit:
             inside -= self.phases[number].steps
             number += 1
         phase = self.phases[number]
+        if number > self.state.phase:
+            self._count_anew(number)
         if number != self._phase:
             self.problem.unfreeze(phase.last)
             self._optimiser, self._phase = optimiser(self.config, self.problem, phase), number
@@ -253,9 +285,13 @@ class Fit:
             raise FailedError(f"the val loss became {loss} at step {state.step}; lower optim.lr and run again")
         merit = [-math.inf if value is None else value, -loss]
         best = merit > state.best_merit
-        state.since_best = 0 if best else state.since_best + 1
+        gained = merit > state.phase_merit
+        state.since_best = 0 if gained else state.since_best + 1
+        if gained:
+            state.phase_merit = merit
         if best:
             state.best_merit, state.best_step, state.best_auroc = merit, state.step, value
+            state.best_phase = self._phase
             self.best = {name: tensor.detach().clone() for name, tensor in problem.network.state_dict().items()}
         self.run.log(state.step, epoch=epoch, val_auroc=value, val_loss=loss)
         return Look(step=state.step, epoch=epoch, auroc=value, loss=loss, best=best)

@@ -14,7 +14,14 @@ import torch.nn.functional as F
 _CHUNK_BYTES = 64 * 2**20  # of logits at a time
 
 
-def nt_xent(z1_BD: torch.Tensor, z2_BD: torch.Tensor, temperature: float = 0.2, *, gather: bool = True) -> torch.Tensor:
+def nt_xent(
+    z1_BD: torch.Tensor,
+    z2_BD: torch.Tensor,
+    temperature: float = 0.2,
+    *,
+    gather: bool = True,
+    images: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Mean cross-entropy of telling each view's partner from the 2G - 2 other views of the global batch.
 
     Every rank compares its 2B views with all 2G, in float32 (float64 for float64 input), a chunk of rows at a time:
@@ -27,6 +34,8 @@ def nt_xent(z1_BD: torch.Tensor, z2_BD: torch.Tensor, temperature: float = 0.2, 
         temperature: t > 0.
         gather: compare with the views of all ranks where torch.distributed runs with more than one. All ranks must
             call it then, with equal B.
+        images: int64 (G,), which image stands at each place of the global batch, in rank order; other views of a
+            view's own image are then no negatives of it. None: all G images differ.
 
     Returns:
         A scalar: the mean over the global batch, the same on every rank. Its gradient flows through the gather
@@ -45,19 +54,23 @@ def nt_xent(z1_BD: torch.Tensor, z2_BD: torch.Tensor, temperature: float = 0.2, 
         raise ValueError("NT-Xent compares views with those of other images: at least two images are needed")
     z_2BD = torch.stack([z1_BD, z2_BD])
     z_2BD = F.normalize(z_2BD if z_2BD.dtype == torch.float64 else z_2BD.float(), dim=-1)
-    return _NTXent.apply(z_2BD, temperature, world)  # pyright: ignore[reportReturnType]
+    if images is not None and images.shape != (len(z1_BD) * world,):
+        raise ValueError(f"{len(z1_BD) * world} images are compared, but {tuple(images.shape)} are named")
+    return _NTXent.apply(z_2BD, temperature, world, images)  # pyright: ignore[reportReturnType]
 
 
 class _NTXent(torch.autograd.Function):
     """Value and gradient in one pass over the chunks, so that no chunk's logits are kept or computed twice."""
 
     @staticmethod
-    def forward(ctx: Any, z: torch.Tensor, temperature: float, world: int) -> torch.Tensor:
+    def forward(ctx: Any, z: torch.Tensor, temperature: float, world: int, images: torch.Tensor | None) -> torch.Tensor:
         with torch.autocast(z.device.type, enabled=False):
-            return _NTXent._forward(ctx, z, temperature, world)
+            return _NTXent._forward(ctx, z, temperature, world, images)
 
     @staticmethod
-    def _forward(ctx: Any, z: torch.Tensor, temperature: float, world: int) -> torch.Tensor:
+    def _forward(
+        ctx: Any, z: torch.Tensor, temperature: float, world: int, images: torch.Tensor | None
+    ) -> torch.Tensor:
         local, width = z.shape[1], z.shape[2]
         rank = dist.get_rank() if world > 1 else 0
         both = _gather(z, world)  # (2, G, D)
@@ -67,6 +80,7 @@ class _NTXent(torch.autograd.Function):
         view = torch.arange(2 * local, device=z.device) // local
         own = view * total + rank * local + torch.arange(2 * local, device=z.device) % local
         partner = (own + total) % (2 * total)
+        named = None if images is None else images.to(z.device).repeat(2)  # (2G,)
         needs_grad = ctx.needs_input_grad[0]
         grad_rows = torch.empty_like(rows) if needs_grad else None
         grad_columns = torch.zeros_like(columns) if needs_grad else None
@@ -75,6 +89,10 @@ class _NTXent(torch.autograd.Function):
         for at in range(0, 2 * local, chunk):
             part = slice(at, at + chunk)
             logits = (rows[part] @ columns.T).div_(temperature)
+            if named is not None:
+                positive = logits.gather(1, partner[part, None])
+                logits.masked_fill_(named[own[part], None] == named[None], float("-inf"))
+                logits.scatter_(1, partner[part, None], positive)
             logits.scatter_(1, own[part, None], float("-inf"))
             lse = torch.logsumexp(logits, dim=1, keepdim=True)
             loss += (lse - logits.gather(1, partner[part, None])).double().sum()
@@ -97,7 +115,7 @@ class _NTXent(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (gradient,) = ctx.saved_tensors
-        return gradient * grads[0], None, None
+        return gradient * grads[0], None, None, None
 
 
 def _gather(z: torch.Tensor, world: int) -> torch.Tensor:

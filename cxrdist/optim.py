@@ -1,5 +1,6 @@
-"""Optimisers and the learning-rate schedule."""
+"""Optimisers, what they let decay, and the learning-rate schedule."""
 
+import fnmatch
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -15,18 +16,41 @@ DEFAULTS = {"lars": (0.3, 1e-6), "adamw": (5e-4, 0.05), "sgd": (0.06, 1e-4)}
 _REFERENCE_BATCH = 256
 
 
+def split_decay(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Trained parameters with weight decay (matrices, filters) and without.
+
+    Without are biases and normalisation, and what timm's `no_weight_decay` of a model names: position embeddings,
+    class tokens, relative position tables.
+    """
+    spared = [
+        f"{prefix}.{name}" if prefix else name
+        for prefix, part in module.named_modules()
+        if hasattr(part, "no_weight_decay")
+        for name in part.no_weight_decay()  # pyright: ignore[reportCallIssue]
+    ]
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            one_dimension = parameter.ndim <= 1 or name.endswith(".bias")
+            keep = one_dimension or any(fnmatch.fnmatchcase(name, pattern) for pattern in spared)
+            (plain if keep else decayed).append(parameter)
+    return decayed, plain
+
+
 def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: matrices and filters, which decay; and biases and normalisation (one dimension), which do not."""
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-    decay = [p for p in parameters if p.ndim > 1]
-    keep = [p for p in parameters if p.ndim <= 1]
-    return [{"params": decay, "weight_decay": weight_decay}, {"params": keep, "weight_decay": 0.0}]
+    """Two groups: what decays, and what does not (see `split_decay`)."""
+    parts = [split_decay(module) for module in modules]
+    decayed = [parameter for part, _ in parts for parameter in part]
+    plain = [parameter for _, part in parts for parameter in part]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 
 def build_optimizer(config: OptimConfig, modules: Iterable[nn.Module]) -> torch.optim.Optimizer:
     """The optimiser for the parameters of `modules`; `learning_rate` sets its rate before every step.
 
-    LARS is timm's: groups without weight decay (biases and normalisation) get plain SGD steps, as in SimCLR.
+    LARS is timm's: it scales the steps of what decays by the trust ratio, whatever the decay is; the rest (biases,
+    normalisation) gets plain SGD steps, as in SimCLR.
     """
     if config.name not in DEFAULTS:
         raise InputError(f"optim.name {config.name!r} is unknown; use {', '.join(DEFAULTS)}")
@@ -35,6 +59,7 @@ def build_optimizer(config: OptimConfig, modules: Iterable[nn.Module]) -> torch.
     if config.name == "lars":
         from timm.optim.lars import Lars
 
+        groups[0]["always_adapt"] = True  # timm would take a decay of 0 for a group to be left alone
         momentum: Any = config.momentum  # annotated as int in timm
         return Lars(groups, lr=1.0, momentum=momentum)
     if config.name == "sgd":

@@ -19,10 +19,11 @@ import numpy as np
 
 from cxrdist import pixel_scale
 from cxrdist.augment import Augment
+from cxrdist.augment_draw import load_size
 from cxrdist.cells import read_start
-from cxrdist.config import PretrainConfig, from_dict, validate
+from cxrdist.config import PretrainConfig, check_batch, from_dict, validate
 from cxrdist.device import keep_freed_memory, pick_device, set_threads, usable_cores
-from cxrdist.distributed import Ranks, join
+from cxrdist.distributed import Ranks, join, open_store, wait_for_all
 from cxrdist.identity import check_init
 from cxrdist.journal import Journal
 from cxrdist.optim import learning_rate
@@ -55,15 +56,18 @@ def main(path: str | os.PathLike[str]) -> None:
     if device.type == "cpu":
         keep_freed_memory()
     set_threads(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    with join(device) as ranks:
-        train(config, run, ranks, stop)
+    store = open_store()
+    data = open_checked(config, run)  # before the ranks join: one node may copy its shards for longer than another
+    if not wait_for_all(store, lambda: stop.requested):
+        return
+    with join(device, store) as ranks:
+        train(config, run, ranks, stop, data)
 
 
-def train(config: PretrainConfig, run: Run, ranks: Ranks, stop: StopRequest) -> None:
+def train(config: PretrainConfig, run: Run, ranks: Ranks, stop: StopRequest, data: Data | None = None) -> None:
     """The whole run on this rank, from what is found in its folder to the last file or a stop."""
     part = rank_slice(config.global_batch, ranks.rank, ranks.world)
-    check_init(run, config.init)
-    pool, order, augment = open_data(config, expected(run, config.shards))
+    pool, order, augment = open_checked(config, run) if data is None else data
     steps = order.steps(config.epochs) if config.steps is None else config.steps
     per_epoch = order.n / config.global_batch
     job = Job(config, run, ranks, pool, augment)
@@ -86,7 +90,7 @@ def train(config: PretrainConfig, run: Run, ranks: Ranks, stop: StopRequest) -> 
         for step, positions, images in batches(loader, done, steps, config):
             stopping = ranks.ask(stop.requested)
             rate = learning_rate(config.optim, config.global_batch, step, steps, per_epoch)
-            loss, norm = job.step(step, part, images, rate)
+            loss, norm = job.step(step, part, positions, images, rate)
             done.step, done.seconds = step + 1, time.monotonic() - began
             done.order_sha256 = chain(done.order_sha256, positions)
             journal.advance()
@@ -126,17 +130,29 @@ def chain(before: str, positions: np.ndarray) -> str:
     return hashlib.sha256(before.encode() + positions.astype("<i8").tobytes()).hexdigest()
 
 
-def open_data(config: PretrainConfig, sha256: str | None = None) -> tuple[Pool, Order, Augment]:
-    """Samples, their order, and the augmentation that fits their size.
+Data = tuple[Pool, Order, Augment]
+
+
+def open_checked(config: PretrainConfig, run: Run) -> Data:
+    """As `open_data`; weights and shard set must be those that the run was made with."""
+    check_init(run, config.init)
+    return open_data(config, expected(run, config.shards))
+
+
+def open_data(config: PretrainConfig, sha256: str | None = None) -> Data:
+    """Samples, their order, and the augmentation that fits their size; shards are staged first, if asked for.
 
     Args:
         config: of the run.
         sha256: hash of the shard set that must be there; None = any.
+
+    Raises:
+        InputError: no such shard set, or fewer images than a global batch holds.
     """
     pool = open_pool(config.shards, config.pool, config.seed, stage=config.stage, sha256=sha256)
     card = pool.train.card
+    check_batch(config.global_batch, len(pool.train), config.shards)
     mean, std = pixel_scale.scale(config, read_start(config.init), (card.mean, card.std))
-    wanted = config.load_size or 8 * math.ceil(1.25 * config.image_size / 8)
     order = Order(
         len(pool.train),
         seed=config.seed,
@@ -144,8 +160,9 @@ def open_data(config: PretrainConfig, sha256: str | None = None) -> tuple[Pool, 
         shard_sizes=pool.train.shard_sizes if config.window else None,
         window=config.window,
     )
+    side = load_size(config.load_size, config.image_size, card.image_size)
     augment = Augment(
-        config.augment, min(card.image_size, wanted), config.image_size, pick_device(config.device),
+        config.augment, side, config.image_size, pick_device(config.device),
         mean=mean, std=std, grey=card.mean, seed=config.seed,
     )  # fmt: skip
     return pool, order, augment

@@ -7,6 +7,7 @@ import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.utils.deterministic
 
@@ -94,8 +95,21 @@ class Job:
             f"{torch.get_num_threads()} threads, {workers} decoding"
         )
 
-    def step(self, step: int, part: slice, images: torch.Tensor, rate: float) -> tuple[torch.Tensor, float | None]:
-        """One optimiser step; returns the loss and, where it is clipped or logged, the gradient's norm."""
+    def step(
+        self, step: int, part: slice, positions: np.ndarray, images: torch.Tensor, rate: float
+    ) -> tuple[torch.Tensor, float | None]:
+        """One optimiser step.
+
+        Args:
+            step: its number.
+            part: this rank's rows of the global batch.
+            positions: which samples the global batch holds, int64 (G,).
+            images: this rank's, uint8 (B, 1, S, S).
+            rate: the learning rate.
+
+        Returns:
+            The loss and, where it is clipped, the gradient's norm.
+        """
         config = self.config
         torch.manual_seed(rng.mix(config.seed, 1 + step, self.ranks.rank))  # dropout, stochastic depth
         images = images.to(self.ranks.device, non_blocking=True)
@@ -106,7 +120,9 @@ class Job:
             for view in (0, 1)
         ]
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self._step(views[0], views[1])
+        # The batch that closes an epoch is filled with images of the next one, and may hold one twice.
+        repeats = len(np.unique(positions)) < len(positions)
+        loss = self._step(views[0], views[1], torch.from_numpy(positions) if repeats else None)
         self._check(step, loss)
         norm = None
         if config.optim.clip_norm is not None:

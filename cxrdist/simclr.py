@@ -12,6 +12,7 @@ from cxrdist.config import HeadConfig
 from cxrdist.device import autocast
 from cxrdist.distributed import GradientMean
 from cxrdist.loss import nt_xent
+from cxrdist.parted_norm import PartedNorm
 
 
 def build_projection(config: HeadConfig, features: int) -> nn.Module:
@@ -49,7 +50,7 @@ class Step:
         device, precision: see `cxrdist.device.autocast`.
         temperature: of the loss.
         mean: averages the gradients over ranks.
-        micro_batch: views per forward pass; None: all at once.
+        micro_batch: at most so many views per forward pass, 2 or more; None: all at once.
     """
 
     def __init__(
@@ -63,22 +64,24 @@ class Step:
     ) -> None:
         self.model, self.device, self.precision = model, device, precision
         self.temperature, self.mean, self.micro_batch = temperature, mean, micro_batch
+        self._norms = None if micro_batch is None else PartedNorm(getattr(model, "_orig_mod", model))
 
-    def __call__(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    def __call__(self, first: torch.Tensor, second: torch.Tensor, images: torch.Tensor | None = None) -> torch.Tensor:
         """Leave the global batch's gradient in the parameters.
 
         Args:
             first: one view of each of this rank's images, (B, 1, s, s).
             second: the other views, in the same order.
+            images: which image stands at each place of the global batch, int64 (G,); None: all differ.
 
         Returns:
             The loss over the global batch, a float32 scalar, detached; the same on every rank.
         """
         views = torch.cat([first, second])
         if self.micro_batch is not None and self.micro_batch < len(views):
-            loss = self._in_parts(views, self.micro_batch)
+            loss = self._in_parts(views, -(-len(views) // self.micro_batch), images)
         else:
-            loss = self._loss(self._embed(views))
+            loss = self._loss(self._embed(views), images)
             loss.backward()
         self.mean.finish()
         return loss.detach()
@@ -87,29 +90,34 @@ class Step:
         with autocast(self.device, self.precision):
             return self.model(views)
 
-    def _loss(self, z: torch.Tensor) -> torch.Tensor:
+    def _loss(self, z: torch.Tensor, images: torch.Tensor | None) -> torch.Tensor:
         half = len(z) // 2
-        return nt_xent(z[:half], z[half:], self.temperature)
+        return nt_xent(z[:half], z[half:], self.temperature, images=images)
 
-    def _in_parts(self, views: torch.Tensor, size: int) -> torch.Tensor:
+    def _in_parts(self, views: torch.Tensor, count: int, images: torch.Tensor | None) -> torch.Tensor:
         """The whole batch's gradient with the memory of a part (Gao et al., "Scaling deep contrastive learning batch
         size under memory limited setup", 2021): embed all without a graph, take the loss's gradient by the
         embeddings, then embed part by part again and push that gradient through.
         """  # noqa: D205
-        parts = views.split(size)
+        assert self._norms is not None
+        parts = views.tensor_split(count)  # of equal size, or one more: BatchNorm needs some in each
         dice = [torch.get_rng_state()]  # the second pass must drop out what the first dropped out
         on_gpu = self.device.type == "cuda"
         gpu_dice = [torch.cuda.get_rng_state(self.device)] if on_gpu else []
-        with torch.no_grad():
-            z = torch.cat([self._embed(part) for part in parts])
-        z = z.detach().requires_grad_()
-        loss = self._loss(z)
+        embeddings = []
+        with torch.no_grad(), self._norms.measuring(parts):
+            for part in parts:
+                embeddings.append(self._embed(part))
+                self._norms.measured(part)
+        z = torch.cat(embeddings).detach().requires_grad_()
+        loss = self._loss(z, images)
         loss.backward()
         assert z.grad is not None
         torch.set_rng_state(dice[0])
         if on_gpu:
             torch.cuda.set_rng_state(gpu_dice[0], self.device)
-        for index, (part, grad) in enumerate(zip(parts, z.grad.split(size), strict=True)):
-            self.mean.enabled = index == len(parts) - 1
-            self._embed(part).backward(grad)
+        with self._norms.holding():
+            for index, (part, grad) in enumerate(zip(parts, z.grad.tensor_split(count), strict=True)):
+                self.mean.enabled = index == len(parts) - 1
+                self._embed(part).backward(grad)
         return loss

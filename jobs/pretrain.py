@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cxrdist import pixel_scale
 from cxrdist.cells import NAMED_INITS, Start, read_start
-from cxrdist.config import IGNORED_BY_SIGNATURE, PretrainConfig, to_dict, validate
+from cxrdist.config import IGNORED_BY_SIGNATURE, PretrainConfig, check_batch, to_dict, validate
 from cxrdist.errors import InputError
 from cxrdist.places import SCHEME
 from results.run import Run, signature
@@ -54,6 +54,7 @@ def resolve(config: PretrainConfig) -> tuple[PretrainConfig, str, Start]:
     card = read_card(config.shards)
     if "train" not in card.splits:
         raise InputError(f"{config.shards} has no train split; it has {', '.join(card.splits) or 'none'}")
+    check_batch(config.global_batch, card.counts["train"]["n"], config.shards)
     if config.init not in NAMED_INITS:
         init = Path(config.init).expanduser()
         if not init.exists():

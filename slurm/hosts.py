@@ -8,6 +8,8 @@ import re
 import socket
 import subprocess
 
+import psutil
+
 from slurm.errors import FailedError
 
 RESOLVE_S = 30.0
@@ -54,6 +56,14 @@ def address(node: str, peer: str | None = None) -> str:
             f"for it has an address; ask the administrators (test: srun -w {node} getent hosts {node})"
         )
     return found
+
+
+def interface(address: str) -> str | None:
+    """Return the name of this machine's network interface that has an address; None when none has it."""
+    for name, found in psutil.net_if_addrs().items():
+        if any(entry.address == address for entry in found):
+            return name
+    return None
 
 
 def _resolve(name: str) -> str | None:

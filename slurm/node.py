@@ -177,8 +177,26 @@ def is_done(task: Task) -> bool:
     return task.done is not None and Path(task.done).is_file()
 
 
-def _run(task: Task, asked: Asked, fence: Fence, node: int, nodes: int) -> Outcome:
+def rank_environment(task: Task, own: str | None) -> dict[str, str]:
+    """Variables of the ranks on this node.
+
+    Args:
+        task: whose variables are taken over.
+        own: this node's address as the other nodes reach it; None on a single node.
+    """
     env = dict(task.env)
+    if task.gpus_per_node:
+        env["CXRDIST_GPUS_PER_NODE"] = str(task.gpus_per_node)
+    if "GLOO_SOCKET_IFNAME" not in os.environ and own is not None:
+        # gloo would take the address that the host's own name has: on Debian 127.0.1.1, where no other node gets to.
+        name = hosts.interface(own)
+        if name is not None:
+            env.setdefault("GLOO_SOCKET_IFNAME", name)
+    return env
+
+
+def _run(task: Task, asked: Asked, fence: Fence, node: int, nodes: int) -> Outcome:
+    env = rank_environment(task, None)
     part = os.environ.get("SLURM_ARRAY_TASK_ID", "0")
     task = dataclasses.replace(task, words=tuple(word.replace("{part}", part) for word in task.words))
     if task.kind == "ray":
@@ -192,6 +210,7 @@ def _run(task: Task, asked: Asked, fence: Fence, node: int, nodes: int) -> Outco
         commands, threads = [list(task.words)], task.cpus_per_rank * task.ranks_per_node
     else:
         head, own = hosts.head_and_own(os.environ["SLURM_JOB_NODELIST"], node)
+        env = rank_environment(task, own)
         module, *args = task.words
         words = torchrun(
             module, args, nproc=task.ranks_per_node, nnodes=nodes, endpoint=f"{head}:{hosts.job_port()}",

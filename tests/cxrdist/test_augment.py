@@ -104,6 +104,29 @@ def test_drawn_geometry_stays_within_its_limits():
     assert (np.abs(upright[:, 0, 2]) + upright[:, 0, 0]).max() <= 1.0001  # a crop never leaves the image
 
 
+def test_crops_are_those_of_torchvision():
+    """Areas and aspect ratios of the preset natural against 20,000 draws of RandomResizedCrop at a large size."""
+    from torchvision.transforms import RandomResizedCrop
+
+    torch.manual_seed(0)
+    blank = torch.zeros(1, 1000, 1000)
+    drawn = [RandomResizedCrop.get_params(blank, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(20_000)]
+    theirs = np.array([(width / 1000, height / 1000) for _, _, height, width in drawn])
+    theta = Augment(AugmentConfig(preset="natural", flip=0.0), 32, 32).draw(1, 0, 20_000).theta
+    ours = np.stack([theta[:, 0, 0], theta[:, 1, 1]], axis=1)
+    quantiles = np.linspace(0.02, 0.98, 25)
+    for measure in (lambda side: side[:, 0] * side[:, 1], lambda side: side[:, 0] / side[:, 1]):
+        a, b = np.quantile(measure(ours), quantiles), np.quantile(measure(theirs), quantiles)
+        assert np.abs(a - b).max() < 0.015
+    assert (ours[:, 0] * ours[:, 1]).mean() == pytest.approx(0.478, abs=0.005)
+
+
+def test_a_crop_that_never_fits_becomes_the_whole_image():
+    config = AugmentConfig(preset="none", crop=(1.0, 1.0), aspect=2.0)
+    theta = Augment(config, 32, 32).draw(1, 0, 50).theta
+    assert np.allclose(theta, [[1, 0, 0], [0, 1, 0]])
+
+
 def test_grey_values_follow_brightness_contrast_and_gamma():
     augment = Augment(AugmentConfig(preset="none", gamma=2.0, tone_p=1.0), 32, 32, mean=0.3)
     table = augment.draw(0, 0, 2000).table

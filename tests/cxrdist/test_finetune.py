@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from cxrdist import cells, classifier, finetune, identity, trial_data
+from cxrdist import cells, classifier, finetune, fit, identity, trial_data
 from cxrdist.errors import InputError
 from cxrdist.finetune_config import FinetuneConfig
 from cxrdist.finetune_parse import from_plain
@@ -110,6 +111,51 @@ def test_a_stopped_trial_ends_with_the_bits_of_an_unbroken_one(tmp_path, blobs, 
     first, second = (safetensors.torch.load_file(r.model) for r in (whole, run))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert whole.read_log() == run.read_log()
+
+
+def backbone_moved(run: Run, config: FinetuneConfig) -> bool:
+    """Whether the model's backbone differs from the one that the trial began with."""
+    began = classifier.build(config, ("pneumonia",), (0.5, 0.25)).backbone.state_dict()
+    now = safetensors.torch.load_file(run.model)
+    return any(not torch.equal(value, now[f"backbone.{name}"]) for name, value in began.items() if value.ndim > 1)
+
+
+def test_patience_is_each_stages_own_and_the_stage_of_the_kept_weights_is_recorded(tmp_path, blobs, monkeypatch):
+    """A head that stops gaining ends its own stage only; the layers are trained for all that."""
+    scores = iter([0.9, 0.8, 0.8, 0.5, 0.6, 0.5, 0.5])  # stage 1 gains once, stage 2 twice; then two looks without
+    monkeypatch.setattr(fit, "macro_auroc", lambda *_: next(scores))
+    changes = {"mode": "two_stage", "epochs": 40, "head_epochs": 20, "eval_steps": 2, "patience": 2, "min_steps": 1}
+    config, run = trial(tmp_path / "first", blobs, **changes)
+    finetune.run_trial(config, run)
+    done = run.read_done()
+    assert (done["best_stage"], done["val_auroc"], done["best_step"]) == (1, 0.9, 2)
+    assert done["steps"] == 3 * 2 + 4 * 2 and done["ended"] == "early stopping"
+    assert not backbone_moved(run, config)
+    scores = iter([0.9, 0.8, 0.8, 0.95, 0.9, 0.9])
+    config, run = trial(tmp_path / "second", blobs, **changes)
+    finetune.run_trial(config, run)
+    assert (run.read_done()["best_stage"], run.read_done()["val_auroc"]) == (2, 0.95)
+    assert backbone_moved(run, config)
+
+
+def test_the_share_of_weights_that_train_is_printed_and_recorded(tmp_path, blobs, caplog):
+    caplog.set_level("INFO")
+    changes = {"epochs": 1, "min_steps": 1}
+    run = trained(tmp_path / "run", blobs, mode="last_n", **changes)
+    done = run.read_done()
+    assert 0.5 < done["trained_share"] < 0.95 and done["n_trained"] < done["n_parameters"]
+    assert f"last_n 1 trains {done['n_trained']:,} of {done['n_parameters']:,} weights" in caplog.text
+    probed = trained(tmp_path / "probe", blobs, mode="linear", **changes)
+    assert probed.read_done()["n_trained"] == 445
+
+
+def test_every_optimiser_has_a_weight_decay_of_its_own_and_records_it(tmp_path, blobs):
+    """AdamW's 1e-2 inside Adam or SGD is another penalty by far: they add it to the gradient."""
+    for name, decay in (("adamw", 1e-2), ("sgd", 1e-4), ("adam", 0.0)):
+        config, run = trial(tmp_path / name, blobs, optim={"name": name})
+        assert run.read_config()["optim"]["weight_decay"] == config.optim.weight_decay == decay
+    config, _ = trial(tmp_path / "own", blobs, optim={"name": "adam", "weight_decay": 1e-3})
+    assert config.optim.weight_decay == 1e-3
 
 
 def test_a_finished_run_is_returned_and_not_trained_again(tmp_path, blobs):
@@ -278,3 +324,45 @@ def test_a_test_set_without_a_shared_label_is_refused_before_training(tmp_path, 
     with pytest.raises(InputError, match="none of its labels .edema. is among those the model knows"):
         finetune.run_trial(config, run)
     assert not run.metrics_log.exists() and not run.checkpoints.exists()
+
+
+def sharpness(images: torch.Tensor) -> float:
+    """Mean squared Laplacian of images (B, 1, S, S)."""
+    kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
+    return float(torch.nn.functional.conv2d(images, kernel).square().mean())
+
+
+def test_training_views_are_cut_from_images_with_room_for_the_crops(tmp_path, blobs):
+    """Decoded at model size, crops of 40 to 100 % of the area would be enlarged: blurrier than val and test are."""
+    common = {"arch": "resnet10t", "image_size": 20, "augment": {"preset": "none", "crop": [0.4, 0.6]}}
+    views = {}
+    for name, load_size in (("room", None), ("model size", 20)):
+        config, run = trial(tmp_path / name, blobs, load_size=load_size, **common)
+        views[name] = finetune.Trial(config, run).training_views()(0, np.arange(100))
+        assert views[name].shape == (100, 1, 20, 20)
+    assert sharpness(views["room"]) > 1.5 * sharpness(views["model size"])
+    config, run = trial(tmp_path / "no crops", blobs, **common | {"augment": {"preset": "none"}})
+    whole = finetune.Trial(config, run)
+    tested = whole.network.pixels(whole.data.train).take(whole.data.train.positions[:9]).float() / 255
+    tested = (tested - whole.data.card.mean) / whole.data.card.std
+    assert torch.allclose(whole.training_views()(0, np.arange(9)), tested, atol=1e-5)
+
+
+class Mallinfo(ctypes.Structure):
+    """The answer of mallinfo2(3)."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks".split()]
+    _fields_ += [(name, ctypes.c_size_t) for name in ("uordblks", "fordblks", "keepcost")]
+
+
+def test_freed_memory_is_kept(tmp_path, blobs):
+    """Otherwise glibc maps every large tensor anew, and the kernel clears its pages in every step."""
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallinfo2"):
+        pytest.skip("glibc: another C library")
+    libc.mallinfo2.restype = Mallinfo
+    _, run = trial(tmp_path / "run", blobs, epochs=1, min_steps=1)
+    finetune.main(str(run.path))
+    before = libc.mallinfo2().hblkhd
+    kept = torch.empty(64 << 20, dtype=torch.uint8)
+    assert libc.mallinfo2().hblkhd == before and len(kept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import timm
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
@@ -101,3 +102,36 @@ def test_stages_hold_every_parameter_once(arch):
     listed = [name for stage in stages(model.backbone) for name in stage]
     assert sorted(listed) == sorted(name for name, _ in model.backbone.named_parameters())
     assert len(stages(model.backbone)) >= 4
+
+
+FAMILIES = """
+    resnet18 resnetv2_50 densenet121 convnext_atto convnextv2_atto swin_tiny_patch4_window7_224 vit_tiny_patch16_224
+    beit_base_patch16_224 efficientnet_b0 mobilenetv3_small_100 regnety_002 vgg11_bn edgenext_xx_small davit_tiny
+    hiera_tiny_224 tiny_vit_5m_224 xcit_nano_12_p16_224
+""".split()
+
+
+@pytest.mark.parametrize("arch", FAMILIES)
+def test_the_last_stage_of_every_family_holds_more_than_a_hundredth_of_the_weights(arch):
+    """Densenet, convnext, swin and others end with a normalisation that timm counts as a group of its own."""
+    with torch.device("meta"):
+        backbone = timm.create_model(arch, in_chans=1, num_classes=0)
+    last = set(stages(backbone)[-1])
+    sizes = {name: parameter.numel() for name, parameter in backbone.named_parameters()}
+    assert sum(sizes[name] for name in last) > 0.01 * sum(sizes.values())
+
+
+def test_the_trained_weights_are_counted_with_the_head():
+    model = classifier(arch="densenet121")
+    trained = model.trained(1)
+    model.unfreeze(1)
+    assert trained == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert 0.3 < trained / sum(p.numel() for p in model.parameters()) < 0.32
+    assert model.trained(0) == 1025 and model.trained(None) == sum(p.numel() for p in model.parameters())
+
+
+def test_an_architecture_without_stages_trains_whole_and_refuses_last_n():
+    model = classifier(arch="poolformer_s12")
+    assert len(model.unfreeze(None)) == len(list(model.backbone.parameters()))
+    with pytest.raises(InputError, match="does not divide poolformer_s12 into stages"):
+        model.unfreeze(1)

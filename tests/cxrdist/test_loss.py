@@ -12,14 +12,15 @@ from cxrdist.loss import nt_xent
 from tests.cxrdist.conftest import ROOT
 
 
-def by_definition(z1: torch.Tensor, z2: torch.Tensor, t: float) -> torch.Tensor:
-    """Equation 1 of Chen et al., term by term, for every anchor."""
+def by_definition(z1: torch.Tensor, z2: torch.Tensor, t: float, images: list[int] | None = None) -> torch.Tensor:
+    """Equation 1 of Chen et al., term by term, for every anchor; other views of its own image are left out."""
     z = F.normalize(torch.cat([z1, z2]), dim=1)
     n = len(z1)
+    named = [*range(n), *range(n)] if images is None else [*images, *images]
     terms = []
     for i in range(2 * n):
         j = (i + n) % (2 * n)
-        s = [torch.exp(z[i] @ z[k] / t) for k in range(2 * n) if k != i]
+        s = [torch.exp(z[i] @ z[k] / t) for k in range(2 * n) if k == j or named[k] != named[i]]
         terms.append(-torch.log(torch.exp(z[i] @ z[j] / t) / sum(s)))
     return torch.stack(terms).mean()
 
@@ -36,6 +37,22 @@ def test_loss_and_gradient_are_those_of_the_definition(temperature, monkeypatch)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     for a, b in zip(got, wanted, strict=True):
         assert torch.allclose(a, 2 * b, atol=2e-6)
+
+
+def test_an_image_that_stands_twice_in_a_batch_is_no_negative_of_itself(monkeypatch):
+    monkeypatch.setattr("cxrdist.loss._CHUNK_BYTES", 4 * 12 * 5)
+    torch.manual_seed(0)
+    images = [4, 9, 4, 1, 9, 4]
+    z1, z2 = (torch.randn(6, 5, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    expected = by_definition(z1, z2, 0.2, images)
+    loss = nt_xent(z1, z2, 0.2, images=torch.tensor(images))
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-9)
+    wanted = torch.autograd.grad(expected, (z1, z2))
+    for a, b in zip(torch.autograd.grad(loss, (z1, z2)), wanted, strict=True):
+        assert torch.allclose(a, b, atol=1e-9)
+    assert float(nt_xent(z1, z2, 0.2).detach()) > float(loss.detach()) + 0.05
+    with pytest.raises(ValueError, match="6 images are compared"):
+        nt_xent(z1, z2, 0.2, images=torch.tensor([1, 2]))
 
 
 def test_random_embeddings_lose_about_the_log_of_the_batch_and_equal_ones_exactly():
@@ -86,7 +103,7 @@ dist.all_reduce = lambda tensor: None
 dist.get_rank = lambda: 0
 z = torch.randn(2, 512, 128, requires_grad=True)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-loss._NTXent.apply(torch.nn.functional.normalize(z, dim=-1), 0.1, 64).backward()
+loss._NTXent.apply(torch.nn.functional.normalize(z, dim=-1), 0.1, 64, None).backward()
 assert torch.isfinite(z.grad).all()
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """

@@ -1,12 +1,13 @@
 """Learning rates and parameter groups."""
 
 import pytest
+import timm
 import torch
 from torch import nn
 
 from cxrdist.config import OptimConfig
 from cxrdist.errors import InputError
-from cxrdist.optim import build_optimizer, learning_rate, peak_rate, set_rate
+from cxrdist.optim import build_optimizer, learning_rate, peak_rate, set_rate, split_decay
 
 
 def test_the_rate_grows_with_the_batch_as_named():
@@ -52,6 +53,33 @@ def test_lars_scales_filters_by_their_trust_ratio_but_not_biases():
     step = 2.0 * 0.001 * weight.norm() / module.weight.grad.norm() * module.weight.grad
     assert torch.allclose(module.weight, weight - step, atol=1e-6)
     assert torch.allclose(module.bias, bias - 2.0 * 0.7)
+
+
+@pytest.mark.parametrize("decay", [0.0, 1e-6])
+def test_lars_adapts_to_the_weights_with_and_without_decay(decay):
+    """A step is a share of the weights' norm, however large the gradient is: 0.3 * 0.001 of it here."""
+    module = nn.Linear(8, 8, bias=False)
+    optimizer = build_optimizer(OptimConfig(name="lars", weight_decay=decay, momentum=0.0), [module])
+    set_rate(optimizer, 0.3)
+    before = module.weight.detach().clone()
+    module.weight.grad = torch.full((8, 8), 50.0)
+    optimizer.step()
+    assert float((module.weight.detach() - before).norm() / before.norm()) == pytest.approx(0.0003, rel=1e-3)
+
+
+@pytest.mark.parametrize("arch", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "beit_base_patch16_224"])
+def test_position_embeddings_and_class_tokens_never_decay(arch):
+    """What timm's no_weight_decay names, also below the prefix that the whole model gives it."""
+    with torch.device("meta"):
+        backbone = timm.create_model(arch, num_classes=0)
+        model = nn.ModuleDict({"backbone": backbone, "head": nn.Linear(4, 4)})
+    decayed, plain = split_decay(model)
+    kept = {id(parameter) for parameter in plain}
+    special = ("pos_embed", "cls_token", "relative_position_bias_table")
+    named = [p for name, p in model.named_parameters() if any(part in name for part in special)]
+    assert named and all(id(p) in kept for p in named)
+    assert len(decayed) + len(plain) == len(list(model.parameters()))
+    assert any(p is model["head"].weight for p in decayed)
 
 
 def test_an_unknown_optimiser_is_refused():

@@ -181,6 +181,9 @@ def test_unusable_settings_are_refused_before_anything_is_made(make_run, tmp_pat
         ({"nproc": 3}, "does not divide evenly among 3 ranks"),
         ({"shards": str(tmp_path)}, "no dataset.json|not a shard set|is no shard set"),
         ({"augment": {"off": ["colour"]}}, "colour"),
+        ({"augment": {"crop": [0.9, 0.2]}}, "augment.crop"),
+        ({"optim": {"micro_batch": 1}}, "micro_batch"),
+        ({"global_batch": 152}, "has 150 images to learn from.*--global_batch 150 or less"),
         ({"init": str(tmp_path / "absent.safetensors")}, "does not exist"),
         ({"watch": {"every_epochs": 0, "patience": 3}}, "patience"),
     ):
@@ -188,6 +191,30 @@ def test_unusable_settings_are_refused_before_anything_is_made(make_run, tmp_pat
             make_run("refused", **changes)
         assert caught.value.exit_code == 2  # pyright: ignore[reportAttributeAccessIssue]
         assert not (tmp_path / "refused").exists()
+
+
+def test_a_batch_larger_than_the_pool_is_refused_by_the_worker_too(make_run):
+    """Rules and holdouts leave fewer images than the card counts."""
+    run = make_run(pool={"holdout": 0.5}, global_batch=80)
+    with pytest.raises(InputError, match="75 images to learn from"):
+        pretrain.main(run.path)
+
+
+def test_the_batch_that_closes_an_epoch_passes_over_its_repeats(make_run, monkeypatch):
+    """Of 150 images in batches of 100, the second holds 50 of the next epoch, some of them twice."""
+    from cxrdist import loss, simclr
+
+    named = []
+
+    def spy(*args: Any, images: Any = None, **more: Any) -> Any:
+        named.append(images)
+        return loss.nt_xent(*args, images=images, **more)
+
+    monkeypatch.setattr(simclr, "nt_xent", spy)
+    go(make_run(global_batch=100, steps=3, arch="resnet10t", image_size=16))
+    assert named[0] is None
+    assert named[1] is not None and len(named[1]) == 100 > len(named[1].unique())
+    assert named[2] is None
 
 
 def test_a_worker_says_in_one_line_what_is_wrong(make_run, capsys):
