@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrdist import pixel_scale
+from cxrdist.config import METHOD
 from cxrdist.errors import InputError
 from cxrdist.finetune_config import IGNORED_BY_SIGNATURE, FinetuneConfig, plain, weight_decay, words
 from cxrdist.places import absolute
@@ -199,6 +200,8 @@ def trial_signature(config: FinetuneConfig) -> str:
     values["shards"] = card(config.shards).sha256
     values["eval_shards"] = sorted(card(path).sha256 for path in words(config.eval_shards) or [])
     values["init"] = read_start(config.init).sha256 or config.init
+    if config.mode != "linear":
+        values["method"] = METHOD
     return signature(values, IGNORED_BY_SIGNATURE)
 
 

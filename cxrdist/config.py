@@ -10,6 +10,11 @@ from cxrdist.configs import from_dict as from_dict  # a run's config.toml -> Pre
 from cxrdist.errors import InputError
 from shards.ranges import SEEDS, out_of_range
 
+METHOD = 2
+"""Part of the signature of every run that trains layers; raised when one configuration comes to give other numbers, so
+that an earlier run is not returned, resumed or mixed with new ones. 2: crops drawn until they fit, a fixed room of
+random numbers, training images decoded with room, no decay of position embeddings."""
+
 AUGMENT_PARTS = ("crop", "rotate", "translate", "flip", "brightness", "contrast", "gamma", "blur", "noise", "erase")
 
 

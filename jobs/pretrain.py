@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cxrdist import pixel_scale
 from cxrdist.cells import NAMED_INITS, Start, read_start
-from cxrdist.config import IGNORED_BY_SIGNATURE, PretrainConfig, check_batch, to_dict, validate
+from cxrdist.config import IGNORED_BY_SIGNATURE, METHOD, PretrainConfig, check_batch, to_dict, validate
 from cxrdist.errors import InputError
 from cxrdist.places import SCHEME
 from results.run import Run, signature
@@ -69,7 +69,7 @@ def resolve(config: PretrainConfig) -> tuple[PretrainConfig, str, Start]:
 
 def identify(config: PretrainConfig, shards: str, start: Start) -> str:
     """Signature of a resolved configuration: its shard set and weights file count by content, not by place."""
-    by_content = {"shards": shards, "init": start.sha256 or config.init}
+    by_content = {"shards": shards, "init": start.sha256 or config.init, "method": METHOD}
     return signature(to_dict(config) | by_content, IGNORED_BY_SIGNATURE)
 
 

@@ -1,10 +1,11 @@
-"""Which precision computes, and what is said of one that the CPU only emulates."""
+"""Which device a process takes, which precision computes, and what is said of one that the CPU only emulates."""
 
 import pytest
 import torch
 
 from cxrdist import device
-from cxrdist.device import cpu_has_bf16, resolve_precision
+from cxrdist.device import cpu_has_bf16, job_gpus, pick_device, resolve_precision
+from cxrdist.errors import FailedError, InputError
 
 CPU = torch.device("cpu")
 
@@ -61,3 +62,39 @@ def test_this_cpu_is_asked_and_answers(monkeypatch):
     assert device.cpu_has_bf16() in (True, False)
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)  # torch before 2.12
     assert device.cpu_has_bf16() in (True, False)
+
+
+NAMES = ("CXRDIST_GPUS_PER_NODE", "SLURM_GPUS_ON_NODE", "SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "CUDA_VISIBLE_DEVICES")
+needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="no GPU: this machine has one")
+
+
+@pytest.fixture
+def outside_of_jobs(monkeypatch):
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@needs_no_gpu
+@pytest.mark.usefixtures("outside_of_jobs")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("CXRDIST_GPUS_PER_NODE", "2"), ("SLURM_GPUS_ON_NODE", "1"), ("SLURM_STEP_GPUS", "0,1"), ("SLURM_JOB_GPUS", "3")],
+)
+def test_auto_never_falls_back_to_the_cpu_in_a_job_with_gpus(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(FailedError, match=r"this job has .*GPU.* torch cannot use a GPU: .{10,}--device cpu"):
+        pick_device("auto")
+    assert pick_device("cpu").type == "cpu"
+
+
+@needs_no_gpu
+@pytest.mark.usefixtures("outside_of_jobs")
+def test_auto_is_the_cpu_where_no_gpu_was_given(monkeypatch):
+    assert pick_device("auto").type == "cpu"
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", "0")
+    assert pick_device("auto").type == "cpu"
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", "4")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # a trial that Ray gives none of them
+    assert pick_device("auto").type == "cpu" and job_gpus() == ""
+    with pytest.raises(InputError, match="GPU 0 was asked for, but 0 are visible"):
+        pick_device("cuda")

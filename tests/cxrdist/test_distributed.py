@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed import HashStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
-from tests.cxrdist import rank_worker
+from cxrdist import distributed
+from cxrdist.errors import FailedError
+from tests.cxrdist import late_worker, rank_worker
 from tests.cxrdist.forked import run_forked
 
 Found = dict[int, list[dict[str, dict[str, Any]]]]
@@ -73,3 +76,28 @@ def test_global_batchnorm_alone_is_torchs_batchnorm():
                 assert torch.allclose(a, b, rtol=1e-3, atol=1e-3)
             for name, value in theirs.state_dict().items():
                 assert torch.allclose(ours.state_dict()[name].double(), value.double(), rtol=1e-5), name
+
+
+def test_no_rank_joins_the_group_before_all_have_their_data(make_run):
+    """Joining has a timeout; one node may copy its shards for longer than that."""
+    run = make_run(steps=1, global_batch=8)
+    code, errors = run_forked(late_worker.main, str(run.path), nproc=2, log=run.path.with_name("log"))
+    assert code == 0 and run.is_done, errors[-3000:]
+    assert float((run.path / "joined").read_text()) > float((run.path / "opened").read_text())
+
+
+def test_a_rank_that_waits_for_the_others_leaves_when_asked_to(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    asked = iter([False, False, True])
+    assert not distributed.wait_for_all(HashStore(), lambda: next(asked))
+    assert distributed.wait_for_all(None, lambda: True)
+
+
+def test_a_rank_whose_first_rank_is_gone_says_so(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "_LATE_S", 0.2)
+    server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    client = TCPStore("127.0.0.1", server.port, is_master=False, wait_for_workers=False)
+    del server
+    with pytest.raises(FailedError, match="the first rank ended before all were ready"):
+        distributed.wait_for_all(client, lambda: False)
