@@ -178,11 +178,21 @@ def _display(name: str) -> str:
     return {"nih": "NIH ChestX-ray14", "chexpert": "CheXpert", "data": "your data"}[name]
 
 
+def _batch(config: Config, shards: Path) -> int:
+    """The global batch; on a small set of your own no more than there are images to learn from."""
+    from shards import read_card
+
+    card = read_card(shards)
+    n = card.counts["train"]["n"] if "train" in card.splits else 0
+    n = n if "val" in card.splits else int(0.85 * n)  # a tenth of the patients is held out then
+    return max(2 * config.nproc, min(config.scale.global_batch, n - n % config.nproc))
+
+
 def _pretrain_words(config: Config, shards: Path, run: Path) -> list[str]:
     return [
         *("pretrain", "--shards", str(shards), "--out", str(run), "--arch", ARCH),
         *("--image_size", str(config.scale.image_size)),
-        *("--global_batch", str(config.scale.global_batch), "--epochs", str(config.pretrain_epochs)),
+        *("--global_batch", str(_batch(config, shards)), "--epochs", str(config.pretrain_epochs)),
         # LARS, the default, wants larger batches and more steps than a demo has.
         *("--optim.name", "adamw", "--optim.lr", "0.002"),
         *("--seed", str(config.seed), "--nproc", str(config.nproc), "--device", config.device),

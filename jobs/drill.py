@@ -73,7 +73,9 @@ def measure(config: Config) -> dict:
     own = {"profile": config.profile, "nodes": str(config.nodes)}
     at = stages.where(own | ({"partition": config.partition} if config.partition else {}))
     if not (out / "shards" / "dataset.json").is_file():
-        words = ["-m", "jobs.cli", "shard", "phantom", "--out", str(out / "shards"), "--images", "100", "--size", "64"]
+        count = max(100, 2 * _batch(at))  # a batch holds no image twice
+        words = ["-m", "jobs.cli", "shard", "phantom", "--out", str(out / "shards"), "--images", str(count)]
+        words += ["--size", "64"]
         if subprocess.run(python(*words)).returncode:
             raise FailedError("the generated images could not be written; see above")
     earlier = [
@@ -138,11 +140,15 @@ def _queue_waiting(run: Run, job: str, at: Where) -> str:
     )
 
 
+def _batch(at: Where) -> int:
+    return at.nodes * at.profile.ranks * 8
+
+
 def _queue(path: Path, config: Config, at: Where) -> str:
     from jobs import stages
     from jobs.submit import check_all, queue_all, requests_for
 
-    batch = at.nodes * at.profile.ranks * 8
+    batch = _batch(at)
     # Checkpoints only when asked to stop, so that what continues must come from the interruption (kill needs others).
     every = 5 if config.kind == "kill" else 10 * config.steps
     words = ["pretrain", "--shards", str(path.parent / "shards"), "--out", str(path), "--arch", "resnet10t"]
