@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed import PrefixStore, Store, rendezvous  # pyright: ignore[reportPrivateImportUsage]
 
 from cxrdist.errors import FailedError
 
@@ -92,14 +93,14 @@ class Question:
         return bool(self._value.item())
 
 
-def open_store() -> dist.Store | None:
+def open_store() -> Store | None:
     """Where the ranks that torchrun started find each other; None without torchrun."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return None
-    return next(dist.rendezvous("env://", timeout=_TIMEOUT))[0]
+    return next(rendezvous("env://", timeout=_TIMEOUT))[0]
 
 
-def wait_for_all(store: dist.Store | None, asked_to_stop: Callable[[], bool]) -> bool:
+def wait_for_all(store: Store | None, asked_to_stop: Callable[[], bool]) -> bool:
     """Wait until every rank is here, however long one takes to get its data.
 
     Joining the group has a timeout, as every step has; getting ready has none but the job's own.
@@ -134,7 +135,7 @@ def wait_for_all(store: dist.Store | None, asked_to_stop: Callable[[], bool]) ->
 
 
 @contextlib.contextmanager
-def join(device: torch.device, store: dist.Store | None = None) -> Iterator[Ranks]:
+def join(device: torch.device, store: Store | None = None) -> Iterator[Ranks]:
     """Join the ranks that torchrun started, leave at the end. Alone without torchrun.
 
     Args:
@@ -148,7 +149,7 @@ def join(device: torch.device, store: dist.Store | None = None) -> Iterator[Rank
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     store = store or open_store()
     assert store is not None
-    rank, group = int(os.environ["RANK"]), dist.PrefixStore("cxrdist/group", store)
+    rank, group = int(os.environ["RANK"]), PrefixStore("cxrdist/group", store)
     dist.init_process_group(backend, store=group, rank=rank, world_size=world, timeout=_TIMEOUT)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), device)

@@ -38,8 +38,10 @@ def views() -> torch.Tensor:
 @pytest.mark.parametrize("kind", ["plain", "global", "cumulative"])
 def test_the_running_statistics_are_those_of_the_undivided_step(views, micro_batch, kind):
     torch.manual_seed(1)
-    norm = nn.BatchNorm2d(6, momentum=None if kind == "cumulative" else 0.1)
-    norm.running_mean.add_(3), norm.running_var.mul_(5), norm.num_batches_tracked.add_(2)
+    norm: Any = nn.BatchNorm2d(6, momentum=None if kind == "cumulative" else 0.1)
+    norm.running_mean += 3
+    norm.running_var *= 5
+    norm.num_batches_tracked += 2
     model = network(norm)
     if kind == "global":
         model = synchronise(model, Ranks())
