@@ -18,7 +18,9 @@ SCHEME = "://"
 
 
 def absolute(place: str) -> str:
-    """A path made absolute; a URL as it is."""
+    """A path made absolute; a URL as it is, and a path that begins with a variable of the node ($SLURM_TMPDIR)."""
+    if place.startswith("$"):
+        return place
     return place.rstrip("/") if SCHEME in place else os.path.abspath(os.path.expanduser(place))
 
 

@@ -126,7 +126,15 @@ def test_two_names_of_one_trial_are_refused(spec, tmp_path):
     for name in ("a", "b"):
         (tmp_path / f"{name}.pth").write_bytes(b"the same weights")
     with pytest.raises(InputError, match="two cells are the same trial"):
-        expand(spec({"init": [str(tmp_path / "a.pth"), str(tmp_path / "b.pth")]}))
+        expand(spec({"init": [str(tmp_path / "a.pth"), str(tmp_path / "b.pth")]}, {"init_mean": 0.5, "init_std": 0.25}))
+
+
+def test_weights_of_several_pixel_scales_are_compared_in_one_sweep(spec, tmp_path):
+    (tmp_path / "xray.pth").write_bytes(b"weights")
+    given = {"name": "xray", "init": str(tmp_path / "xray.pth"), "init_mean": 0.5, "init_std": 1 / 2048}
+    cells = expand(spec({"start": [{"name": "scratch", "init": "scratch"}, given]}))
+    assert [cell.config.init_std for cell in cells] == [None, 1 / 2048]
+    assert cells[0].signature != cells[1].signature
 
 
 def test_random_draws_are_the_same_every_time_and_inside_their_ranges(spec):
