@@ -137,8 +137,8 @@ def _parse(name: str, module: ModuleType, words: list[str]) -> Any:
     choices = "|".join(configs)
     if not words or words[0] in ("-h", "--help"):
         print(f"usage: cxrdist {name} {choices} [options]\n\n{module.HELP}\n")
-        for key, config in configs.items():
-            print(f"  {key:<10} {(config.__doc__ or '').strip().splitlines()[0]}")
+        for key, summary in module.SUMMARIES.items():
+            print(f"  {key:<13} {summary}")
         raise SystemExit(0 if words else 2)
     if words[0] not in configs:
         raise UsageError(f"cxrdist {name}: {words[0]!r} is not one of {choices}")

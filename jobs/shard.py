@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
-from shards.config import ChexpertConfig, CsvConfig, KermanyConfig, MedmnistConfig, NihConfig
 from shards.phantom import PhantomConfig
+from shards.registry import CONVERTERS, Configs
 
 HELP = "turn a published dataset into tar shards with an index"
-CONFIGS: dict[str, type] = {
-    "nih": NihConfig,
-    "chexpert": ChexpertConfig,
-    "kermany": KermanyConfig,
-    "medmnist": MedmnistConfig,
-    "csv": CsvConfig,
-    "phantom": PhantomConfig,
-}
+SUMMARIES = {name: converter.summary for name, converter in CONVERTERS.items()} | {"phantom": "drawn chest X-rays"}
+
+
+class _Configs(Configs):
+    """The converters, and the set that draws its own images."""
+
+    def __getitem__(self, name: str) -> type:
+        return PhantomConfig if name == "phantom" else super().__getitem__(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(SUMMARIES)
+
+    def __len__(self) -> int:
+        return len(SUMMARIES)
+
+
+CONFIGS = _Configs()
 
 
 def run(config: Any) -> int:
@@ -26,7 +36,7 @@ def run(config: Any) -> int:
 
         convert_phantom(config, say=_say)
         return 0
-    from shards.converters import plan
+    from shards.registry import plan
     from shards.writer import convert
 
     config.check()

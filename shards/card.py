@@ -63,6 +63,14 @@ class Card:
     """The conversion settings that determine the bytes."""
     conversion: str
     """Hash of settings and source rows: the same conversion has the same one."""
+    licence: str = ""
+    """Terms of use of a published data set, as its owners name them."""
+    citation: str = ""
+    """BibTeX entry of the paper to cite."""
+    home: str = ""
+    """Web address of the owners' page."""
+    studies: int = 0
+    """Different examinations; 0 where the source does not say them, and the index has no column study_id."""
     flat_images: int = 0
     """Stored images that are nearly of one grey (`shards.images.is_flat`): black, or badly scaled."""
 
@@ -77,7 +85,7 @@ class Card:
         return tuple(sorted(self.counts))
 
 
-_LATER = ("flat_images",)
+_LATER = ("licence", "citation", "home", "studies", "flat_images")
 """Fields that older cards lack; left out where they say nothing, so that older sets keep their hash."""
 
 

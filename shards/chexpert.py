@@ -13,6 +13,7 @@ import pyarrow.compute
 
 from shards import cells
 from shards import labels as names
+from shards.about import About
 from shards.config import ChexpertConfig
 from shards.delimited import read_table
 from shards.errors import InputError
@@ -25,6 +26,18 @@ from shards.splits import draw_rows
 
 pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers
 
+ABOUT = About(
+    licence="Stanford University Dataset Research Use Agreement: no redistribution",
+    citation="""@inproceedings{irvin2019chexpert,
+  author = {Irvin, Jeremy and Rajpurkar, Pranav and Ko, Michael and Yu, Yifan and Ciurea-Ilcus, Silviana and others},
+  title = {CheXpert: A Large Chest Radiograph Dataset with Uncertainty Labels and Expert Comparison},
+  booktitle = {AAAI Conference on Artificial Intelligence},
+  volume = {33},
+  pages = {590--597},
+  year = {2019}
+}""",
+    home="https://stanfordmlgroup.github.io/competitions/chexpert/",
+)
 LABELS = (*names.CHEXPERT, "no_finding")
 TABLES = {
     "train": ("train.csv",),
@@ -69,6 +82,7 @@ def plan_chexpert(config: ChexpertConfig) -> Plan:
         rows,
         name="chexpert",
         source="CheXpert (Irvin et al., AAAI 2019)",
+        about=ABOUT,
         labels=LABELS,
         split_scheme="official",
         split_detail=_detail(config),
@@ -147,7 +161,7 @@ def read_rows(table: Path, split: str, notes: list[str] | None = None) -> Iterat
     """
     columns: dict[str, str] | None = None
     for line, row in read_table(table, ("Path",)):
-        columns = columns or _columns(row, table, split, notes)
+        columns = columns or observation_columns(row, table, optional=split == "test", notes=notes)
         match = _PATH.search(row["Path"].strip().replace("\\", "/"))
         where = f"{table}, line {line}"
         if match is None:
@@ -159,18 +173,31 @@ def read_rows(table: Path, split: str, notes: list[str] | None = None) -> Iterat
             key=f"{patient}_{study}_{file.partition('.')[0]}",
             split=split,
             patient_id=patient,
-            labels=_labels(row, columns, where),
+            study_id=f"{patient}_{study}",
+            labels=observations(row, columns, where),
             view="LATERAL" if side == "lateral" else view if view in ("AP", "PA") else None,
             sex=_SEXES.get(row.get("Sex", "").strip()),
             age=cells.age(row.get("Age", "")),
         )
 
 
-def _columns(row: dict[str, str], table: Path, split: str, notes: list[str] | None) -> dict[str, str]:
-    """Return column -> label, every label of LABELS being there but in a test table."""
+def observation_columns(
+    row: dict[str, str], table: Path, *, optional: bool = False, notes: list[str] | None = None
+) -> dict[str, str]:
+    """Return column -> label of a table in CheXpert's columns.
+
+    Args:
+        row: any row of it.
+        table: for messages.
+        optional: a table may lack some of the 14; `notes` then gets a line that says which.
+        notes: what the user should hear.
+
+    Raises:
+        InputError: a label has no column, or two.
+    """
     found = {column: name for column in row if (name := names.known(column)) in LABELS}
     missing = [name for name in LABELS if name not in found.values()]
-    if missing and (split != "test" or not found):
+    if missing and (not optional or not found):
         raise InputError(f"{table}: no column for {', '.join(missing)}; its columns are {', '.join(row)}")
     if len(set(found.values())) < len(found):
         raise InputError(f"{table}: two columns hold one label; its columns are {', '.join(row)}")
@@ -179,7 +206,12 @@ def _columns(row: dict[str, str], table: Path, split: str, notes: list[str] | No
     return found
 
 
-def _labels(row: dict[str, str], columns: dict[str, str], where: str) -> dict[str, int | None]:
+def observations(row: dict[str, str], columns: dict[str, str], where: str) -> dict[str, int | None]:
+    """Return the labels of a row: 1, 0, -1 or None.
+
+    Raises:
+        InputError: a cell that is none of these; `where` names file and line.
+    """
     values: dict[str, int | None] = {}
     for column, name in columns.items():
         try:

@@ -193,6 +193,10 @@ def _arrays(parquet: Path, data: pa.Buffer, meta: dict) -> Iterator[Part]:
         del patients
         yield "patient", codes
         yield from _strings("patient_name", pa.chunked_array([names]))
+        if "study_id" in present:
+            codes, names = _codes(column("study_id"))
+            yield "study", codes
+            yield from _strings("study_name", pa.chunked_array([names]))
         matrix = np.empty((len(labels), meta["n"]), dtype=np.int8)
         for row, name in zip(matrix, labels, strict=True):
             row[:] = _numbers(column(name), np.int8, NULL, f"{parquet}: column {name}")

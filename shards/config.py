@@ -106,6 +106,22 @@ def path_field() -> Any:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class DrawnSplits(ConvertConfig):
+    """Splits drawn by patient, for sets that publish none."""
+
+    val_fraction: Annotated[float, "[0, 1)"] = 0.1
+    """Fraction of the images drawn as val."""
+    test_fraction: Annotated[float, "[0, 1)"] = 0.2
+    """Fraction of the images drawn as test."""
+    seed: Annotated[int, SEEDS] = 0
+    """Seed of the draw."""
+
+    def split_detail(self) -> dict[str, Any]:
+        """Return what determines the splits, for the card."""
+        return {"val_fraction": self.val_fraction, "test_fraction": self.test_fraction, "seed": self.seed}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class NihConfig(ConvertConfig):
     """NIH ChestX-ray14, the whole of it or Kaggle's sample."""
 

@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+from shards.about import OWN
 from shards.card import CARD, Card, read_card
 from shards.config import ChexpertConfig, ConvertConfig, NihConfig, check_settings
-from shards.converters import plan
 from shards.errors import InputError
 from shards.phantom import PhantomConfig, truth_boxes, write_chexpert, write_nih
+from shards.registry import plan
 from shards.writer import WORK, convert, drop_work, open_work
 
 
@@ -50,6 +51,7 @@ def convert_phantom(config: PhantomConfig, *, say: Callable[[str], None] = print
         published,
         name=f"phantom-{config.style}",
         source="drawn X-rays (cxrdist shard phantom)",
+        about=OWN,
         origin=origin,
         extras={"boxes.parquet": boxes},
     )

@@ -124,6 +124,14 @@ class Index:
         """Patient id of rows (None: all), object array of str (B,). A sample without one has its key instead."""
         return self._take("patient_name", self.patient if rows is None else self.patient[rows])
 
+    def study_id(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Study of rows (None: all), object array (B,): a str, or None where the source does not say it."""
+        if "study" not in self._arrays:
+            return np.full(self.n if rows is None else len(rows), None, dtype=object)
+        codes = self._arrays["study"] if rows is None else self._arrays["study"][rows]
+        names = self._take("study_name", np.maximum(codes, 0)) if (codes >= 0).any() else np.full(len(codes), None)
+        return np.where(codes >= 0, names, None)
+
     def view(self, rows: np.ndarray | None = None) -> np.ndarray:
         """View of rows (None: all): "PA", "AP", "LATERAL" or None, object array (B,)."""
         return self._coded("view", rows)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shards import labels as names
+from shards.about import About
 from shards.config import KermanyConfig
 from shards.errors import InputError
 from shards.plan import FileOpener, Plan, build
@@ -15,6 +16,19 @@ from shards.sample import Sample
 from shards.sources import find_files, folder
 from shards.splits import cut_by_patient, draw_stratified
 
+ABOUT = About(
+    licence="CC BY 4.0",
+    citation="""@article{kermany2018identifying,
+  author = {Kermany, Daniel S. and Goldbaum, Michael and Cai, Wenjia and Valentim, Carolina C. S. and others},
+  title = {Identifying Medical Diagnoses and Treatable Diseases by Image-Based Deep Learning},
+  journal = {Cell},
+  volume = {172},
+  number = {5},
+  pages = {1122--1131},
+  year = {2018}
+}""",
+    home="https://data.mendeley.com/datasets/rscbjbr9sj",
+)
 CLASSES = ("NORMAL", "PNEUMONIA")
 LABELS = names.KERMANY
 _PERSON = re.compile(r"(person\d+)_(virus|bacteria)_", re.IGNORECASE)
@@ -44,6 +58,7 @@ def plan_kermany(config: KermanyConfig) -> Plan:
         _samples(files, split_of),
         name="kermany",
         source="paediatric chest X-rays of Kermany et al. (Cell 2018)",
+        about=ABOUT,
         labels=LABELS,
         split_scheme=config.splits,
         split_detail=detail,

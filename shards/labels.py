@@ -69,15 +69,84 @@ KERMANY = ("pneumonia", "bacterial_pneumonia", "viral_pneumonia")
 SHARED_NIH_CHEXPERT = tuple(sorted({*NIH} & {*CHEXPERT}))
 """The seven findings that NIH and CheXpert both have (no_finding, an absence, is left out)."""
 
+VINDR_SPELLING = {
+    "aortic_enlargement": "Aortic enlargement",
+    "atelectasis": "Atelectasis",
+    "calcification": "Calcification",
+    "cardiomegaly": "Cardiomegaly",
+    "clavicle_fracture": "Clavicle fracture",
+    "consolidation": "Consolidation",
+    "edema": "Edema",
+    "emphysema": "Emphysema",
+    "enlarged_pulmonary_artery": "Enlarged PA",
+    "interstitial_lung_disease": "ILD",
+    "infiltration": "Infiltration",
+    "lung_opacity": "Lung Opacity",
+    "lung_cavity": "Lung cavity",
+    "lung_cyst": "Lung cyst",
+    "mediastinal_shift": "Mediastinal shift",
+    "nodule_or_mass": "Nodule/Mass",
+    "pleural_effusion": "Pleural effusion",
+    "pleural_thickening": "Pleural thickening",
+    "pneumothorax": "Pneumothorax",
+    "pulmonary_fibrosis": "Pulmonary fibrosis",
+    "rib_fracture": "Rib fracture",
+    "other_lesion": "Other lesion",
+    "copd": "COPD",
+    "lung_tumor": "Lung tumor",
+    "pneumonia": "Pneumonia",
+    "tuberculosis": "Tuberculosis",
+    "other_disease": "Other diseases",
+}
+"""The 22 local and 5 global findings of VinDr-CXR (Nguyen et al., Scientific Data 2022) in the order of its label
+tables, No finding left out. VinBigData's train.csv has 14 of the local ones."""
+
+VINDR = tuple(VINDR_SPELLING)
+
+PADCHEST = (
+    "air_trapping",
+    "aortic_atheromatosis",
+    "aortic_elongation",
+    "atelectasis",
+    "bronchiectasis",
+    "cardiomegaly",
+    "consolidation",
+    "costophrenic_angle_blunting",
+    "edema",
+    "emphysema",
+    "fibrosis",
+    "flattened_diaphragm",
+    "fracture",
+    "granuloma",
+    "hemidiaphragm_elevation",
+    "hernia",
+    "hilar_enlargement",
+    "infiltration",
+    "mass",
+    "nodule",
+    "pleural_effusion",
+    "pleural_thickening",
+    "pneumonia",
+    "pneumothorax",
+    "scoliosis",
+    "support_devices",
+    "tube",
+    "tuberculosis",
+)
+"""The 28 groups of findings that torchxrayvision (Cohen et al., MIDL 2022) makes of PadChest's 193 names; the converter
+in shards/padchest.py says which names each holds."""
+
 LABEL_SETS: dict[str, tuple[str, ...]] = {
     "nih": NIH,
     "chexpert": CHEXPERT,
     "chexpert_competition": CHEXPERT_COMPETITION,
     "kermany": KERMANY,
+    "vindr": VINDR,
+    "padchest": PADCHEST,
     "shared_nih_chexpert": SHARED_NIH_CHEXPERT,
 }
 
-CANONICAL: tuple[str, ...] = tuple(sorted({*NIH, *CHEXPERT, *KERMANY, "no_finding"}))
+CANONICAL: tuple[str, ...] = tuple(sorted({*NIH, *CHEXPERT, *KERMANY, *VINDR, *PADCHEST, "no_finding"}))
 """Every canonical name, alphabetical."""
 
 # Spellings that differ from a canonical name by more than case, spaces, hyphens and underscores.
@@ -94,6 +163,10 @@ SYNONYMS = {
     "normal": "no_finding",
     "bacteria": "bacterial_pneumonia",
     "virus": "viral_pneumonia",
+    "enlarged_pa": "enlarged_pulmonary_artery",
+    "ild": "interstitial_lung_disease",
+    "nodule_mass": "nodule_or_mass",
+    "other_diseases": "other_disease",
 }
 
 WRITTEN = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "": None}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from shards import labels as names
+from shards.about import About
 from shards.atomic import write_with
 from shards.config import MedmnistConfig
 from shards.errors import InputError
@@ -18,6 +19,18 @@ from shards.opener import Opener, Stamp, file_stamp
 from shards.plan import Plan, build
 from shards.sample import Sample
 
+ABOUT = About(
+    licence="CC BY 4.0",
+    citation="""@article{yang2023medmnist,
+  author = {Yang, Jiancheng and Shi, Rui and Wei, Donglai and Liu, Zequan and Zhao, Lin and Ke, Bilian and others},
+  title = {MedMNIST v2: A large-scale lightweight benchmark for 2D and 3D biomedical image classification},
+  journal = {Scientific Data},
+  volume = {10},
+  pages = {41},
+  year = {2023}
+}""",
+    home="https://medmnist.com",
+)
 CHEST_LABELS = tuple(names.NIH_SPELLING)
 """ChestMNIST's label columns in its own order."""
 SPLITS = ("train", "val", "test")
@@ -114,6 +127,7 @@ def plan_medmnist(config: MedmnistConfig) -> Plan:
         _samples(targets, labels),
         name=name,
         source="MedMNIST v2 (Yang et al., Scientific Data 2023)",
+        about=ABOUT,
         labels=labels,
         split_scheme="official",
         opener=_opener(npz),

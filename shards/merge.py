@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -21,7 +22,7 @@ from shards.card import CARD, FORMAT_VERSION, INDEX, REJECTS, Card, card_bytes
 from shards.config import ConvertConfig
 from shards.errors import FailedError, InputError
 from shards.pack import chunk_header
-from shards.plan import LABEL, Plan, in_two_splits, reject_table
+from shards.plan import LABEL, STUDY, Plan, in_two_splits, reject_table
 
 if TYPE_CHECKING:
     from shards.layout import Shard
@@ -32,12 +33,13 @@ ROW_GROUP = 1 << 17
 """Rows per row group of the index."""
 
 
-def index_schema(labels: Sequence[str]) -> pa.Schema:
-    """Return the columns of index.parquet, in order."""
+def index_schema(labels: Sequence[str], *, studies: bool) -> pa.Schema:
+    """Return the columns of index.parquet, in order; `studies`: the source says which study an image is of."""
     fixed = [
         ("key", pa.string()),
         ("split", pa.string()),
         ("patient_id", pa.string()),
+        *([(STUDY, pa.string())] if studies else []),
         ("shard", pa.string()),
         ("offset", pa.int64()),
         ("size", pa.int32()),
@@ -79,7 +81,7 @@ def merge(plan: Plan, config: ConvertConfig, shards: Sequence[Shard], out: Path,
             f"{len(refused)} of {plan.table.num_rows + len(plan.refused)} sources are unusable, more than "
             f"--max_rejects {config.max_rejects:g} (first: {': '.join(refused[0])}); mend the source, or allow more"
         )
-    schema = index_schema(plan.labels)
+    schema = index_schema(plan.labels, studies=STUDY in plan.table.column_names)
     tally = _Tally(plan.labels, plan.patients_known)
     write_with(out / INDEX, lambda path: _write_index(path, schema, plan, shards, work, tally), temporary_in=work)
     rejects = reject_table([*refused, *plan.excluded])
@@ -112,6 +114,8 @@ def merge(plan: Plan, config: ConvertConfig, shards: Sequence[Shard], out: Path,
         patients_known=plan.patients_known,
         config={**config.recorded(), **plan.origin},
         conversion=identity,
+        **dataclasses.asdict(plan.about),
+        studies=tally.studies(),
         flat_images=sum(fact.get("flat", 0) for fact in facts),
     )
     write_bytes(out / CARD, [card_bytes(card)], temporary_in=work)
@@ -184,12 +188,15 @@ class _Tally:
         self.labels, self.patients_known = labels, patients_known
         self.n: Counter[str] = Counter()
         self._patients: dict[str, list[pa.Array]] = {}
+        self._studies: list[pa.Array] = []
         self.values: dict[tuple[str, str], Counter[int | None]] = {}
 
     def add(self, table: pa.Table) -> None:
         split = table["split"][0].as_py()  # a tar holds one split only
         self.n[split] += table.num_rows
         self._patients.setdefault(split, []).append(pc.unique(table["patient_id"]))
+        if STUDY in table.column_names:
+            self._studies.append(pc.unique(table[STUDY]))
         for label in self.labels:
             for entry in pc.value_counts(table[LABEL + label]).to_pylist():
                 self.values.setdefault((split, label), Counter())[entry["values"]] += entry["counts"]
@@ -198,6 +205,9 @@ class _Tally:
     def patients(self) -> dict[str, pa.Array]:
         """The different patients of every split."""
         return {split: pc.unique(pa.concat_arrays(found)) for split, found in self._patients.items()}
+
+    def studies(self) -> int:
+        return pc.count_distinct(pa.concat_arrays(self._studies)).as_py() if self._studies else 0
 
     def shared(self) -> dict[str, int]:
         return in_two_splits(self.patients) if self.patients_known else {}

@@ -12,6 +12,7 @@ import pyarrow.compute
 
 from shards import cells
 from shards import labels as names
+from shards.about import About
 from shards.config import NihConfig
 from shards.delimited import read_names, read_table
 from shards.errors import InputError
@@ -24,6 +25,18 @@ from shards.splits import cut_rows, draw_rows
 
 pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers
 
+ABOUT = About(
+    licence="free to use with attribution to the NIH Clinical Center",
+    citation="""@inproceedings{wang2017chestxray8,
+  author = {Wang, Xiaosong and Peng, Yifan and Lu, Le and Lu, Zhiyong and Bagheri, Mohammadhadi and Summers, Ronald M.},
+  title = {ChestX-ray8: Hospital-scale Chest X-ray Database and Benchmarks on Weakly-Supervised Classification and
+           Localization of Common Thorax Diseases},
+  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition},
+  pages = {3462--3471},
+  year = {2017}
+}""",
+    home="https://nihcc.app.box.com/v/ChestXray-NIHCC",
+)
 TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "sample_labels.csv")
 LABELS = (*names.NIH, "no_finding")
 COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
@@ -57,6 +70,7 @@ def plan_nih(config: NihConfig) -> Plan:
         rows,
         name="nih",
         source="NIH ChestX-ray14 (Wang et al., CVPR 2017)",
+        about=ABOUT,
         labels=LABELS,
         split_scheme=config.splits,
         split_detail={"val_fraction": config.val_fraction, "seed": config.seed} if config.splits != "list" else {},

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
+from shards.about import OWN, About
 from shards.errors import InputError
 from shards.opener import LABEL, FileOpener, Opener
 from shards.rows import Gathered, among, each, final_order, gather, keep, one, place, sort, with_column, without_repeats
@@ -30,7 +31,9 @@ BOX_SCHEMA = pa.schema(
 )
 """boxes.parquet: left, top, width and height in pixels of the published image."""
 SourceBox = tuple[str, str, float, float, float, float]
-_COLUMNS = ("key", "split", "patient_id", "view", "sex", "age", "source")
+STUDY = "study_id"
+"""Column of the examination; sets whose source has none lack it."""
+_COLUMNS = ("key", "split", "patient_id", STUDY, "view", "sex", "age", "source")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +45,8 @@ class Plan:
     labels: tuple[str, ...]
     """Label columns, in order."""
     table: pa.Table
-    """Columns key, split, patient_id, view, sex, age, source, label_*; sorted by split, then by hash of the key."""
+    """Columns key, split, patient_id, study_id (where the source has it), view, sex, age, source, label_*; sorted by
+    split, then by hash of the key."""
     refused: tuple[tuple[str, str], ...]
     """(source, reason) of rows refused without reading them; they count as rejects."""
     excluded: tuple[tuple[str, str], ...]
@@ -63,6 +67,8 @@ class Plan:
     """What the user should hear."""
     source: str = ""
     """Whose data they are, for the card."""
+    about: About = OWN
+    """Licence, citation and home of a published data set."""
     origin: Mapping[str, Any] = field(default_factory=dict)
     """More facts for the card's config, e.g. how the pictures were drawn."""
 
@@ -108,6 +114,7 @@ def build(
     split_scheme: str,
     opener: Opener,
     source: str = "",
+    about: About = OWN,
     split_detail: Mapping[str, Any] | None = None,
     excluded: Iterable[tuple[str, str]] = (),
     refused: Iterable[tuple[str, str]] = (),
@@ -124,6 +131,7 @@ def build(
         split_scheme: name of the split scheme.
         opener: reads a source.
         source: whose data they are, for the card.
+        about: licence, citation and home, for the card.
         split_detail: what else determines the splits.
         excluded: (source, reason) of rows without a file or not asked for.
         refused: (source, reason) of unusable rows.
@@ -146,6 +154,8 @@ def build(
     table = with_column(table, "patient_id", pc.coalesce(table["patient_id"], table["key"]))
     order = final_order(table)
     columns = {name: table[name] for name in (*_COLUMNS, *(LABEL + label for label in labels))}
+    if columns[STUDY].null_count == table.num_rows:
+        del columns[STUDY]
     del table
     table = sort(columns, order)
     shared = shared_patients(table) if patients_known else {}
@@ -161,6 +171,7 @@ def build(
         shared_patients=shared,
         opener=opener,
         source=source,
+        about=about,
         extras={} if boxes is None else {"boxes.parquet": _box_table(boxes, table)},
         notes=(*notes, *_loud(shared)),
     )

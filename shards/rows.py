@@ -24,7 +24,7 @@ _BATCH = 1 << 12
 _FEW = 1 << 16
 """Below this many names memory is no matter."""
 _SPLITS = ("test", "train", "val")
-_TEXT = ("source", "key", "split", "patient_id", "view", "sex")
+_TEXT = ("source", "key", "split", "patient_id", "study_id", "view", "sex")
 
 
 def schema(labels: Sequence[str]) -> pa.Schema:
@@ -34,7 +34,7 @@ def schema(labels: Sequence[str]) -> pa.Schema:
 
 
 def gather(samples: Iterable[Sample], labels: Sequence[str]) -> pa.Table:
-    """Return samples as a table: source, key (made safe), split, patient_id, view, sex, age, label_*; None is null."""
+    """Return samples as a table of `schema(labels)`, keys made safe; None is null."""
     columns, batches, source = schema(labels), [], iter(samples)
     while some := list(islice(source, _BATCH)):
         values: list[list[Any]] = [
@@ -42,6 +42,7 @@ def gather(samples: Iterable[Sample], labels: Sequence[str]) -> pa.Table:
             [safe_key(sample.key) for sample in some],
             [sample.split for sample in some],
             [sample.patient_id for sample in some],
+            [sample.study_id for sample in some],
             [sample.view for sample in some],
             [sample.sex for sample in some],
             [sample.age for sample in some],
@@ -174,3 +175,14 @@ def sort(columns: dict[str, pa.ChunkedArray], order: np.ndarray) -> pa.Table:
     """Return columns with their rows in another order, each in one piece; `columns` is emptied on the way."""
     rows = pa.array(order)
     return pa.table({name: one(columns.pop(name).take(rows)) for name in list(columns)})
+
+
+def split_off_views(table: pa.Table, *, keep_unknown: bool = False) -> tuple[pa.Table, list[tuple[str, str]]]:
+    """Return the frontal rows (PA, AP, and those of unknown view if wanted), and (source, reason) of the others."""
+    frontal = pc.fill_null(pc.is_in(table["view"], value_set=pa.array(["PA", "AP"])), False)
+    if keep_unknown:
+        frontal = pc.or_(frontal, pc.is_null(table["view"]))
+    others = table.filter(pc.invert(frontal))
+    kinds = pc.fill_null(others["view"], "").to_pylist()
+    reasons = ["lateral view (views=frontal)" if kind else "view unknown (views=frontal)" for kind in kinds]
+    return table.filter(frontal), list(zip(others["source"].to_pylist(), reasons, strict=True))

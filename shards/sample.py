@@ -27,6 +27,8 @@ class Sample:
     """train, val or test."""
     patient_id: str | None = None
     """Patient; None: unknown, the key stands in."""
+    study_id: str | None = None
+    """Examination that the image belongs to, unique over the patients; None: unknown."""
     labels: Mapping[str, int | None] = field(default_factory=dict)
     """Label name -> 1, 0, -1 or None (not mentioned); names left out are None."""
     view: str | None = None

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from shards.errors import InputError
-from shards.rows import among, strings
+from shards.rows import among, each, first_of_each, keep, place, strings, with_column
 from shards.sample import printable
 
 pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers
@@ -83,6 +83,60 @@ def _walk(root: Path, endings: Sequence[str], wanted: Callable[[str], bool] | No
                         waiting.append(name + "/")
                 elif entry.name.lower().endswith(tuple(endings)):
                     yield name
+
+
+def find_one(root: Path, patterns: Sequence[str], what: str) -> Path:
+    """Return the one file of a published name below a folder, gzipped or not.
+
+    Args:
+        root: folder of the data set.
+        patterns: file names with wildcards, the first that is there is taken.
+        what: what it is, for the message.
+
+    Raises:
+        InputError: there is none.
+    """
+    for pattern in patterns:
+        found = sorted(path for end in ("", ".gz") for path in root.glob(pattern + end) if path.is_file())
+        if found:
+            return found[0]
+    raise InputError(f"{root}: no {what} ({' or '.join(patterns)}, or .gz); --src must be the folder that holds it")
+
+
+def with_files(
+    rows: pa.Table,
+    root: Path,
+    endings: Sequence[str],
+    *,
+    table: str,
+    allow_missing: bool,
+    wanted: Callable[[str], bool] | None = None,
+    any_ending: bool = False,
+) -> tuple[pa.Table, list[tuple[str, str]]]:
+    """Return the rows that have an image file, `source` being where it lies, and (source, reason) of what has no pair.
+
+    Args:
+        rows: `source` is the path of the image as the table gives it, relative to `root`.
+        root: folder of the data set.
+        endings: of image files.
+        table: file name of the table, for messages.
+        allow_missing: go on where rows and files differ.
+        wanted: may refuse a relative folder.
+        any_ending: a file is the row's whatever its ending (PNG or JPEG copies of DICOM files, for instance); `source`
+            then comes without one.
+
+    Raises:
+        InputError: they differ and `allow_missing` is False.
+    """
+    paths, odd = list_files(root, endings, wanted)
+    names = paths
+    if any_ending:
+        names = strings(without_ending(path) for path in each(paths))
+        first = pa.array(first_of_each(names))
+        paths, names = paths.filter(first), names.filter(first)
+    excluded = reconcile(rows["source"], names, table=table, allow_missing=allow_missing, odd=odd)
+    rows = keep(rows, among(rows["source"], names))
+    return with_column(rows, "source", paths.take(place(rows["source"], names))), excluded
 
 
 def reconcile(

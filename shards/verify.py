@@ -69,7 +69,7 @@ def verify(
         index = parquet.read_table(root / INDEX)
     except InputError as error:
         return [*problems, f"{INDEX} cannot be read ({error})"]
-    if index.schema.names != index_schema(card.labels).names:
+    if index.schema.names != index_schema(card.labels, studies=card.studies > 0).names:
         return [*problems, f"{INDEX} has columns {', '.join(index.schema.names)}, not those of the card"]
     problems += _counts(root, card, index, say)
     jobs = [job for facts in card.shards if (job := _job(root, card, index, facts, decode_images)) is not None]

@@ -35,7 +35,7 @@ def make(
 ) -> Path:
     """Write pictures and a table, convert them, return the shard set; patients have two pictures each."""
     from shards.config import CsvConfig
-    from shards.converters import plan
+    from shards.registry import plan
     from shards.writer import convert
 
     rng = np.random.default_rng(seed)

@@ -41,7 +41,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shards_path(source: Path) -> Path:
-    from shards.converters import plan
+    from shards.registry import plan
     from shards.writer import convert
 
     config = NihConfig(src=str(source), out=str(source.parent / "shards"), size=72, workers=1)

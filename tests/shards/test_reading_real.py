@@ -11,9 +11,9 @@ from PIL import Image
 
 from shards import Order, ShardSet
 from shards.config import MedmnistConfig, NihConfig
-from shards.converters import plan
 from shards.fractions import fraction_manifest
 from shards.loader import Loader
+from shards.registry import plan
 from shards.writer import convert
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from shards.config import ConvertConfig, NihConfig
-from shards.converters import plan
+from shards.registry import plan
 from shards.writer import convert
 
 NIH_2017 = (

@@ -10,7 +10,7 @@ import pytest
 
 from shards import InputError
 from shards.config import MedmnistConfig
-from shards.converters import plan
+from shards.registry import plan
 from shards.writer import convert
 from tests.shards.convert.conftest import hashes, make, picture, png, write_nih
 

@@ -7,6 +7,8 @@ import pytest
 
 from shards import InputError, read_card
 from shards.config import ChexpertConfig
+from shards.index import Index
+from shards.verify import verify
 from tests.shards.convert.conftest import jpeg, make, picture
 
 HEADER = (
@@ -53,6 +55,19 @@ def test_uncertain_and_blank_stay_apart_in_the_index(tmp_path: Path) -> None:
     assert index.set_index("key").label_support_devices["patient00001_study1_view1_frontal"] == 1
     counts = read_card(tmp_path / "out").counts["train"]["labels"]["edema"]
     assert counts == {"positive": 2, "negative": 0, "uncertain": 1, "null": 1}
+
+
+def test_studies_reach_index_member_and_card(tmp_path: Path) -> None:
+    index, _, _ = make(config(write_chexpert(tmp_path / "c"), views="all"))
+    assert index.set_index("key").study_id["patient00002_study1_view2_lateral"] == "patient00002_study1"
+    assert read_card(tmp_path / "out").studies == 6
+    opened = Index.open(tmp_path / "out")
+    assert (
+        opened.study_id().tolist()
+        == index.study_id.tolist()
+        == Index.open(tmp_path / "out", mapped=True).study_id().tolist()
+    )
+    assert verify(tmp_path / "out", workers=1) == []
 
 
 def test_frontal_views_only_by_default_and_the_laterals_are_listed(tmp_path: Path) -> None:

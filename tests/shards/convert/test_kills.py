@@ -108,7 +108,7 @@ def _wait_for(condition, seconds: float = 60) -> None:
 
 
 def test_two_processes_never_make_one_set_at_a_time(nih_config) -> None:
-    from shards.converters import plan
+    from shards.registry import plan
     from shards.writer import WORK, _lock, convert
 
     config = nih_config()

@@ -10,7 +10,7 @@ from webdataset import compat
 
 from shards import InputError, read_card
 from shards.config import MedmnistConfig
-from shards.converters import plan
+from shards.registry import plan
 from tests.shards.convert.conftest import make, stored
 
 

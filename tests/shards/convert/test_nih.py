@@ -9,9 +9,18 @@ import pytest
 
 from shards import InputError, cells, read_card
 from shards.config import NihConfig
+from shards.index import Index
 from shards.nih import LABELS, _splits, read_rows
 from shards.rows import first_of_each, gather
 from tests.shards.convert.conftest import NIH_2017, make, picture, png, write_nih
+
+
+def test_a_source_without_studies_has_no_such_column(nih_config) -> None:
+    index, _, _ = make(config := nih_config())
+    card = read_card(config.out)
+    assert "study_id" not in index.columns and card.studies == 0
+    assert card.licence and "Wang" in card.citation and card.home.startswith("https://")
+    assert Index.open(config.out).study_id(np.array([0, 1])).tolist() == [None, None]
 
 
 @pytest.mark.parametrize(

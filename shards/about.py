@@ -1,0 +1,21 @@
+"""What is known of a published data set beside its images: under which terms, whom to cite, where it lives."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class About:
+    """Facts of a published data set, for the card and the report; empty for a user's own."""
+
+    licence: str = ""
+    """Terms of use, as its owners name them."""
+    citation: str = ""
+    """BibTeX entry of the paper to cite."""
+    home: str = ""
+    """Web address of the owners' page."""
+
+
+OWN = About()
+"""Of a data set that nobody published."""
