@@ -85,9 +85,7 @@ def _describe(options: argparse.Namespace, profile: Profile) -> None:
     print(
         f"- {version}, {options.nodes} nodes of {profile.ranks} ranks, {profile.cpus_per_rank} cores a rank, ", end=""
     )
-    print(
-        f"{profile.gpus_per_node} GPUs a node; stop signal {profile.signal_delay_s} s before a limit of {profile.time}"
-    )
+    print(f"{profile.gpus} GPUs a node; stop signal {profile.signal_delay_s} s before a limit of {profile.time}")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     print(f"- This machine: {cpu or platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB")
     print("- The run: `cxrdist pretrain`, resnet10t at 32 pixels, float32, checkpoints only when asked to stop (kill: ")

@@ -97,7 +97,7 @@ def measure(config: Config) -> dict:
     done = [each.read_done() for each in runs.values()]
     return {
         "kind": config.kind, "interruptions": [dataclasses.asdict(one) for one in found], "steps": config.steps,
-        "ranks": done[0]["world"], "device": "gpu" if at.profile.gpus_per_node else "cpu", "lost": lost,
+        "ranks": done[0]["world"], "device": "gpu" if at.profile.gpus else "cpu", "lost": lost,
         "repeated": repeated, "same_samples": done[0]["order_sha256"] == done[1]["order_sha256"],
         "waiting_job": waiting_job, "same_weights": len({_sha256(each.encoder) for each in runs.values()}) == 1,
     }  # fmt: skip

@@ -29,12 +29,13 @@ def run(config: FinetuneConfig) -> int:
     if not trial.is_done:
         from cxrdist import finetune
 
-        try:
-            finetune.main(str(trial.path))
-        except Exception as error:
-            if getattr(error, "exit_code", None) == 2 and new and not began(trial):
-                shutil.rmtree(trial.path)  # nothing was learnt; once the input is mended, this name must be free
-            raise
+        with trial.alone():
+            try:
+                finetune.main(str(trial.path))
+            except Exception as error:
+                if getattr(error, "exit_code", None) == 2 and new and not began(trial):
+                    shutil.rmtree(trial.path)  # nothing was learnt; once the input is mended, this name must be free
+                raise
     if not trial.is_done:
         print(f"{trial.path}: stopped; the same command goes on from its last step", file=sys.stderr)
         return 130

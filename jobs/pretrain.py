@@ -81,7 +81,8 @@ def run(config: PretrainConfig) -> int:
     if run.is_done:
         print(f"{run.path} is done: {run.encoder}")
         return 0
-    code = local("cxrdist.pretrain", [str(run.path)], nproc=config.nproc, max_restarts=config.max_restarts)
+    with run.alone():
+        code = local("cxrdist.pretrain", [str(run.path)], nproc=config.nproc, max_restarts=config.max_restarts)
     if code:
         print(f"cxrdist: pretraining failed (exit code {code}); the same command goes on from the last checkpoint",
               file=sys.stderr)  # fmt: skip

@@ -182,7 +182,7 @@ def _finetune(config: Any, rest: list[str], at: Where, create: bool) -> Work:
         _create_trial(dataclasses.replace(config, out=str(out)))
     prepare = () if create else ("jobs.submit", "prepare", "finetune", *rest)
     task = _task(
-        at, kind="command", ranks_per_node=1, gpus_per_node=min(1, at.profile.gpus_per_node),
+        at, kind="command", ranks_per_node=1, gpus_per_node=min(1, at.profile.gpus),
         words=("cxrdist.finetune", str(out)), folder=str(out / "submission"),
         done=str(out / "done.json"), prepare=prepare, prepared=str(out / "config.toml"),
     )  # fmt: skip
@@ -215,9 +215,7 @@ def _command(name: str, config: Any, rest: Sequence[str], at: Where, *, kind: st
     folder = _folder(name, config)
     mark = folder / "submission" / f"complete-{_digest([name, *rest], config)}"
     uses_gpu = name in ("evaluate", "embed", "explain")
-    less = (
-        {} if kind == "ray" else {"ranks_per_node": 1, "gpus_per_node": int(uses_gpu and at.profile.gpus_per_node > 0)}
-    )
+    less = {} if kind == "ray" else {"ranks_per_node": 1, "gpus_per_node": int(uses_gpu and at.profile.gpus > 0)}
     task = _task(
         at, kind=kind, words=("jobs.cli", name, *rest), folder=str(folder / "submission"), listens=False,
         mark=str(mark), **less,

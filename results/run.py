@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
+import fcntl
 import hashlib
 import json
 import math
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +131,28 @@ class Run:
     def is_done(self) -> bool:
         """Whether the run's last file exists."""
         return self.done.is_file()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the run while a `with` block trains it; the kernel ends the claim with the process.
+
+        A file system without locks lets everybody in.
+
+        Raises:
+            InputError: another process holds it.
+        """
+        handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in (errno.EAGAIN, errno.EACCES):
+                    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+                    hint = f" (srun started this command {tasks} times: srun -n1 -c CORES)" if int(tasks) > 1 else ""
+                    raise InputError(f"{self.path} is being trained by another process; start it once{hint}") from None
+            yield
+        finally:
+            os.close(handle)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Run:

@@ -14,7 +14,7 @@ import runpy
 import signal
 import sys
 
-from slurm import by_node
+from slurm import by_node, meeting
 from slurm.inherited import AGENT, LAUNCHER, forget_ranks
 from slurm.signals import die_with_parent
 
@@ -40,9 +40,17 @@ def main() -> None:
         # Keep it from catching TERM: it would give the ranks 30 seconds and kill them, saved or not.
         if "--signals-to-handle" in torchrun.get_args_parser().format_help():
             args = ["--signals-to-handle=SIGINT,SIGHUP,SIGQUIT", *args]
-        torchrun.main(args)
+        torchrun.main([_at_free_port(word, args) for word in args])
     else:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _at_free_port(word: str, args: list[str]) -> str:
+    """Fill in the rendezvous port. So late, because between this and torchrun's use of it somebody may take it."""
+    option, _, endpoint = word.partition("=")
+    if option != "--rdzv-endpoint":
+        return word
+    return f"{option}={meeting.resolve(endpoint, first=any('is_host=1' in other for other in args))}"
 
 
 if __name__ == "__main__":

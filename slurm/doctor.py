@@ -94,7 +94,7 @@ def fits(profile: Profile, nodes: int) -> Finding:
     except (InputError, FailedError) as error:
         return Finding(level="FAIL", what="profile", found=str(error), mend="change the profile's file")
     where = profile.partition or "the default partition"
-    gpus = f", {profile.gpus_per_node} GPUs" if profile.gpus_per_node else ""
+    gpus = f", {profile.gpus} GPUs" if profile.gpus else ""
     found = f"{profile.name}: {where}, {profile.ranks} ranks{gpus} on a node, {profile.time} a stretch"
     return Finding(level="ok", what="profile", found=found)
 
@@ -112,10 +112,10 @@ def on_nodes(profile: Profile, nodes: int, folder: Path, seconds: float) -> list
     words = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--time=5", "--job-name=doctor"]
     for option, value in (("partition", profile.partition), ("account", profile.account)):
         words += [f"--{option}={value}"] if value else []
-    words += [f"--gpus-per-node={profile.gpus_per_node}"] if profile.gpus_per_node else []
+    words += [f"--{option}={value}" for option, value in profile.gpu_options(profile.gpus).items()]
     for key, value in profile.sbatch.items():
         words += [f"--{key.replace('_', '-')}" + ("" if value is True else f"={value}")] if value is not False else []
-    words += python("-m", "slurm.probe", str(folder), *(["--gpus"] if profile.gpus_per_node else []))
+    words += python("-m", "slurm.probe", str(folder), *(["--gpus"] if profile.gpus else []))
     # Inside an allocation srun would become a step of it, with its limits and its nodes.
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=for_slurm())
     asked = time.time()
@@ -157,10 +157,10 @@ def _node(answer: dict, profile: Profile, login: dict, asked: float, answered: f
               if answer["versions"].get(k) != login[k]]  # fmt: skip
     add(not differ, "versions", "; ".join(differ) or "the same as here", "use one environment on a shared file system")
     found += _limits(answer, host)
-    if profile.gpus_per_node:
+    if profile.gpus:
         count = answer.get("torch_gpus", 0)
         shown = f"{count} seen by torch, nvidia-smi lists {', '.join(answer.get('gpus', [])) or 'none'}"
-        good = count >= profile.gpus_per_node
+        good = count >= profile.gpus
         mend = f"CUDA_VISIBLE_DEVICES is {answer.get('cuda_visible_devices')}; driver and torch's CUDA must fit"
         add(good, "GPU", answer.get("torch_error", shown), mend)
         add(bool(answer.get("nccl")), "NCCL", "in this torch" if answer.get("nccl") else "not in this torch",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
-import os
+import contextlib
+import itertools
 import re
 import socket
 import subprocess
@@ -16,18 +17,33 @@ RESOLVE_S = 30.0
 """A name that no name server answered for in so many seconds is taken as unresolvable."""
 
 
+_GROUP = r"(?:[^,\[\]\s]|\[\d[\d,-]*\])+"
+
+
 def expand(nodelist: str) -> list[str]:
-    """Return the node names of SLURM's notation: "gpu[01-03,7],login" -> gpu01 gpu02 gpu03 gpu7 login.
+    """Return the node names of SLURM's notation, in its order: "gpu[01-03,7],login" -> gpu01 gpu02 gpu03 gpu7 login.
+
+    Needs no scontrol: inside a container there may be none.
 
     Raises:
-        FailedError: scontrol cannot make sense of it.
+        FailedError: it is something else.
     """
-    if not re.search(r"[\[,]", nodelist):
-        return [nodelist]
-    done = subprocess.run(["scontrol", "show", "hostnames", nodelist], capture_output=True, text=True, timeout=60)
-    if done.returncode or not done.stdout.split():
-        raise FailedError(f"scontrol show hostnames {nodelist}: {done.stderr.strip()}")
-    return done.stdout.split()
+    if not re.fullmatch(rf"{_GROUP}(?:,{_GROUP})*", nodelist):
+        raise FailedError(f"SLURM_JOB_NODELIST is {nodelist!r}, which is no list of nodes")
+    names = []
+    for group in re.findall(_GROUP, nodelist):
+        parts = re.findall(r"\[([^\]]*)\]|([^\[\]]+)", group)
+        choices = [_numbers(numbers) if numbers else [text] for numbers, text in parts]
+        names += ["".join(words) for words in itertools.product(*choices)]
+    return names
+
+
+def _numbers(text: str) -> list[str]:
+    found = []
+    for part in text.split(","):
+        low, _, high = part.partition("-")
+        found += [f"{number:0{len(low)}}" for number in range(int(low), int(high or low) + 1)]
+    return found
 
 
 def address(node: str, peer: str | None = None) -> str:
@@ -43,9 +59,8 @@ def address(node: str, peer: str | None = None) -> str:
     """
     found = _resolve(node)
     if found is None or found == "127.0.1.1":
-        shown = subprocess.run(["scontrol", "show", "node", node], capture_output=True, text=True, timeout=60).stdout
-        match = re.search(r"NodeAddr=(\S+)", shown)
-        found = (_resolve(match[1]) if match else None) or found
+        told = _told_by_slurm(node)
+        found = (_resolve(told) if told else None) or found
     if found == "127.0.1.1" and peer is not None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((address(peer), 9))  # sends nothing: it only chooses the route
@@ -63,6 +78,15 @@ def interface(address: str) -> str | None:
     for name, found in psutil.net_if_addrs().items():
         if any(entry.address == address for entry in found):
             return name
+    return None
+
+
+def _told_by_slurm(node: str) -> str | None:
+    """Return the address or name by which SLURM reaches a node; None when it cannot be asked here."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):  # no scontrol in a container
+        shown = subprocess.run(["scontrol", "show", "node", node], capture_output=True, text=True, timeout=60).stdout
+        match = re.search(r"NodeAddr=(\S+)", shown)
+        return match[1] if match else None
     return None
 
 
@@ -84,12 +108,3 @@ def head_and_own(nodelist: str, node: int) -> tuple[str, str]:
     peer = names[1 if node == 0 else 0] if len(names) > 1 else None
     own = address(names[node], peer)
     return (own if node == 0 else address(names[0])), own
-
-
-def job_port(offset: int = 0) -> int:
-    """Return a port for this stretch of this job.
-
-    It lies between Ray's workers (up to 19999) and the range from which systems draw their own (from 32768).
-    """
-    job, restart = int(os.environ.get("SLURM_JOB_ID", "0")), int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    return 20100 + (job * 37 + restart * 11 + offset) % 12000

@@ -9,15 +9,17 @@ import contextlib
 import dataclasses
 import os
 import signal
-import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 
-from slurm import by_node
+from slurm import by_node, meeting
 from slurm.agent import SHIELDED, TORCHRUN
 from slurm.errors import InputError
 from slurm.inherited import LAUNCHER, for_ranks
@@ -76,24 +78,26 @@ def local(
         raise InputError(
             f"nproc {nproc} and nnodes {nnodes} must be at least 1, max_restarts {max_restarts} at least 0"
         )
-    if nproc == 1 and nnodes == 1 and max_restarts == 0:
-        commands = [[module, *args]]
-    else:
-        port = free_port()
-        run_id = f"local-{os.getpid()}-{port}"
-        commands = [
-            torchrun(
-                module, args, nproc=nproc, nnodes=nnodes, endpoint=f"127.0.0.1:{port}", run_id=run_id,
-                node=index, local_addr="127.0.0.1", max_restarts=max_restarts,
-            )
-            for index in range(nnodes)
-        ]  # fmt: skip
+    agents = nproc > 1 or nnodes > 1 or max_restarts > 0
     added = dict(env or {})
     if sys.platform == "linux":
         # Ranks of one machine talk over loopback; looking up the host's name can cost 10 s without a name server.
         added.setdefault("GLOO_SOCKET_IFNAME", "lo")
     threads = max(1, available_cores() // (nproc * nnodes))
-    return run_shielded(commands, env=added, threads=threads, patience_s=patience_s).code
+    with tempfile.TemporaryDirectory(prefix="cxrdist-") as folder:
+        # Port 0: the agent that hosts takes a free one; several agents agree on one through a file.
+        run_id = f"local-{uuid.uuid4().hex[:12]}"
+        place = f"127.0.0.1:{0 if nnodes == 1 else meeting.place(Path(folder), 'port')}"
+        commands = [
+            torchrun(
+                module, args, nproc=nproc, nnodes=nnodes, endpoint=place, run_id=run_id,
+                node=index, local_addr="127.0.0.1", max_restarts=max_restarts,
+            )
+            for index in range(nnodes)
+        ]  # fmt: skip
+        return run_shielded(
+            commands if agents else [[module, *args]], env=added, threads=threads, patience_s=patience_s
+        ).code
 
 
 def torchrun(
@@ -111,7 +115,8 @@ def torchrun(
 ) -> list[str]:
     """Return the words after `python -m slurm.agent` that start one node's torchrun agent.
 
-    The rendezvous is c10d at `endpoint` (HOST:PORT), with the ranks in the order of the nodes (slurm.by_node). That
+    The rendezvous is c10d with the ranks in the order of the nodes (slurm.by_node), at `endpoint`: HOST:PORT, or
+    HOST:FILE for a port that node 0 takes and publishes in FILE (slurm.meeting), or HOST:0 where there is one node. That
     node 0 hosts it is said outright, because torch guesses it from host names, and wrongly so where several nodes share
     a name or a name has several addresses.
     """
@@ -255,13 +260,6 @@ def _force(started: Sequence[tuple[subprocess.Popen[bytes], bool]], reason: str)
 
 def _exit_code(code: int) -> int:
     return 128 - code if code < 0 else code
-
-
-def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def available_cores() -> int:

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from slurm import hosts, record, requeue
+from slurm import hosts, meeting, memory, record, requeue
 from slurm.errors import FailedError, InputError
 from slurm.fence import Fence
 from slurm.inherited import for_ranks
@@ -108,7 +108,9 @@ def node_main(task: Task, asked: Asked) -> int:
         flush=True,
     )
     _prepare(task, node)
+    killed = memory.kills()
     outcome = _run(task, asked, fence, node, nodes)
+    killed = memory.kills() - killed
     if outcome.code == 0 and not outcome.stopped and node == 0:
         _look_for_done(task, asked, fence)
     if fence.lost() or is_done(task):
@@ -122,7 +124,10 @@ def node_main(task: Task, asked: Asked) -> int:
         time.sleep(1.0 if nodes > 1 else 0.0)
         return STOPPED if outcome.code or node == 0 else 0
     if outcome.code:
-        _mark_failure(task)
+        reason = f"the kernel killed {killed} of its processes for want of memory: ask for more (mem)" if killed else ""
+        if reason:
+            print(f"cxrdist: {reason}", file=sys.stderr, flush=True)
+        _mark_failure(task, reason)
         return outcome.code
     if node > 0:
         return 0
@@ -146,11 +151,11 @@ def _look_for_done(task: Task, asked: Asked, fence: Fence) -> None:
         time.sleep(0.5)
 
 
-def _mark_failure(task: Task) -> None:
+def _mark_failure(task: Task, reason: str = "") -> None:
     """Say that this node failed by itself: srun then stops the others, which must not look like a request to stop."""
     job, restart = os.environ.get("SLURM_JOB_ID", "0"), os.environ.get("SLURM_RESTART_COUNT", "0")
     with contextlib.suppress(OSError):
-        (Path(task.folder) / requeue.failure_mark(job, restart)).touch()
+        (Path(task.folder) / requeue.failure_mark(job, restart)).write_text(reason)
 
 
 def _prepare(task: Task, node: int) -> None:
@@ -203,6 +208,7 @@ def _run(task: Task, asked: Asked, fence: Fence, node: int, nodes: int) -> Outco
         from slurm import ray_cluster
 
         return ray_cluster.run(task, asked, fence, node, nodes)
+    place = meeting.place(Path(task.folder), fence.owner)
     relay = signal.SIGUSR2 if task.listens else signal.SIGINT
     if task.kind == "command" or (nodes == 1 and task.ranks_per_node == 1 and task.max_restarts == 0):
         if node > 0:
@@ -213,10 +219,14 @@ def _run(task: Task, asked: Asked, fence: Fence, node: int, nodes: int) -> Outco
         env = rank_environment(task, own)
         module, *args = task.words
         words = torchrun(
-            module, args, nproc=task.ranks_per_node, nnodes=nodes, endpoint=f"{head}:{hosts.job_port()}",
+            module, args, nproc=task.ranks_per_node, nnodes=nodes, endpoint=f"{head}:{place if nodes > 1 else 0}",
             run_id=fence.owner.replace(" ", "-"), node=node, local_addr=own, max_restarts=task.max_restarts,
         )  # fmt: skip
         commands, threads = [words], task.cpus_per_rank
-    return run_shielded(
-        commands, env=env, threads=threads, patience_s=task.patience_s, relay=relay, abort=fence.lost, asked=asked
-    )  # fmt: skip
+    try:
+        return run_shielded(
+            commands, env=env, threads=threads, patience_s=task.patience_s, relay=relay, abort=fence.lost, asked=asked
+        )
+    finally:
+        if node == 0:
+            place.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ import types
 import typing
 from pathlib import Path
 
+from slurm import gpus
 from slurm.errors import InputError
 from slurm.inherited import of_ranks
 
@@ -18,7 +19,8 @@ PACKAGED = Path(__file__).parent / "profiles"
 
 OWN_OPTIONS = {
     "job-name", "nodes", "ntasks", "ntasks-per-node", "cpus-per-task", "gpus-per-node", "partition", "account", "mem",
-    "time", "signal", "output", "error", "open-mode", "requeue", "no-requeue", "array", "dependency",
+    "time", "signal", "output", "error", "open-mode", "requeue", "no-requeue", "array", "dependency", "gres", "gpus",
+    "gpus-per-task", "gpus-per-socket", "cpus-per-gpu", "ntasks-per-gpu", "tres-per-task", "tres-per-node",
 }  # fmt: skip
 """sbatch options that a profile's other fields or the command line decide; [sbatch] may not fight them."""
 
@@ -35,8 +37,11 @@ class Profile:
     """Partition to queue in; None takes the cluster's default."""
     account: str | None = None
     """Account to charge; None takes the user's default."""
-    gpus_per_node: int = 0
-    """GPUs taken on each node; 0 for CPU nodes."""
+    gpus_per_node: int | str = 0
+    """GPUs taken on each node, by --gpus-per-node: a number, or "TYPE:NUMBER" such as "a100:4"; 0 for CPU nodes."""
+    gres: str | None = None
+    """Generic resources of each node, by --gres. On sites that take GPUs only so: "gpu:4" or "gpu:a100:4", in place of
+    gpus_per_node."""
     ranks_per_node: int | None = None
     """Training processes on each node; None means one per GPU, or one where there is none."""
     cpus_per_rank: int = 1
@@ -59,9 +64,37 @@ class Profile:
     """Other sbatch options by their long names, without the dashes."""
 
     @property
+    def gpus(self) -> int:
+        """GPUs taken on each node, whichever way they are asked for."""
+        return sum(self._gpus.values())
+
+    @property
+    def gpu_type(self) -> str:
+        """Their type; "" takes any."""
+        return next(iter(self._gpus), "")
+
+    @property
+    def _gpus(self) -> dict[str, int]:
+        return gpus.counts(f"gpu:{self.gpus_per_node}") if self.gpus_per_node else gpus.counts(self.gres or "")
+
+    @property
     def ranks(self) -> int:
         """Ranks on each node."""
-        return self.ranks_per_node or self.gpus_per_node or 1
+        return self.ranks_per_node or self.gpus or 1
+
+    def gpu_options(self, count: int) -> dict[str, str]:
+        """Return the sbatch options (long names) that ask for `count` of its GPUs and its other generic resources.
+
+        Args:
+            count: GPUs on each node; 0 for work that needs none.
+        """
+        kind = f"{self.gpu_type}:" if self.gpu_type else ""
+        others = gpus.without(self.gres or "")
+        by_gres = not self.gpus_per_node
+        gres = [f"gpu:{kind}{count}"] if by_gres and count else []
+        found = {"gpus-per-node": f"{kind}{count}"} if count and not by_gres else {}
+        gres += [others] if others else []
+        return found | ({"gres": ",".join(gres)} if gres else {})
 
     @property
     def minutes(self) -> int:
@@ -138,16 +171,17 @@ def check(profile: Profile, where: str) -> Profile:
     Raises:
         InputError: a value out of range, ranks that do not divide the GPUs, a secret in `setup` or `env`.
     """
-    low = {"gpus_per_node": 0, "cpus_per_rank": 1, "signal_delay_s": 1, "max_requeues": 0, "max_restarts": 0}
+    _check_gpus(profile, where)
+    low = {"cpus_per_rank": 1, "signal_delay_s": 1, "max_requeues": 0, "max_restarts": 0}
     for key, least in low.items():
         if getattr(profile, key) < least:
             raise InputError(f"{where}: {key} = {getattr(profile, key)} must be at least {least}")
     if profile.ranks_per_node is not None and profile.ranks_per_node < 1:
         raise InputError(f"{where}: ranks_per_node = {profile.ranks_per_node} must be at least 1")
-    if profile.gpus_per_node and profile.ranks != profile.gpus_per_node:
+    if profile.gpus and profile.ranks != profile.gpus:
         raise InputError(
-            f"{where}: ranks_per_node = {profile.ranks} with gpus_per_node = {profile.gpus_per_node}: each rank drives "
-            "one GPU, so make them equal or leave ranks_per_node out"
+            f"{where}: ranks_per_node = {profile.ranks} with {profile.gpus} GPUs on a node: each rank drives one GPU, "
+            "so make them equal or leave ranks_per_node out"
         )
     if profile.mem is not None and not re.fullmatch(r"\d+[KMGTkmgt]?[Bb]?", profile.mem):
         raise InputError(f"{where}: mem = {profile.mem!r} is not a size like 200G, 8000M or 0")
@@ -162,6 +196,11 @@ def check(profile: Profile, where: str) -> Profile:
                 "status and cancel ask the same one"
             )
         if option.replace("_", "-") in OWN_OPTIONS:
+            if re.search("gpu|gres|tres", option):
+                raise InputError(
+                    f"{where}: [sbatch] {option}: GPUs are asked for by the profile's own gpus_per_node = 4 or "
+                    '"a100:4", or gres = "gpu:a100:4"; so ranks, Ray and the number of nodes know of them'
+                )
             raise InputError(f"{where}: [sbatch] {option} is decided by the profile's own keys or the command line")
     for name in profile.env:
         if of_ranks(name):
@@ -174,6 +213,23 @@ def check(profile: Profile, where: str) -> Profile:
                 "file that only you can read and `source` that in setup"
             )
     return profile
+
+
+def _check_gpus(profile: Profile, where: str) -> None:
+    asked = profile.gpus_per_node
+    if isinstance(asked, int) and asked < 0:
+        raise InputError(f"{where}: gpus_per_node = {asked} must be at least 0")
+    if isinstance(asked, str) and not re.fullmatch(r"(?:[\w.-]+:)?\d+", asked):
+        raise InputError(f'{where}: gpus_per_node = {asked!r} is neither a number nor TYPE:NUMBER, such as "a100:4"')
+    if profile.gres is None:
+        return
+    if not re.fullmatch(r"[\w./-]+(?:[:=][\w.-]+)*(?:,[\w./-]+(?:[:=][\w.-]+)*)*", profile.gres):
+        raise InputError(f'{where}: gres = {profile.gres!r} is not a list such as "gpu:a100:4" or "gpu:4,nvme:1"')
+    kinds = gpus.counts(profile.gres)
+    if kinds and asked:
+        raise InputError(f"{where}: gres = {profile.gres!r} asks for GPUs and so does gpus_per_node; keep one of them")
+    if len(kinds) > 1:
+        raise InputError(f"{where}: gres = {profile.gres!r} asks for GPUs of several types; one run takes one type")
 
 
 def time_seconds(text: str) -> int:
@@ -210,12 +266,12 @@ def nodes_for(profile: Profile, *, nodes: int | None, gpus: int | None) -> int:
         if nodes is not None and nodes < 1:
             raise InputError(f"--nodes {nodes} must be at least 1")
         return nodes or 1
-    if profile.gpus_per_node == 0:
+    per = profile.gpus
+    if per == 0:
         raise InputError(f"--gpus {gpus}: profile {profile.name} has gpus_per_node = 0; give --nodes")
-    if gpus < 1 or gpus % profile.gpus_per_node:
-        per = profile.gpus_per_node
+    if gpus < 1 or gpus % per:
         raise InputError(
             f"--gpus {gpus} does not fill whole nodes of profile {profile.name} ({per} per node); "
             f"give {max(per, gpus // per * per)} or {(gpus // per + 1) * per}"
         )
-    return gpus // profile.gpus_per_node
+    return gpus // per

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from slurm import gpus
 from slurm.errors import FailedError, InputError
 from slurm.inherited import for_slurm
 
@@ -244,6 +245,12 @@ def cancel(job_ids: Iterable[str]) -> list[str]:
     return numbers
 
 
+def max_array_size() -> int:
+    """Return the most parts that a job array of this cluster may have when they are counted from 0."""
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", call("scontrol", "show", "config"))
+    return int(found[1]) if found else 1001
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Partition:
     """A partition, over all kinds of its nodes."""
@@ -253,9 +260,17 @@ class Partition:
     up: bool
     minutes: float
     """Its time limit; infinity when it has none."""
-    nodes: int
-    gpus_per_node: int
-    """The most GPUs that one of its nodes has."""
+    kinds: tuple[tuple[int, dict[str, int]], ...]
+    """Its kinds of nodes: how many there are, and what GPUs each has, by type (slurm.gpus.counts)."""
+
+    def nodes(self, gpus: int = 0, kind: str = "") -> int:
+        """Return how many of its nodes have so many GPUs of a type; "" counts all types."""
+        return sum(number for number, has in self.kinds if (has.get(kind, 0) if kind else sum(has.values())) >= gpus)
+
+    @property
+    def most_gpus(self) -> int:
+        """The most GPUs that one of its nodes has."""
+        return max((sum(has.values()) for _, has in self.kinds), default=0)
 
 
 def partitions() -> dict[str, Partition]:
@@ -264,15 +279,13 @@ def partitions() -> dict[str, Partition]:
     for line in call("sinfo", "-h", "-a", "-o", "%P|%a|%l|%D|%G").splitlines():
         name, up, limit, nodes, gres = line.strip().split("|")
         default, name = name.endswith("*"), name.rstrip("*")
-        gpus = max([int(count) for count in re.findall(r"gpu(?::[^:,(]+)?:(\d+)", gres)], default=0)
         before = found.get(name)
         found[name] = Partition(
             name=name,
             default=default,
             up=up == "up",
             minutes=_limit(limit),
-            nodes=int(nodes) + (before.nodes if before else 0),
-            gpus_per_node=max(gpus, before.gpus_per_node if before else 0),
+            kinds=(*(before.kinds if before else ()), (int(nodes), gpus.counts(gres))),
         )
     return found
 

@@ -6,6 +6,7 @@ other by one TCP connection from each worker to the first node; when that closes
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slurm import hosts
+from slurm import hosts, meeting
 from slurm.errors import FailedError
 from slurm.fence import Fence
 from slurm.inherited import for_ranks
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 START_S = 180.0
 """Bound on the start of Ray on all nodes."""
+TRIES = 3
+"""So often the Ray head is started before the job fails."""
 RAY = "ray.scripts.scripts"
 STARTED = "Ray runtime started"
 
@@ -37,29 +40,30 @@ STARTED = "Ray runtime started"
 def run(task: Task, asked: Asked, fence: Fence, node: int, nodes: int) -> Outcome:
     """Run one node's part and return how the program ended (workers: once the first node has finished)."""
     head, own = hosts.head_and_own(os.environ.get("SLURM_JOB_NODELIST", "localhost"), node)
-    port = hosts.job_port()
-    token = Path(task.folder) / f".ray-{fence.owner.removeprefix('job ')}"
+    stretch = fence.owner.removeprefix("job ")
+    token = Path(task.folder) / f".ray-{stretch}"
+    place = meeting.place(Path(task.folder), fence.owner)
     if node == 0:
         _write_token(token)
     _await(token.is_file, None, f"the first node's {token}")
     # Only this job's processes may talk to its Ray: others who reach the port could run code as this user.
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
-    temporary = _own_folder() / fence.owner.removeprefix("job ")
+    temporary = _own_folder() / stretch
     resources = [
         f"--num-cpus={task.cpus_per_rank * task.ranks_per_node}",
         f"--num-gpus={task.gpus_per_node}",
         f"--node-ip-address={own}",
         "--disable-usage-stats",
-        f"--dashboard-agent-listen-port={port + 20 + node}",
     ]
     try:
         if node == 0:
-            return _first(task, asked, fence, nodes, head, port, [*resources, f"--temp-dir={temporary}"])
-        return _other(asked, head, port, resources)
+            return _first(task, asked, fence, nodes, head, place, [*resources, f"--temp-dir={temporary}"])
+        return _other(asked, head, meeting.published(place, TRIES * START_S), resources)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if node == 0:
             token.unlink(missing_ok=True)
+            place.unlink(missing_ok=True)
 
 
 def _own_folder() -> Path:
@@ -79,19 +83,16 @@ def _write_token(path: Path) -> None:
     os.replace(half, path)
 
 
-def _first(task: Task, asked: Asked, fence: Fence, nodes: int, head: str, port: int, options: list[str]) -> Outcome:
-    with socket.create_server(("", port + 1), backlog=max(8, nodes)) as meeting:
-        client = f"--ray-client-server-port={port + 2}"
-        ray, up = _start(
-            ["start", "--head", "--block", f"--port={port}", client, "--include-dashboard=false", *options]
-        )
+def _first(task: Task, asked: Asked, fence: Fence, nodes: int, head: str, place: Path, options: list[str]) -> Outcome:
+    ray, port, meet = _head(nodes, options)
+    with meet:
         workers: list[socket.socket] = []
         try:
-            _await(up, ray, "the Ray head")
-            meeting.settimeout(START_S)
+            meeting.publish(place, port)
+            meet.settimeout(START_S)
             for _ in range(nodes - 1):
                 try:
-                    workers.append(meeting.accept()[0])
+                    workers.append(meet.accept()[0])
                 except TimeoutError:
                     # Ray works with the nodes it has; the program may still finish.
                     print(f"cxrdist: {len(workers) + 1} of {nodes} nodes joined Ray in {START_S:.0f} s", flush=True)
@@ -108,9 +109,37 @@ def _first(task: Task, asked: Asked, fence: Fence, nodes: int, head: str, port: 
             end_tree(ray, patience=10.0)
 
 
+def _head(nodes: int, options: list[str]) -> tuple[subprocess.Popen[bytes], int, socket.socket]:
+    """Start the Ray head on free ports and return it, its port, and the socket (the next port) for the other nodes.
+
+    Ray takes seconds to listen; when somebody takes one of its ports in between, other ports are tried.
+    """
+    start = meeting.job_port()
+    for attempt in range(TRIES):
+        port = meeting.free_port(start, offsets=(0, 1, 2, 20))
+        start = port + 40
+        with contextlib.ExitStack() as held:
+            meet = held.enter_context(socket.create_server(("", port + 1), backlog=max(8, nodes)))
+            ports = [f"--port={port}", f"--ray-client-server-port={port + 2}"]
+            ports.append(f"--dashboard-agent-listen-port={port + 20}")
+            ray, up = _start(["start", "--head", "--block", "--include-dashboard=false", *ports, *options])
+            try:
+                _await(up, ray, "the Ray head")
+            except BaseException as error:
+                ended = ray.poll() is not None
+                end_tree(ray, patience=10.0)
+                if not (isinstance(error, FailedError) and ended and attempt + 1 < TRIES):
+                    raise
+                print(f"cxrdist: {error} at port {port}; trying other ports", flush=True)
+                continue
+            held.pop_all()
+            return ray, port, meet
+    raise AssertionError("the last try returns or raises")
+
+
 def _other(asked: Asked, head: str, port: int, options: list[str]) -> Outcome:
-    _await(lambda: _listens(head, port), None, f"the Ray head at {head}:{port}")
-    ray, up = _start(["start", "--block", f"--address={head}:{port}", *options])
+    listen = f"--dashboard-agent-listen-port={meeting.free_port(port + 20)}"
+    ray, up = _start(["start", "--block", f"--address={head}:{port}", listen, *options])
     try:
         _await(up, ray, "the Ray worker")
         with socket.create_connection((head, port + 1), timeout=START_S) as line:
@@ -161,11 +190,3 @@ def _await(ready: Callable[[], bool], process: subprocess.Popen[bytes] | None, w
 
 def _gone(process: subprocess.Popen[bytes], what: str) -> str | None:
     return None if process.poll() is None else f"{what} ended with code {process.returncode}"
-
-
-def _listens(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=2.0).close()
-    except OSError:
-        return False
-    return True

@@ -59,8 +59,9 @@ def decide(
         earlier: The jobs that it continues; None when there are none.
     """
     before = earlier.requeues if earlier else 0
-    if (folder / failure_mark(job, str(restart))).exists():
-        return False, "the workers failed; see the end of the log"
+    failed = folder / failure_mark(job, str(restart))
+    if failed.exists():
+        return False, failed.read_text() or "the workers failed; see the end of the log"
     if _newer_stretch(folder, job, restart):
         return False, "a newer stretch of this job is running"
     if status == KILLED:

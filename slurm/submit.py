@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from submitit.slurm.slurm import SlurmExecutor
 
 from slurm import notes, queue, requeue, unnoted
 from slurm.errors import FailedError, InputError
+from slurm.gpus import shown
 from slurm.node import Task
 from slurm.notes import job_ids
 from slurm.processes import SAFE_PATH, python
@@ -54,8 +56,9 @@ class Request:
 
     @property
     def where(self) -> str | None:
-        """Partition that is asked for; None is the cluster's default."""
-        return self.partition or self.profile.partition
+        """Partition that is asked for, or several with commas; None is the cluster's default."""
+        asked = self.partition or self.profile.partition
+        return ",".join(name.strip() for name in asked.split(",")) if asked else None
 
 
 class _Executor(SlurmExecutor):
@@ -75,7 +78,7 @@ def task_for(profile: Profile, **values: Any) -> Task:
     defaults = {
         "ranks_per_node": profile.ranks,
         "cpus_per_rank": profile.cpus_per_rank,
-        "gpus_per_node": profile.gpus_per_node,
+        "gpus_per_node": profile.gpus,
         "max_restarts": profile.max_restarts,
         "patience_s": signal_delay(profile) * 0.8,
         "env": tuple(sorted((key, str(value)) for key, value in profile.env.items())),
@@ -101,7 +104,12 @@ def _executor(request: Request) -> _Executor:
         extra["array"] = f"0-{request.array - 1}"
     if request.after:
         extra["kill-on-invalid-dep"] = "yes"  # a job whose input failed must not wait for ever
-    extra |= {key.replace("_", "-"): value for key, value in profile.sbatch.items() if value is not False}
+    extra |= profile.gpu_options(task.gpus_per_node)
+    extra |= {
+        key.replace("_", "-"): value
+        for key, value in profile.sbatch.items()
+        if value is not False and (task.gpus_per_node or "gpu" not in key)  # mem-per-gpu and their like
+    }
     pickle = f'ln -sf task.pkl {shlex.quote(str(folder))}/"${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}'
     pickle += '${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}_submitted.pkl"'
     executor = _Executor(folder, python=shlex.join(python()))
@@ -112,7 +120,6 @@ def _executor(request: Request) -> _Executor:
         nodes=request.nodes,
         **per_node,
         cpus_per_task=cores,
-        gpus_per_node=task.gpus_per_node or None,
         mem=profile.mem,
         time=profile.minutes,
         signal_delay_s=signal_delay(profile),
@@ -120,8 +127,9 @@ def _executor(request: Request) -> _Executor:
         stderr_to_stdout=True,
         wckey=None,
         additional_parameters=extra,
-        # One dead launcher must not leave the others waiting for it.
-        srun_args=["--kill-on-bad-exit=1", "--ntasks-per-node=1", f"--cpus-per-task={cores}"],
+        # One dead launcher must not leave the others waiting for it. With [sbatch] export = "NONE" srun would hand on
+        # nothing of what this script exports.
+        srun_args=["--export=ALL", "--kill-on-bad-exit=1", "--ntasks-per-node=1", f"--cpus-per-task={cores}"],
         setup=[
             "umask 077",
             "# a shell inside another job would hand these on",
@@ -158,25 +166,55 @@ def check(request: Request) -> None:
         raise InputError(f"--min_nodes {request.min_nodes} must be between 1 and --nodes {request.nodes}")
     if "," in os.environ.get("SLURM_CLUSTERS", ""):
         raise InputError(f"SLURM_CLUSTERS={os.environ['SLURM_CLUSTERS']} names several clusters; choose one")
-    known = queue.partitions()
-    partition = known.get(request.where) if request.where else next((p for p in known.values() if p.default), None)
-    if partition is None:
-        asked = f"partition {request.where!r} is unknown" if request.where else "the cluster has no default partition"
-        raise InputError(f"profile {profile.name}: {asked}; this cluster has {', '.join(sorted(known))}")
-    where = f"profile {profile.name}: partition {partition.name}"
-    if not partition.up:
-        raise InputError(f"{where} is closed (sinfo -p {partition.name}); choose another of {', '.join(sorted(known))}")
-    if request.nodes > partition.nodes:
-        raise InputError(f"{where} has {partition.nodes} nodes, fewer than the {request.nodes} asked for")
-    if profile.gpus_per_node > partition.gpus_per_node:
+    _refuse_patterns(request.folder)
+    if request.array is not None and request.array > (most := queue.max_array_size()):
         raise InputError(
-            f"{where} has {partition.gpus_per_node} GPUs on a node, fewer than gpus_per_node = {profile.gpus_per_node}"
+            f"--parts {request.array}: this cluster takes job arrays of at most {most} parts (MaxArraySize)"
+        )
+    known = queue.partitions()
+    names = request.where.split(",") if request.where else [name for name, one in known.items() if one.default]
+    for name in [*names] or [None]:
+        if name not in known:
+            asked = f"partition {name!r} is unknown" if name else "the cluster has no default partition"
+            raise InputError(f"profile {profile.name}: {asked}; this cluster has {', '.join(sorted(known))}")
+    misfits = [_misfit(request, known[name], known) for name in names]
+    if all(misfits):  # in a list of partitions one is enough
+        raise InputError(f"profile {profile.name}: {'; '.join(filter(None, misfits))}")
+
+
+def _refuse_patterns(folder: Path) -> None:
+    """Refuse a path that SLURM would not take as it is written: in names of logs %j is the job's number."""
+    found = re.search(r"""[%\\'"\x00-\x1f]""", str(folder))
+    if found:
+        raise InputError(
+            f"{folder.parent}: SLURM gives {found[0]!r} in the path of a log a meaning of its own (%j is the job's "
+            "number); choose an --out without it"
+        )
+
+
+def _misfit(request: Request, partition: queue.Partition, known: Mapping[str, queue.Partition]) -> str | None:
+    """Return why a partition can never run a request, or None."""
+    profile, gpus, kind = request.profile, request.task.gpus_per_node, request.profile.gpu_type
+    where = f"partition {partition.name}"
+    if not partition.up:
+        return f"{where} is closed (sinfo -p {partition.name}); choose another of {', '.join(sorted(known))}"
+    if request.nodes > partition.nodes():
+        return f"{where} has {partition.nodes()} nodes, fewer than the {request.nodes} asked for"
+    fitting = partition.nodes(gpus, kind)
+    if gpus and not fitting and not kind:
+        return f"{where} has {partition.most_gpus} GPUs on a node, fewer than gpus_per_node = {gpus}"
+    if gpus and request.nodes > fitting:
+        listed = "; ".join(f"{number} with {shown(has)}" for number, has in partition.kinds)
+        asked = f"{gpus} {kind} GPUs" if kind else f"{gpus} GPUs"
+        return (
+            f"{where} has {fitting} nodes with {asked}, fewer than the {request.nodes} asked for (its nodes: {listed})"
         )
     if profile.minutes > partition.minutes:
-        raise InputError(
+        return (
             f"{where} allows {partition.minutes:.0f} minutes, less than time = {profile.time}; a run may take many "
             "stretches, so a shorter time is no loss"
         )
+    return None
 
 
 def submit(request: Request) -> str:

@@ -16,7 +16,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-from slurm.launch import free_port
+from slurm import meeting
 
 PRELOADED = ["cxrdist.pretrain", "tests.cxrdist.rank_worker"]
 
@@ -36,7 +36,11 @@ def run_forked(work: Callable[..., Any], *args: Any, nproc: int, log: Path, time
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "GLOO_SOCKET_IFNAME": "lo"}
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(meeting.free_port(meeting.FIRST + os.getpid() % 10_000)),
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
     shared |= {"WORLD_SIZE": str(nproc), "LOCAL_WORLD_SIZE": str(nproc)} if nproc > 1 else {}
     ranks = []
     for rank in range(nproc):

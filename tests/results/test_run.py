@@ -150,3 +150,15 @@ def test_of_runs_created_at_once_one_signature_wins_and_the_others_are_refused(t
     winner = Run(tmp_path / "run").read_config()["lr"]
     assert set(outcomes) == {str(winner), "refused"} and outcomes.count("refused") == 8
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.toml", "run.json"]
+
+
+def test_second_process_that_would_train_the_same_run_is_refused_in_one_line(tmp_path, monkeypatch):
+    run = Run(tmp_path)
+    with run.alone():
+        with pytest.raises(InputError, match="is being trained by another process; start it once$"), run.alone():
+            raise AssertionError("both train")
+        monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")  # srun -n4 cxrdist pretrain ...
+        with pytest.raises(InputError, match="srun started this command 4 times"), run.alone():
+            raise AssertionError("both train")
+    with run.alone():
+        pass

@@ -209,6 +209,10 @@ def down() -> None:
             end(name)
         run("ip", "link", "del", BRIDGE, check=False)
         set_hosts(add={})
+        for node in NODES:
+            for folder, _, _ in os.walk(settings.MEMORY / f"slurm_{node}", topdown=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
 
 
 @contextlib.contextmanager

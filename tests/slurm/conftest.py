@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -18,6 +19,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # pytest's importlib mode leaves it out, and the harness is also a command
 
 import cluster as harness  # noqa: E402
+from daemons import run  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -73,6 +75,37 @@ class Counting:
 
     def samples(self) -> list[int]:
         return [sample for line in self.lines() for sample in line["samples"]]
+
+
+PORT_TAKEN = (
+    f'{sys.executable} -P -c "import socket, time; from slurm import meeting; '
+    "held = socket.create_server(('', meeting.job_port())); time.sleep(120)\" &"
+)
+"""Line of a profile's setup: somebody listens at the port that the job would take on its first node."""
+
+
+@contextlib.contextmanager
+def hosts_of_nodes(cluster: harness.Cluster, folder: Path, text: Callable[[str], str]) -> Iterator[None]:
+    """Give each node an /etc/hosts of its own; in loopback mode, where the nodes share one, nothing happens."""
+    nodes = harness.NODES if cluster.mode == "netns" else ()
+    for node in nodes:
+        (folder / f"hosts-{node}").write_text(text(node))
+        run(*cluster.in_node(node, "mount", "--bind", str(folder / f"hosts-{node}"), "/etc/hosts"))
+    try:
+        yield
+    finally:
+        for node in nodes:
+            run(*cluster.in_node(node, "umount", "/etc/hosts"))
+
+
+def debian(cluster: harness.Cluster) -> Callable[[str], str]:
+    """Return a maker of /etc/hosts as Debian's installer leaves it: a host's own name is 127.0.1.1."""
+
+    def text(node: str) -> str:
+        addresses = {other: "127.0.1.1" if other == node else cluster.address(other) for other in harness.NODES}
+        return "127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in addresses.items())
+
+    return text
 
 
 def wait_until(true: Callable[[], object], seconds: float, what: str, pause: float = 0.1) -> None:

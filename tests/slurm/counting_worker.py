@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--save_every", type=int, default=10)
     parser.add_argument("--die_at", type=int, help="the last rank kills itself at this step, the first time")
     parser.add_argument("--fail_at", type=int, help="raise at this step")
+    parser.add_argument("--eat_at", type=int, help="fill 4 GiB of memory at this step")
     parser.add_argument("--deaf", action="store_true", help="take no notice of stop signals")
     options = parser.parse_args()
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -58,6 +59,8 @@ def main() -> None:
         if options.die_at == step and rank == world - 1 and not (folder / "died").exists():
             (folder / "died").touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        if options.eat_at == step:
+            print(len(bytearray(b"x") * (4 << 30)))
         if options.fail_at == step:
             raise RuntimeError("this step cannot be taken")
         if asked.item() or step % options.save_every == 0:

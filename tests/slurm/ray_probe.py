@@ -25,7 +25,11 @@ def main() -> None:
         run_config=tune.RunConfig(storage_path=str(folder / "tune"), verbose=0),
     )
     found = [result.metrics for result in tuner.fit()]
-    answer = {"nodes": len(ray.nodes()), "trials": [[one["score"], one["host"]] for one in found if one]}
+    answer = {
+        "nodes": len(ray.nodes()),
+        "gpus": ray.cluster_resources()["GPU"],
+        "trials": [[one["score"], one["host"]] for one in found if one],
+    }
     (folder / "answer.json").write_text(json.dumps(answer))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections import Counter
 from pathlib import Path
 
 # A second checkout on the same machine sets another number (0 to 9) and gets a cluster of its own.
@@ -16,7 +17,10 @@ SUBNET = f"10.217.{43 + NUMBER}"
 LOOPBACK = f"127.0.{43 + NUMBER}"
 BRIDGE = f"cxrslurm{NUMBER}"
 NODES = (f"cx{NUMBER}a", f"cx{NUMBER}b")
-CPUS, GPUS = 4, 2
+CPUS = 4
+GPUS = (("a100", "a100"), ("a100", "v100"))
+"""Types of each node's GPUs: nodes of one partition need not be alike."""
+MEMORY = Path("/sys/fs/cgroup/memory")
 HOSTS_MARK = f"# cxrdist test cluster {NUMBER}"
 
 CONFIG = """\
@@ -35,13 +39,13 @@ SlurmdPidFile={state}/slurmd-%n.pid
 SlurmctldLogFile={state}/log/slurmctld
 SlurmdLogFile={state}/log/slurmd-%n
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+TaskPlugin={task}
 MpiDefault=none
 SwitchType=switch/none
 PropagateResourceLimits=NONE
 SlurmdParameters=config_overrides
 SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
+SelectTypeParameters=CR_CPU_Memory
 GresTypes=gpu
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost={controller}
@@ -93,18 +97,20 @@ def write_config(mode: str) -> None:
     host = socket.gethostname().split(".")[0]
     controller = f"{SUBNET}.254" if mode == "netns" else "127.0.0.1"
     values = {"host": host, "controller": controller, "port": PORT, "dbport": PORT - 1, "state": STATE}
+    values["task"] = "task/cgroup" if limits_memory() else "task/none"
     memory = int(Path("/proc/meminfo").read_text().split()[1]) // 1024 // len(NODES) * 9 // 10
-    config, gres = CONFIG.format(**values), ""
-    for gpu in range(GPUS):
+    config, gres = CONFIG.format(**values) + f"DefMemPerCPU={memory // CPUS}\n", ""
+    for gpu in range(max(map(len, GPUS))):
         with contextlib.suppress(FileExistsError):
             os.mknod(STATE / "dev" / f"gpu{gpu}", 0o20666, os.makedev(1, 3))
-    for number, node in enumerate(NODES, start=1):
+    for number, (node, kinds) in enumerate(zip(NODES, GPUS, strict=True), start=1):
         config += (
             f"NodeName={node} NodeHostname={node if mode == 'netns' else host} "
             f"NodeAddr={address(node, mode)} Port={PORT + number} CPUs={CPUS} RealMemory={memory} "
-            f"Gres=gpu:{GPUS} State=UNKNOWN\n"
+            f"Gres={','.join(f'gpu:{kind}:{count}' for kind, count in Counter(kinds).items())} State=UNKNOWN\n"
         )
-        gres += f"NodeName={node} Name=gpu File={STATE}/dev/gpu[0-{GPUS - 1}]\n"
+        for gpu, kind in enumerate(kinds):
+            gres += f"NodeName={node} Name=gpu Type={kind} File={STATE}/dev/gpu{gpu}\n"
         (STATE / f"spool-{node}").mkdir(exist_ok=True)
     for name, tier, preempt in (
         ("main", 10, "OFF Default=YES"),
@@ -115,6 +121,7 @@ def write_config(mode: str) -> None:
         config += f"PriorityTier={tier} PreemptMode={preempt}\n"
     CONF.write_text(config)
     (STATE / "gres.conf").write_text(gres)
+    (STATE / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nConstrainRAMSpace=yes\n" if limits_memory() else "")
     (STATE / "slurmdbd.conf").write_text(DBD_CONFIG.format(**values))
     (STATE / "slurmdbd.conf").chmod(0o600)
     (STATE / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
@@ -123,6 +130,11 @@ def write_config(mode: str) -> None:
         key.write_bytes(os.urandom(1024))
         key.chmod(0o600)
     set_hosts(add={node: address(node, mode) for node in NODES})
+
+
+def limits_memory() -> bool:
+    """Whether a job here can be held to its memory: by control groups of version 1, which this SLURM can use alone."""
+    return os.access(MEMORY, os.W_OK) and os.geteuid() == 0
 
 
 def set_hosts(add: dict[str, str]) -> None:

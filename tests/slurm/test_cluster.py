@@ -8,7 +8,7 @@ import subprocess
 
 import cluster as harness
 import pytest
-from conftest import HERE, command_lines, wait_until
+from conftest import HERE, PORT_TAKEN, command_lines, debian, hosts_of_nodes, wait_until
 
 from slurm import processes, queue, submit
 from slurm.errors import InputError
@@ -38,10 +38,14 @@ def final(job) -> dict:
 def test_torchrun_crosses_both_nodes_and_plain_sbatch_runs_the_same_job_again(cluster, counting, tmp_path, monkeypatch):
     monkeypatch.setenv("MY_API_TOKEN", "hush-hush")
     monkeypatch.chdir(shadows(tmp_path / "work"))
-    job = counting("--steps", "3", "--step_seconds", "0", ranks_per_node=2)
-    job.queue()
-    assert job.wait_for_end() == "COMPLETED", job.log()
+    profile = {"gres": "gpu:2", "ranks_per_node": 2, "setup": (PORT_TAKEN,)}
+    job = counting("--steps", "3", "--step_seconds", "0", partition="main, preempt", **profile)
+    with hosts_of_nodes(cluster, tmp_path, debian(cluster)):
+        job.queue()
+        assert job.wait_for_end() == "COMPLETED", job.log()
     assert {line["world"] for line in job.lines()} == {4}
+    facts = json.loads((job.folder / "submission" / f"environment-{job.job_id}.json").read_text())["variables"]
+    assert (facts["CUDA_VISIBLE_DEVICES"], facts["SLURM_JOB_PARTITION"]) == ("0,1", "main,preempt")
     assert "node 2 of 2" in job.log()
     (job.folder / "final.json").unlink()
     again = subprocess.run(["sbatch", job.folder / "submission" / "job.sbatch"], capture_output=True, text=True)
@@ -121,16 +125,18 @@ def test_job_that_loses_a_node_goes_on_with_the_one_that_is_left(cluster, counti
 
 def test_ray_tune_runs_on_both_nodes_of_an_allocation(cluster, counting, tmp_path, monkeypatch):
     monkeypatch.chdir(shadows(tmp_path / "work"))
-    job = counting(nodes=2, ranks_per_node=1, cpus_per_rank=2)
+    job = counting(nodes=2, ranks_per_node=1, cpus_per_rank=2, gpus_per_node="a100:1", setup=(PORT_TAKEN,))
     task = dataclasses.replace(
         job.request.task, kind="ray", words=("ray_probe", str(job.folder)), listens=False,
         done=str(job.folder / "answer.json"),
     )  # fmt: skip
     job.request = dataclasses.replace(job.request, task=task)
-    job.queue()
-    assert job.wait_for_end(240) == "COMPLETED", job.log()
+    with hosts_of_nodes(cluster, tmp_path, debian(cluster)):
+        job.queue()
+        assert job.wait_for_end(240) == "COMPLETED", job.log()
     answer = json.loads((job.folder / "answer.json").read_text())
-    assert answer["nodes"] == 2
+    assert (answer["nodes"], answer["gpus"]) == (2, 2)
+    assert not [*(job.folder / "submission").glob(".ray-*"), *(job.folder / "submission").glob(".meet-*")]
     assert sorted(answer["trials"]) == [[4, answer["trials"][0][1]], [9, answer["trials"][1][1]]]
     if cluster.mode == "netns":
         assert {host for _, host in answer["trials"]} == {cluster.address(node) for node in harness.NODES}
@@ -156,12 +162,29 @@ def test_requests_that_the_cluster_cannot_meet_are_refused_before_they_are_queue
         submit.check(dataclasses.replace(request, nodes=3))
     with pytest.raises(InputError, match="allows 1440 minutes"):
         submit.check(dataclasses.replace(request, profile=dataclasses.replace(request.profile, time="2-0")))
-    with pytest.raises(InputError, match="2 GPUs on a node"):
-        profile = dataclasses.replace(request.profile, gpus_per_node=4, ranks_per_node=4)
-        submit.check(dataclasses.replace(request, profile=profile))
+    with pytest.raises(InputError, match="partition 'gpuu' is unknown"):
+        submit.check(dataclasses.replace(request, partition="main,gpuu"))
+    submit.check(dataclasses.replace(request, partition="high,main"))
+    for asked, message in (
+        (4, "2 GPUs on a node, fewer than gpus_per_node = 4"),
+        ("v100:1", "has 1 nodes with 1 v100 GPUs, fewer than the 2 asked for"),
+        ("a100:2", "its nodes: 1 with a100:2; 1 with a100:1,v100:1"),
+        ("h100:1", "has 0 nodes with 1 h100 GPUs"),
+    ):
+        with pytest.raises(InputError, match=message):
+            submit.check(with_gpus(request, asked))
+    for asked in (2, "a100:1"):
+        submit.check(with_gpus(request, asked))
     subprocess.run("scontrol update PartitionName=high State=DOWN".split(), check=True)
     try:
         with pytest.raises(InputError, match="is closed"):
             submit.check(dataclasses.replace(request, partition="high"))
+        submit.check(dataclasses.replace(request, partition="high,main"))  # one of them is enough
     finally:
         subprocess.run("scontrol update PartitionName=high State=UP".split(), check=True)
+
+
+def with_gpus(request: submit.Request, asked: int | str) -> submit.Request:
+    profile = dataclasses.replace(request.profile, gpus_per_node=asked, ranks_per_node=None)
+    task = dataclasses.replace(request.task, gpus_per_node=profile.gpus)
+    return dataclasses.replace(request, profile=profile, task=task)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from slurm import profiles
+from slurm import gpus, profiles
 from slurm.errors import InputError
 
 
@@ -33,8 +33,14 @@ def test_own_profile_wins_over_the_packaged_one_of_the_same_name(tmp_path, monke
     ("text", "words"),
     [
         ('partion = "gpu"', ["unknown key 'partion'", "did you mean partition"]),
-        ("gpus_per_node = '4'", ["gpus_per_node must be a whole number"]),
-        ("gpus_per_node = true", ["gpus_per_node must be a whole number"]),
+        ("gpus_per_node = 'four'", ["gpus_per_node = 'four' is neither a number nor TYPE:NUMBER"]),
+        ("gpus_per_node = true", ["gpus_per_node must be a whole number or a string"]),
+        ("gpus_per_node = -1", ["gpus_per_node = -1 must be at least 0"]),
+        ("gpus_per_node = 4\ngres = 'gpu:4'", ["asks for GPUs and so does gpus_per_node"]),
+        ("gres = 'gpu:a100:2,gpu:v100:2'", ["several types"]),
+        ("gres = 'gpu:a100:2 --exclusive'", ["is not a list such as"]),
+        ("[sbatch]\ngres = 'gpu:4'", ["[sbatch] gres: GPUs are asked for by the profile's own gpus_per_node"]),
+        ("[sbatch]\ngpus-per-task = 1", ["[sbatch] gpus-per-task: GPUs are asked for by"]),
         ("cpus_per_rank = 0", ["cpus_per_rank = 0 must be at least 1"]),
         ("gpus_per_node = 4\nranks_per_node = 3", ["each rank drives one GPU"]),
         ("time = '25 hours'", ["time '25 hours' is not MINUTES"]),
@@ -71,6 +77,39 @@ def test_unknown_profile_lists_the_known_ones():
 )
 def test_slurm_time_notation(text, seconds):
     assert profiles.time_seconds(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "of_one", "of_none"),
+    [
+        ("gpus_per_node = 4", {"gpus-per-node": "4"}, {"gpus-per-node": "1"}, {}),
+        ("gpus_per_node = 'a100:4'", {"gpus-per-node": "a100:4"}, {"gpus-per-node": "a100:1"}, {}),
+        ("gres = 'gpu:4'", {"gres": "gpu:4"}, {"gres": "gpu:1"}, {}),
+        (
+            "gres = 'gpu:1g.10gb:4,nvme:1'",
+            {"gres": "gpu:1g.10gb:4,nvme:1"},
+            {"gres": "gpu:1g.10gb:1,nvme:1"},
+            {"gres": "nvme:1"},
+        ),
+        (
+            "gpus_per_node = 4\ngres = 'nvme:1'",
+            {"gpus-per-node": "4", "gres": "nvme:1"},
+            {"gpus-per-node": "1", "gres": "nvme:1"},
+            {"gres": "nvme:1"},
+        ),
+    ],
+)
+def test_every_way_of_asking_for_gpus_gives_ranks_and_options(tmp_path, text, options, of_one, of_none):
+    profile = profiles.load(write(tmp_path, text))
+    assert (profile.gpus, profile.ranks, profiles.nodes_for(profile, nodes=None, gpus=8)) == (4, 4, 2)
+    assert [profile.gpu_options(count) for count in (4, 1, 0)] == [options, of_one, of_none]
+
+
+def test_gpus_of_a_node_are_counted_over_its_types():
+    assert gpus.counts("gpu:a100:4(S:0-1),gpu:v100:2(S:2,3),nvme:1") == {"a100": 4, "v100": 2}
+    assert gpus.counts("gpu:8(IDX:0-7)") == {"": 8}
+    assert gpus.counts("gpu:1g.5gb:7") == {"1g.5gb": 7}
+    assert gpus.counts("(null)") == {}
 
 
 def test_gpus_become_nodes_and_uneven_requests_are_refused():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cluster as harness
 import pytest
-from conftest import wait_until
+from conftest import hosts_of_nodes, wait_until
 
 from jobs import cli
 from results.run import Run
@@ -147,6 +147,9 @@ def test_shard_set_of_other_settings_is_not_taken_for_complete(cluster, here, ca
     capsys.readouterr()
     assert cli.main("submit shard nih --src nih --out shards --size 48 --parts 2".split()) == 0
     assert "is complete: nothing to queue" in capsys.readouterr().out
+    assert cli.main("submit shard nih --src nih --out others --size 48 --parts 1002".split()) == 2
+    assert "--parts 1002: this cluster takes job arrays of at most 1001 parts" in one_line(capsys)
+    assert not Path("others.job").exists()
     assert cli.main("submit shard nih --src nih --out shards --size 32 --parts 2".split()) == 2
     assert "holds another shard set (" in (error := one_line(capsys)) and "size 48, not 32" in error
 
@@ -155,6 +158,7 @@ def test_shard_set_of_other_settings_is_not_taken_for_complete(cluster, here, ca
     ("words", "message"),
     [
         ("--partition gpuu", "partition 'gpuu' is unknown; this cluster has high, main, preempt"),
+        ("--out 50%j", "SLURM gives '%' in the path of a log a meaning of its own"),
         ("--nodes 4", "has 2 nodes, fewer than the 4 asked for"),
         ("--time 3-0", "allows 1440 minutes, less than time = 3-0"),
         ("--profile wrong.toml", "unknown key 'partion'; did you mean partition?"),
@@ -166,10 +170,10 @@ def test_request_that_the_cluster_cannot_meet_is_one_line(cluster, shards, here,
     Path("wrong.toml").write_text('partion = "main"\n')
     Path("gpus.toml").write_text("gpus_per_node = 4\n")
     Path("account.toml").write_text('[sbatch]\nlicenses = "nobody-has-this:1"\n')
-    code = cli.main(f"submit pretrain {words} --shards {shards} --out run {SMALL}".split())
+    code = cli.main(f"submit pretrain --out run {words} --shards {shards} {SMALL}".split())
     assert code == (1 if message == "sbatch: " else 2)
     assert message in one_line(capsys)
-    assert notes.job_ids(Path("run/submission")) == []
+    assert notes.job_ids(Path("run/submission")) == [] and not Path("50%j").exists()
 
 
 def test_head_node_that_nobody_can_resolve_fails_the_job_in_one_line(cluster, counting, tmp_path):
@@ -180,17 +184,10 @@ def test_head_node_that_nobody_can_resolve_fails_the_job_in_one_line(cluster, co
     stub.parent.mkdir()
     stub.write_text(f'#!/bin/sh\n[ "$2" = node ] && exit 1\nexec {shutil.which("scontrol")} "$@"\n')
     stub.chmod(0o755)
-    (tmp_path / "hosts").write_text("127.0.0.1 localhost\n")
-    hide = ["mount", "--bind", str(tmp_path / "hosts"), "/etc/hosts"]
-    try:
-        for node in harness.NODES:
-            subprocess.run(cluster.in_node(node, *hide), check=True)
+    with hosts_of_nodes(cluster, tmp_path, lambda node: "127.0.0.1 localhost\n"):
         job = counting("--steps", "9", setup=(f"export PATH={stub.parent}:$PATH",))
         job.queue()
         assert job.wait_for_end(120) == "FAILED", job.log()
-    finally:
-        for node in harness.NODES:
-            subprocess.run(cluster.in_node(node, "umount", "/etc/hosts"), check=True)
     said = [line for line in job.log().splitlines() if "cannot be resolved" in line]
     assert said and all(line.startswith("cxrdist: the node cx") for line in said)
     assert "Traceback" not in job.log() and "goes back to the queue" not in job.log()

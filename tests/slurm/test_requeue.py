@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from slurm import record, requeue
+from slurm import memory, record, requeue
 from slurm.fence import Fence
 
 
@@ -23,6 +23,22 @@ def test_failure_on_one_node_ends_the_job_although_srun_stopped_the_other(tmp_pa
     (tmp_path / requeue.failure_mark("7", "0")).touch()
     assert not requeue.decide(tmp_path, 75, 9, "7", 0)[0]
     assert requeue.decide(tmp_path, 75, 9, "7", 1)[0]
+
+
+@pytest.mark.parametrize(
+    ("own", "file", "text"),
+    [
+        ("5:cpu:/x\n4:memory:/slurm/job_7/task_0\n0::/", "memory/slurm/job_7/task_0/memory.oom_control", "under_oom 0"),
+        ("0::/system.slice/job_7/task_0\n", "system.slice/job_7/task_0/memory.events", "max 9"),
+    ],
+)
+def test_processes_killed_for_want_of_memory_are_counted_in_both_kinds_of_control_groups(tmp_path, own, file, text):
+    (tmp_path / "own").write_text(own)
+    assert memory.kills(tmp_path, tmp_path / "own") == 0
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.write_text(f"oom 5\n{text}\noom_kill 3\n")
+    assert memory.kills(tmp_path, tmp_path / "own") == 3
 
 
 def test_killed_job_is_requeued_three_times_only(tmp_path):
