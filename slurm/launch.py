@@ -116,9 +116,9 @@ def torchrun(
     """Return the words after `python -m slurm.agent` that start one node's torchrun agent.
 
     The rendezvous is c10d with the ranks in the order of the nodes (slurm.by_node), at `endpoint`: HOST:PORT, or
-    HOST:FILE for a port that node 0 takes and publishes in FILE (slurm.meeting), or HOST:0 where there is one node. That
-    node 0 hosts it is said outright, because torch guesses it from host names, and wrongly so where several nodes share
-    a name or a name has several addresses.
+    HOST:FILE for a port that node 0 takes and publishes in FILE (slurm.meeting), or HOST:0 where there is one node.
+    That node 0 hosts it is said outright, because torch guesses it from host names, and wrongly so where several nodes
+    share a name or a name has several addresses.
     """
     return [
         TORCHRUN,

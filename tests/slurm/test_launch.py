@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm import launch, processes
+from slurm import launch, meeting, processes
 from slurm.errors import InputError
 from tests.shadows import shadows
 
@@ -186,7 +186,7 @@ def test_coordinates_of_another_launcher_in_the_environment_are_not_believed(tmp
 
 
 def test_first_rank_is_on_the_first_node_whatever_the_order_of_the_addresses(tmp_path):
-    endpoint, commands = f"127.0.0.1:{launch.free_port()}", []
+    endpoint, commands = f"127.0.0.1:{meeting.place(tmp_path, 'order')}", []
     for node, address in enumerate(("127.0.0.9", "127.0.0.10")):  # as text, the second comes first
         commands.append(launch.torchrun(
             "where_worker", [str(tmp_path / str(node))], nproc=1, nnodes=2, endpoint=endpoint, run_id="order",
