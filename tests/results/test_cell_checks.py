@@ -21,7 +21,7 @@ PLAIN = Options(test=False)
 
 
 def run(folder: Path, seed: int, config: dict[str, Any], **more: Any) -> None:
-    simulate.finetune(folder, seed=seed, config=config, n_boot=0, history=False, **more)
+    simulate.finetune(folder, seed=seed, config=config, intervals=False, history=False, **more)
 
 
 @pytest.fixture(scope="module")

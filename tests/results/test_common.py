@@ -186,10 +186,10 @@ def test_runs_elsewhere_in_the_table_change_no_mean(tmp_path: Path) -> None:
     """A small fraction that lacks a label takes it from its own row's means, not from the others'."""
     many = {"edema": BAD, "mass": BAD, "hernia": GOOD}
     for init in ("one", "two"):
-        simulate.finetune(tmp_path, init=init, labels=many, n_boot=0, history=False)
+        simulate.finetune(tmp_path, init=init, labels=many, intervals=False, history=False)
     alone = build("label-efficiency", collect(tmp_path)[0], Options(test=False))
-    simulate.finetune(tmp_path, init="one", label_fraction=0.01, labels={"edema": BAD}, n_boot=0, history=False)
-    simulate.finetune(tmp_path, init="two", label_fraction=0.01, labels=many, n_boot=0, history=False)
+    simulate.finetune(tmp_path, init="one", label_fraction=0.01, labels={"edema": BAD}, intervals=False, history=False)
+    simulate.finetune(tmp_path, init="two", label_fraction=0.01, labels=many, intervals=False, history=False)
     table = build("label-efficiency", collect(tmp_path)[0], Options(test=False))
     values = [[cell.value for cell in line if cell] for line in table.cells]
     assert values[1] == [cell.value for cell in alone.cells[0] if cell]
@@ -203,7 +203,7 @@ def test_labels_to_average_are_chosen_by_name_by_set_or_by_a_filter(tmp_path: Pa
     names = ("atelectasis", "cardiomegaly", "consolidation", "edema", "pleural_effusion", "hernia")
     for init, base in (("one", 0.6), ("two", 0.7)):
         labels = {name: base + 0.04 * place for place, name in enumerate(names)}
-        simulate.finetune(tmp_path, init=init, labels=labels, n_boot=0, history=False)
+        simulate.finetune(tmp_path, init=init, labels=labels, intervals=False, history=False)
     results = collect(tmp_path)[0]
     for options, wanted in (
         (Options(labels=label_names(("chexpert5",)), test=False), names[:5]),

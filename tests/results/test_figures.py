@@ -132,7 +132,7 @@ def test_points_of_the_label_efficiency_figure_are_the_tables_values(results: pa
 
 
 def test_every_interval_lies_inside_the_axes(results: pa.Table, tmp_path: Path) -> None:
-    simulate.finetune(tmp_path, labels={"edema": 0.7}, n={"val": 60, "test": 40}, n_boot=50, history=False)
+    simulate.finetune(tmp_path, labels={"edema": 0.7}, n={"val": 60, "test": 40}, history=False)
     for table in (results, collect(tmp_path)[0]):
         cells = [cell for line in build("label-efficiency", table, Options(test=False)).cells for cell in line if cell]
         for axis in draw("label-efficiency", table).figure.get_axes():
@@ -143,7 +143,7 @@ def test_every_interval_lies_inside_the_axes(results: pa.Table, tmp_path: Path) 
 
 def test_one_seed_looks_less_certain_than_several(results: pa.Table, tmp_path: Path) -> None:
     for fraction in (0.1, 1.0):
-        simulate.finetune(tmp_path, label_fraction=fraction, n_boot=50, history=False)
+        simulate.finetune(tmp_path, label_fraction=fraction, history=False)
     (axis,) = (drawing := draw("label-efficiency", collect(tmp_path)[0])).figure.get_axes()
     (line,) = [line for line in axis.get_lines() if line.get_label() == "Scratch"]
     assert line.get_markerfacecolor() == "white" and (line.get_alpha() or 1) < 1

@@ -82,7 +82,7 @@ def test_every_setting_that_varies_is_listed(tmp_path: Path) -> None:
     """Also one that takes another value in every run, as a search's."""
     for seed, rate in enumerate((0.1, 0.2, 0.3, 0.4)):
         simulate.finetune(
-            tmp_path, seed=seed, config={"optim": {"lr": rate}, "epochs": 3 + seed // 2}, n_boot=0, history=False
+            tmp_path, seed=seed, config={"optim": {"lr": rate}, "epochs": 3 + seed // 2}, intervals=False, history=False
         )
     write_report(collect(tmp_path, tmp_path / "all.parquet") and tmp_path / "all.parquet", tmp_path / "r.html", "All")
     text = re.sub(r"<[^>]*>", " ", (tmp_path / "r.html").read_text(encoding="utf-8"))
@@ -115,7 +115,7 @@ def test_report_of_one_run_says_what_it_cannot_show(tmp_path: Path) -> None:
 
 def test_another_shard_set_under_a_run_s_path_is_not_described(tmp_path: Path) -> None:
     place = simulate.card(tmp_path / "shards")
-    simulate.finetune(tmp_path / "runs", n_boot=0, history=False, shards={str(place): "5" * 64})
+    simulate.finetune(tmp_path / "runs", intervals=False, history=False, shards={str(place): "5" * 64})
     write_report(tmp_path / "runs", tmp_path / "report.html", "One run")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert f"Another shard set than the runs read lies now at {place}" in text

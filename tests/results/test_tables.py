@@ -330,7 +330,12 @@ def test_peak_accuracy_chooses_among_all_settings_of_the_configuration(tmp_path:
     for rate, auroc in ((0.1, 0.6), (0.01, 0.95), (0.001, 0.75)):
         for seed in (0, 1):
             simulate.finetune(
-                tmp_path, seed=seed, labels={"edema": auroc}, config={"optim": {"lr": rate}}, n_boot=0, history=False
+                tmp_path,
+                seed=seed,
+                labels={"edema": auroc},
+                config={"optim": {"lr": rate}},
+                intervals=False,
+                history=False,
             )
     table = build("peak-accuracy", collect(tmp_path)[0], Options(test=False))
     cell = table.cells[0][0]
@@ -348,10 +353,10 @@ def test_search_ranks_what_is_undefined_last_and_each_test_set_alone(tmp_path: P
             config={"optim": {"rate": rate}},
             train_dataset="nih",
             test_datasets=("nih", "chexpert"),
-            n_boot=0,
+            intervals=False,
         )
     lost = simulate.finetune(
-        tmp_path, labels={"edema": 0.9}, config={"optim": {"rate": 7.0}}, train_dataset="nih", n_boot=0
+        tmp_path, labels={"edema": 0.9}, config={"optim": {"rate": 7.0}}, train_dataset="nih", intervals=False
     )
     rows = read_metrics(lost.metrics).to_pylist()
     write_metrics(lost.metrics, [row | {"value": None} for row in rows])
@@ -411,11 +416,11 @@ def test_transfer_shows_two_label_policies_in_rows_of_their_own(tmp_path: Path) 
                 variant=f"policy={policy}",
                 config={"uncertain": policy.removeprefix("u-")},
                 n={"val": 120, "test": n},
-                n_boot=0,
+                intervals=False,
                 history=False,
             )
     results = collect(tmp_path)[0]
-    table = build("transfer", results, Options(n_boot=50))
+    table = build("transfer", results, Options())
     assert table.row_titles == ("Label policy", "Training set") and len(table.row_names) == 4
     assert all(cell is not None and cell.n == 1 for line in table.cells for cell in line)
     assert "label policy ignore/zeros" in table.caption and "label policy ones/zeros" in table.caption
@@ -427,7 +432,7 @@ def test_policies_of_training_alone_are_no_mixture(tmp_path: Path) -> None:
     """A test set without uncertain labels has the same truths under every policy."""
     for policy in ("ones", "ignore"):
         simulate.finetune(
-            tmp_path, label_policy=f"{policy}/zeros", config={"uncertain": policy}, n_boot=0, history=False
+            tmp_path, label_policy=f"{policy}/zeros", config={"uncertain": policy}, intervals=False, history=False
         )
     table = build("label-efficiency", collect(tmp_path)[0], Options(test=False))
     assert [names[0] for names in table.row_names] == ["ignore/zeros", "ones/zeros"]
