@@ -137,8 +137,10 @@ def notes_of(
     if any(cell.value is None for cell in held):
         lacking = sorted({name for row in rows for name in row.get(common.LACKING, ())})
         named = listing([show("label", name).lower() for name in lacking]) if lacking else ""
-        more = f", or a run has no value for all the labels asked for (lacking: {named})" if lacking else ""
-        notes.append(f"undefined: the test set lacks a class, or nothing was called positive{more}.")
+        more = f"; or a run has no value for all the labels asked for (lacking: {named})" if lacking else ""
+        notes.append(
+            f"undefined: the test set lacks a class, nothing was called positive, or the label was not learnt{more}."
+        )
     if few := sum(cell.few for cell in held):
         notes.append(f"{FEW_MARK}: no interval and no test ({count(few, 'cell')}): {effects.TOO_FEW}.")
     if any(cell.value is not None and cell.rows and cell.rows[0]["metric"] == "ece" for cell in held):

@@ -208,11 +208,13 @@ def _best_settings(
     """For each row and label the setting with the best mean over its seeds on validation."""
     cells: dict[tuple[Any, Any], _Best] = {}
     for (row_key, column_key), cell in candidates.items():
-        if cell.value is None:
+        place = (row_key, column_key[:1])
+        if cell.value is None:  # stands in the table as undefined unless another setting has a value
+            undefined = _Best(cell=cell, setting=(), merit=float("-inf"), on_validation=False, among=0)
+            cells.setdefault(place, undefined)
             continue
         score = _on_validation(cell, metric)
         merit = (-1 if metric in LOWER_IS_BETTER else 1) * cell.value if score is None else score
-        place = (row_key, column_key[:1])
         held = cells.get(place)
         among = 1 if held is None else held.among + 1
         # A setting with validation scores is preferred to one that could only be chosen on test.
@@ -223,7 +225,8 @@ def _best_settings(
 
 
 def _peak_notes(free: Sequence[str], cells: Sequence[_Best]) -> list[str]:
-    if not free or max(best.among for best in cells) < 2:
+    cells = [best for best in cells if best.among]
+    if not free or max((best.among for best in cells), default=0) < 2:
         return ["There is one setting per initialisation, so nothing was chosen."]
     names = listing([AXIS_TITLES.get(axis, axis).lower() if axis in AXIS_TITLES else axis for axis in free])
     numbers = sorted({best.among for best in cells})

@@ -343,6 +343,12 @@ def test_peak_accuracy_chooses_among_all_settings_of_the_configuration(tmp_path:
     assert {configs.parsed(row["config"])["optim.lr"] for row in cell.rows} == {0.01}
     assert table.notes[0] == "The setting (optim.lr) of each cell was chosen on validation images, among 3."
     assert table.notes[1] == "Chosen (cells): optim.lr 0.01 (1)."
+    for source in set(collect(tmp_path)[0]["source"].to_pylist()):
+        rows = read_metrics(source).to_pylist()
+        write_metrics(source, [row | {"value": None} for row in rows])
+    undefined = build("peak-accuracy", collect(tmp_path)[0], Options(test=False))
+    assert undefined.cells[0][0] is not None and "undefined" in render(undefined, "markdown")
+    assert not any("no finished run" in note for note in undefined.notes)
 
 
 def test_search_ranks_what_is_undefined_last_and_each_test_set_alone(tmp_path: Path) -> None:
