@@ -180,6 +180,8 @@ def test_without_predictions_stored_intervals_are_widened_by_the_seeds(tmp_path:
         path.unlink()
     without = build("label-efficiency", results, Options(test=False)).cells[0][0]
     assert with_predictions is not None and without is not None and without.interval == "both"
+    assert without.low is not None and without.high is not None
+    assert with_predictions.low is not None and with_predictions.high is not None
     assert without.high - without.low >= 0.95 * (with_predictions.high - with_predictions.low)
 
 
