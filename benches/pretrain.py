@@ -42,7 +42,7 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # lightly's and torchvision's deprecations
     check_losses_agree()
-    print(f"{_cpu_name()}, {usable_cores()} cores, bf16 {'yes' if cpu_has_bf16() else 'no'}, AMX {_amx()}, ", end="")
+    print(f"{cpu_name()}, {usable_cores()} cores, bf16 {'yes' if cpu_has_bf16() else 'no'}, AMX {_amx()}, ", end="")
     print(f"torch {torch.__version__}, load {os.getloadavg()[0]:.1f}\n")
     with tempfile.TemporaryDirectory() as scratch:
         kind, shards, _ = shard_set(Path(scratch), options.samples)
@@ -127,7 +127,8 @@ def _rows(best: Best, reference: str) -> None:
         print(f"{wall / best[reference][0]:.1f}x | {cpu / best[reference][1]:.1f}x |")
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))

@@ -21,7 +21,6 @@ HELP = "Run the whole chain on one machine: X-rays, shards, SimCLR, a Ray Tune s
 
 FORMAT_VERSION = 1
 PIXELS = 96  # stored; models see fewer, and augmentation has something to crop from
-ARCH = "resnet10t"  # the smallest ResNet of timm that is more than a test
 SEEDS = (0, 1)
 
 
@@ -190,7 +189,7 @@ def _batch(config: Config, shards: Path) -> int:
 
 def _pretrain_words(config: Config, shards: Path, run: Path) -> list[str]:
     return [
-        *("pretrain", "--shards", str(shards), "--out", str(run), "--arch", ARCH),
+        *("pretrain", "--shards", str(shards), "--out", str(run), "--arch", config.scale.arch),
         *("--image_size", str(config.scale.image_size)),
         *("--global_batch", str(_batch(config, shards)), "--epochs", str(config.pretrain_epochs)),
         # LARS, the default, wants larger batches and more steps than a demo has.
@@ -213,7 +212,7 @@ def _write_spec(config: Config, out: Path, shard_sets: dict[str, Path]) -> Path:
             "seed": list(SEEDS),
         },
         "finetune": {
-            "arch": ARCH,
+            "arch": config.scale.arch,
             "image_size": config.scale.image_size,
             "mode": "full",
             "epochs": config.finetune_epochs,
