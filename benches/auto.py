@@ -105,9 +105,7 @@ def decoding(rounds: int, count: int = 256) -> None:
 def deliver(shards: ShardSet, workers: int, size: int) -> None:
     """One pass over the shard set."""
     order, steps = Order(len(shards), seed=0, global_batch=32), len(shards) // 32
-    for _ in Loader(
-        shards, order, rank=0, world=1, start_step=0, stop_step=len(shards) // 32, workers=workers, size=size
-    ):
+    for _ in Loader(shards, order, rank=0, world=1, start_step=0, stop_step=steps, workers=workers, size=size):
         pass
 
 
