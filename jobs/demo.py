@@ -30,6 +30,8 @@ class Scale:
 
     patients: Annotated[int, "[1, inf)"] = 500
     """Patients of each generated dataset, about 2.5 pictures each."""
+    arch: str = "resnet10t"
+    """timm name of the network; the default is timm's smallest ResNet that is more than a test."""
     image_size: Annotated[int, "[16, 4096]"] = 64
     """Pixels at which models see the images."""
     global_batch: Annotated[int, "[2, inf)"] = 128
