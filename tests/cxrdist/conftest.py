@@ -101,7 +101,7 @@ def train(run: Any, *, nproc: int) -> None:
     assert code == 0, errors[-3000:]
 
 
-def run_ranks(run: Any, *, nproc: int = 1, env: dict[str, str] | None = None, timeout: float = 300) -> tuple[int, str]:
+def run_ranks(run: Any, *, nproc: int = 1, env: dict[str, str] | None = None, timeout: float = 540) -> tuple[int, str]:
     """Run to the end under the launcher; returns exit code and stderr."""
     process = start_worker(run, nproc=nproc, env=env)
     try:

@@ -21,7 +21,7 @@ from slurm import meeting
 PRELOADED = ["cxrdist.pretrain", "tests.cxrdist.rank_worker"]
 
 
-def run_forked(work: Callable[..., Any], *args: Any, nproc: int, log: Path, timeout: float = 120) -> tuple[int, str]:
+def run_forked(work: Callable[..., Any], *args: Any, nproc: int, log: Path, timeout: float = 540) -> tuple[int, str]:
     """Call `work(*args)` in `nproc` ranks on this machine, set up as torchrun does it.
 
     Args:
