@@ -28,10 +28,11 @@ from results.run import Run
 from shards import InputError as ShardsInputError
 from shards import ShardSet, read_card
 from tests.cxrdist import findings
+from tests.cxrdist.conftest import TINY
 from tests.cxrdist.test_finetune import trained, trial
 from tests.web import serving
 
-LINEAR = {"mode": "linear", "arch": "resnet10t", "image_size": 32, "n_boot": 0}
+LINEAR = {"mode": "linear", "arch": TINY, "image_size": 32, "n_boot": 0}
 
 
 @pytest.fixture(scope="session")
@@ -58,8 +59,8 @@ def both_hashes(pair: tuple[Path, Path], text: str) -> bool:
 
 def encoder(path: Path, seed: int = 0, **facts: Any) -> Path:
     torch.manual_seed(seed)
-    facts = {"arch": "resnet10t", "in_chans": 1, "image_size": 32, "stem": "small", **facts}
-    save_encoder(path, build_backbone("resnet10t", 32, stem="small"), facts)
+    facts = {"arch": TINY, "in_chans": 1, "image_size": 32, "stem": "standard", **facts}
+    save_encoder(path, build_backbone(TINY, 32, stem="standard"), facts)
     return path
 
 
@@ -126,7 +127,7 @@ def test_nothing_is_copied_of_another_set(stage, pair, place, tmp_path, monkeypa
 
 
 def sweep(place: Path, out: Path, **changes: Any) -> tuple[SweepConfig, list[cells.Cell], Ledger]:
-    base = {"arch": "resnet10t", "image_size": 32, "mode": "linear", "n_boot": 0, "shards": str(place), **changes}
+    base = {"arch": TINY, "image_size": 32, "mode": "linear", "n_boot": 0, "shards": str(place), **changes}
     config = SweepConfig(out=str(out), axes={"seed": [0, 1]}, finetune=base, device="cpu")
     ledger, found = Ledger(out), expand(config)
     ledger.claim()
@@ -352,17 +353,17 @@ def test_a_pretraining_says_what_it_was_trained_on_and_how_large_it_is(make_run,
 @pytest.mark.parametrize("ending", ["safetensors", "pth"])
 def test_weights_that_do_not_say_what_pixels_they_expect_are_refused(ending, blobs, tmp_path, make_run):
     torch.manual_seed(0)
-    backbone = build_backbone("resnet10t", 32, stem="small")
+    backbone = build_backbone(TINY, 32, stem="standard")
     weights = tmp_path / f"published.{ending}"
     if ending == "pth":
         torch.save(backbone.state_dict(), weights)
     else:
         save_encoder(weights, backbone, {})
-    given = {**LINEAR, "init": str(weights), "stem": "small"}
+    given = {**LINEAR, "init": str(weights), "stem": "standard"}
     with pytest.raises(InputError, match=r"does not say what pixels .* --init_mean and --init_std"):
         trial(tmp_path / "run", blobs, **given)
     with pytest.raises(InputError, match="does not say what pixels"):
-        make_run("pre", init=str(weights), stem="small")
+        make_run("pre", init=str(weights), stem="standard")
     with pytest.raises(InputError, match="init_mean is given alone"):
         trial(tmp_path / "run", blobs, **given, init_mean=0.5)
     with pytest.raises(InputError, match="init_std = 0.0: must be above 0"):
@@ -376,6 +377,6 @@ def test_weights_that_do_not_say_what_pixels_they_expect_are_refused(ending, blo
     loaded = classifier.load(run.model)
     ends = normalise(torch.tensor([0, 255], dtype=torch.uint8).reshape(1, 1, 1, 2), loaded, torch.device("cpu"))
     assert ends.flatten().tolist() == [-1024, 1024], "as torchxrayvision's networks see black and white"
-    pre = make_run("pre", init=str(weights), stem="small", init_mean=0.5, init_std=1 / 2048)
+    pre = make_run("pre", init=str(weights), stem="standard", init_mean=0.5, init_std=1 / 2048)
     _, _, augment = pretrain.open_data(pretrain.from_dict(pretrain.PretrainConfig, pre.read_config()))
     assert (augment.mean, augment.std) == (0.5, 1 / 2048)
