@@ -16,7 +16,6 @@ import functools
 import hashlib
 import json
 import os
-import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -106,7 +105,7 @@ def _read_start(path: Path, _mtime: int, _size: int) -> Start:
         file=path,
         sha256=file_sha256(path),
         arch=header.get("arch") or None,
-        image_size=int(size) if size.isdigit() else None,
+        image_size=int(size) if size.isdecimal() and len(size) < 9 else None,
         dataset=dataset,
         signature=header.get("signature") or None,
         dataset_hash=header.get("shards_sha256") or None,
@@ -137,22 +136,40 @@ def _pretrained_on(folder: Path) -> str | None:
 
 
 def safetensors_metadata(path: Path) -> dict[str, str]:
-    """The `__metadata__` of a safetensors file, read from its header alone.
+    """The `__metadata__` of a safetensors file, read without its tensors and without torch.
 
     Raises:
-        InputError: the file is no safetensors file, or is cut off in its header.
+        InputError: the file is no safetensors file, or is cut off.
     """
+    import safetensors
+
     try:
-        with open(path, "rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(100_000_000, path.stat().st_size):
-                raise ValueError("header longer than the file")
-            header = json.loads(file.read(length))
-        return {str(key): str(value) for key, value in header.get("__metadata__", {}).items()}
-    except (ValueError, struct.error, AttributeError, UnicodeDecodeError) as error:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return {str(key): str(value) for key, value in (file.metadata() or {}).items()}
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise InputError(
             f"{path} is not a safetensors file, or is damaged ({error}); make the encoder again"
         ) from error
+
+
+def check_init(init: str, arch: str | None) -> None:
+    """Open an initialisation as far as a login node can: its file, its header, its architecture; no tensor is read.
+
+    Raises:
+        InputError: nothing there, no file of weights, or weights of another architecture than `arch`.
+    """
+    if init in NAMED_INITS:
+        return
+    path = encoder_file(init)
+    if path.suffix == ".safetensors":
+        own = safetensors_metadata(path).get("arch")
+        if arch is not None and own not in (None, arch):
+            raise InputError(f"init {init} holds a {own}, this run asks for arch {arch}; they must be the same")
+        return
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if not start.startswith((b"PK", b"\x80")):  # torch's zip files, and the pickles of its early versions
+        raise InputError(f"init {init} is neither a .safetensors file nor one that torch.save wrote")
 
 
 def file_sha256(path: Path) -> str:
@@ -167,6 +184,7 @@ def resolve(config: FinetuneConfig) -> FinetuneConfig:
     Raises:
         InputError: the encoder is of another architecture or image size than the configuration asks for.
     """
+    check_init(config.init, None)
     start = read_start(config.init)
     arch = config.arch or start.arch or DEFAULT_ARCH
     if start.arch and start.arch != arch:

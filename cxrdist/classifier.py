@@ -12,13 +12,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import nn
 
-from cxrdist import cells, model, pixel_scale, shared_backbone
-from cxrdist.errors import FailedError, InputError
+from cxrdist import cells, model, pixel_scale, shared_backbone, weights
+from cxrdist.configs import from_dict
+from cxrdist.errors import InputError
 from cxrdist.finetune_config import ClassifierHeadConfig, FinetuneConfig
 from cxrdist.heads import build_head
 from cxrdist.small_cnn import SmallCNN
@@ -182,7 +181,7 @@ def _frozen_backbone(
     return backbone.requires_grad_(False).eval(), known
 
 
-def save(path: Path, classifier: Classifier, backbones: Path | None = None, **more: Any) -> None:
+def save(path: Path, classifier: Classifier, backbones: Path | None = None, **more: Any) -> str:
     """Write backbone, head and facts as safetensors, complete or not at all.
 
     Args:
@@ -193,22 +192,11 @@ def save(path: Path, classifier: Classifier, backbones: Path | None = None, **mo
         more: further facts.
     """
     facts = classifier.facts | more
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    tensors = {name: value.detach().cpu().contiguous() for name, value in classifier.state_dict().items()}
-    try:
-        if backbones is not None:
-            facts |= shared_backbone.keep(classifier.backbone, backbones, path)
-            tensors = {name: value for name, value in tensors.items() if name.startswith("head.")}
-        safetensors.torch.save_file(
-            tensors, temporary, {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()}
-        )
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise FailedError(f"{path} could not be written: {error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    tensors = classifier.state_dict()
+    if backbones is not None:
+        facts |= shared_backbone.keep(classifier.backbone, backbones, path)
+        tensors = {name: value for name, value in tensors.items() if name.startswith("head.")}
+    return weights.write(path, tensors, {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()})
 
 
 def load(path: str | os.PathLike[str]) -> Classifier:
@@ -223,17 +211,8 @@ def load(path: str | os.PathLike[str]) -> Classifier:
     file = Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
     if not file.is_file():
         raise InputError(f"{file} does not exist; give a finished fine-tuning run")
-    try:
-        with safetensors.safe_open(file, framework="pt") as opened:
-            raw = dict(opened.metadata() or {})
-        tensors = safetensors.torch.load_file(file)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"{file} is damaged or no safetensors file: {error}") from None
-    if not raw.get("format", "").startswith("cxrdist classifier"):
-        raise InputError(f"{file} is no fine-tuned model of cxrdist")
-    facts = {key: _value(text) for key, text in raw.items() if key not in _TEXTS} | {
-        key: raw[key] for key in _TEXTS if key in raw
-    }
+    tensors, raw = weights.read(file)
+    facts = _facts(raw, file)
     if shared_backbone.KEY_HASH in facts:
         tensors |= {f"backbone.{name}": value for name, value in shared_backbone.fetch(facts, file).items()}
     if facts["arch"] == SMALL_CNN:
@@ -242,7 +221,8 @@ def load(path: str | os.PathLike[str]) -> Classifier:
         size = facts["stem_size"] if facts["stem"] == "small" else facts["image_size"]
         backbone = model.build_backbone(facts["arch"], int(size), stem=facts["stem"])
     features = int(backbone.num_features)  # pyright: ignore[reportArgumentType]
-    head = build_head(ClassifierHeadConfig(**facts["head"]), features, len(facts["labels"]))
+    described = from_dict(ClassifierHeadConfig, facts["head"], f"{file}: head")
+    head = build_head(described, features, len(facts["labels"]))
     classifier = Classifier(backbone, head, facts)
     try:
         classifier.load_state_dict(tensors)
@@ -251,14 +231,35 @@ def load(path: str | os.PathLike[str]) -> Classifier:
     return _laid_out(classifier).eval()
 
 
-_TEXTS = (shared_backbone.KEY_HASH, shared_backbone.KEY_FILE)
+def _facts(raw: dict[str, str], file: Path) -> dict[str, Any]:
+    """The metadata of a model file, checked.
+
+    Raises:
+        InputError: they are not those of a fine-tuned model, or cannot be.
+    """
+    if not raw.get("format", "").startswith("cxrdist classifier"):
+        raise InputError(f"{file} is no fine-tuned model of cxrdist")
+    facts = {key: text if key in _TEXTS else _value(text) for key, text in raw.items()}
+    labels, head = facts.get("labels"), facts.get("head")
+    needed = ("arch", "image_size", "stem", "stem_size", "mean", "std", "labels", "head")
+    if lost := [key for key in needed if key not in facts]:
+        raise InputError(f"{file} has no {' and no '.join(lost)} in its metadata; it is damaged or foreign")
+    if not isinstance(labels, list) or not labels or not all(isinstance(name, str) for name in labels):
+        raise InputError(f"{file}: its metadata say labels = {raw['labels'][:60]!r}, which cannot be")
+    if not isinstance(head, dict):
+        raise InputError(f"{file}: its metadata say head = {raw['head'][:60]!r}, which cannot be")
+    model.check_description(facts, file)
+    return facts | {key: float(facts[key]) for key in ("mean", "std")}
+
+
+_TEXTS = ("arch", "format", "stem", "signature", shared_backbone.KEY_HASH, shared_backbone.KEY_FILE)
 """Facts that are text even where they look like a number."""
 
 
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

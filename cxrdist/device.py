@@ -123,7 +123,7 @@ def set_threads(nproc: int, threads: int | None = None) -> int:
     """
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if threads is None:
-        threads = int(asked) if asked.isdigit() and int(asked) > 0 else max(1, usable_cores() // max(1, nproc))
+        threads = int(asked) if asked.isdecimal() and int(asked[:9]) > 0 else max(1, usable_cores() // max(1, nproc))
     torch.set_num_threads(threads)
     return threads
 

@@ -250,13 +250,15 @@ class Trial:
         }
         clock = time.monotonic()
         backbones = Path(self.config.backbones) if self.config.backbones and self.config.mode == "linear" else None
-        classifier.save(self.run.model, self.model, backbones, signature=self.run.read_info()["signature"])
+        signature = self.run.read_info()["signature"]
+        weights = classifier.save(self.run.model, self.model, backbones, signature=signature)
         spent = {"wall_seconds": seconds, "gpu_seconds": seconds if self.device.type == "cuda" else 0.0}
         tested = evaluate.write_own(self.run, self.config, data, self.network, counts | spent)
         self.run.finish(
             **self.facts,
             **tested,
             **counts,
+            weights_sha256=weights,
             ended=ended,
             unlearnt=data.unlearnt,
             n_train_patients=data.manifest.n_patients,

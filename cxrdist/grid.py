@@ -110,6 +110,22 @@ def expand(config: SweepConfig) -> list[Cell]:
     return _unique(found)
 
 
+def check_settings(config: SweepConfig) -> None:
+    """Check what can be checked while shard sets and encoders are yet to be made: every key, type and range.
+
+    Raises:
+        InputError: as `expand`, for all that no file decides.
+    """
+    axes = axes_of(config)
+    _rules(config.include, "include", axes)
+    _rules(config.exclude, "exclude", axes)
+    base = _base(config, axes)
+    search.draws(config.search, base)
+    for name, choices in axes.items():
+        for choice in choices:
+            _checked(base, name, choice)
+
+
 def _base(config: SweepConfig, axes: Mapping[str, list[Choice]]) -> FinetuneConfig:
     """What all cells share, parsed; options that only the axes give are filled with their first value."""
     first = {key: value for choices in axes.values() for key, value in choices[0].options.items()}

@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import difflib
 import logging
+import math
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import timm
 import torch
 from timm.models import adapt_input_conv
 from torch import nn
 
-from cxrdist.errors import FailedError, InputError
+from cxrdist import weights
+from cxrdist.errors import InputError
 
 _SMALL_STEM_UP_TO = 64  # pixels
 _KEEP_POOL_ABOVE = 32  # pixels
@@ -108,19 +109,9 @@ def _fit_small_stem(model: nn.Module, arch: str, image_size: int, in_chans: int)
         setattr(owner, pool, nn.Identity())
 
 
-def save_encoder(path: str | os.PathLike[str], backbone: nn.Module, metadata: dict[str, Any]) -> None:
-    """Write a backbone and its metadata (values become strings) as safetensors, complete or not at all."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    tensors = {k: v.detach().cpu().contiguous() for k, v in backbone.state_dict().items()}
-    try:
-        safetensors.torch.save_file(tensors, temporary, {k: str(v) for k, v in metadata.items()})
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, safetensors.SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise FailedError(f"{path} could not be written: {error}") from None
+def save_encoder(path: str | os.PathLike[str], backbone: nn.Module, metadata: dict[str, Any]) -> str:
+    """Write a backbone and its metadata (values become strings) as safetensors, and return the hash of its weights."""
+    return weights.write(Path(path), backbone.state_dict(), {k: str(v) for k, v in metadata.items()})
 
 
 def _encoder_file(path: str | os.PathLike[str]) -> Path:
@@ -140,12 +131,33 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     Raises:
         InputError: no such file, or no safetensors.
     """
-    file = _encoder_file(path)
-    try:
-        with safetensors.safe_open(file, framework="pt") as opened:
-            return dict(opened.metadata() or {})
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"{file} is not a readable safetensors file: {error}") from None
+    return weights.read_metadata(_encoder_file(path))
+
+
+def check_description(facts: Mapping[str, Any], file: Path) -> None:
+    """Refuse metadata of an encoder or a classifier that cannot be what they say; what is absent is not looked at.
+
+    Raises:
+        InputError: naming the file, the key and the value.
+    """
+    rules: dict[str, Callable[[str], bool]] = {
+        "image_size": lambda text: text.isdecimal() and text.isascii() and 1 <= int(text) <= 16384,
+        "stem_size": lambda text: text.isdecimal() and text.isascii() and 1 <= int(text) <= 16384,
+        "in_chans": lambda text: text in ("1", "3"),
+        "stem": lambda text: text in ("standard", "small"),
+        "mean": lambda text: math.isfinite(float(text)),
+        "std": lambda text: 0 < float(text) < math.inf,
+    }
+    for key, good in rules.items():
+        if key not in facts:
+            continue
+        text = str(facts[key])
+        try:
+            fine = good(text)
+        except ValueError:
+            fine = False
+        if not fine:
+            raise InputError(f"{file}: its metadata say {key} = {text[:60]!r}; it is damaged or not of cxrdist")
 
 
 def load_encoder(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, str]]:
@@ -161,17 +173,18 @@ def load_encoder(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, str
         InputError: no such file, or not one that cxrdist wrote.
     """
     file = _encoder_file(path)
-    metadata = read_metadata(file)
+    tensors, metadata = weights.read(file)
     missing = [k for k in ("arch", "image_size") if k not in metadata]
     if missing:
         raise InputError(
             f"{file} has no {' and '.join(missing)} in its metadata; give it as --init with --arch instead"
         )
+    check_description(metadata, file)
     stem = metadata.get("stem", "standard")
     backbone = build_backbone(
         metadata["arch"], int(metadata["image_size"]), int(metadata.get("in_chans", "1")), stem=stem
     )
-    load_weights(backbone, safetensors.torch.load_file(file), str(file))
+    load_weights(backbone, tensors, str(file))
     return backbone.eval(), metadata
 
 
@@ -202,10 +215,11 @@ def load_init(init: str, arch: str, image_size: int, *, stem: str = "auto") -> t
     file = _encoder_file(init)
     metadata: dict[str, str] = {}
     if file.suffix == ".safetensors":
-        metadata = read_metadata(file)
-        weights = safetensors.torch.load_file(file)
+        tensors, metadata = weights.read(file)
+        check_description(metadata, file)
     else:
-        weights = _read_pickled(file)
+        tensors = _read_pickled(file)
+        weights.refuse_not_finite(tensors, file)
     if metadata.get("arch", arch) != arch:
         raise InputError(f"{file} holds a {metadata['arch']}, but --arch is {arch}; they must be the same")
     kind = metadata.get("stem") or stem_for(arch, image_size, stem, init)
@@ -214,7 +228,7 @@ def load_init(init: str, arch: str, image_size: int, *, stem: str = "auto") -> t
     # A small stem keeps the strides it was trained with: they follow from the size it was trained at.
     built_for = int(metadata.get("image_size", image_size)) if kind == "small" else image_size
     backbone = build_backbone(arch, built_for, stem=kind)
-    load_weights(backbone, weights, str(file), arch)
+    load_weights(backbone, tensors, str(file), arch)
     return backbone, {**metadata, "init": "file", "stem": kind}
 
 
@@ -255,7 +269,7 @@ def fold_stem(weight: torch.Tensor, in_chans: int = 1) -> torch.Tensor:
     return adapt_input_conv(in_chans, weight)
 
 
-def load_weights(backbone: nn.Module, weights: dict[str, torch.Tensor], source: str, arch: str | None = None) -> None:
+def load_weights(backbone: nn.Module, tensors: dict[str, torch.Tensor], source: str, arch: str | None = None) -> None:
     """Load a state dict into a backbone: 3-channel stems are folded, classifiers dropped, positions resampled.
 
     Raises:
@@ -266,22 +280,22 @@ def load_weights(backbone: nn.Module, weights: dict[str, torch.Tensor], source: 
     stems = config.get("first_conv") or ()
     for name in (stems,) if isinstance(stems, str) else stems:
         key = f"{name}.weight"
-        if key in weights and key in own and weights[key].ndim == 4 and weights[key].shape[1] == 3 != own[key].shape[1]:
-            weights = {**weights, key: fold_stem(weights[key], own[key].shape[1])}
-    if "pos_embed" in own and "pos_embed" in weights and own["pos_embed"].shape != weights["pos_embed"].shape:
+        if key in tensors and key in own and tensors[key].ndim == 4 and tensors[key].shape[1] == 3 != own[key].shape[1]:
+            tensors = {**tensors, key: fold_stem(tensors[key], own[key].shape[1])}
+    if "pos_embed" in own and "pos_embed" in tensors and own["pos_embed"].shape != tensors["pos_embed"].shape:
         from timm.layers.pos_embed import resample_abs_pos_embed
 
         prefix = int(getattr(backbone, "num_prefix_tokens", 1))
         grid: Any = backbone.patch_embed
         size = list(grid.grid_size)
-        resampled = resample_abs_pos_embed(weights["pos_embed"], size, num_prefix_tokens=prefix)
-        weights = {**weights, "pos_embed": resampled}
-    weights = {k: v for k, v in weights.items() if k in own}
-    wrong = [k for k in own if k not in weights or weights[k].shape != own[k].shape]
+        resampled = resample_abs_pos_embed(tensors["pos_embed"], size, num_prefix_tokens=prefix)
+        tensors = {**tensors, "pos_embed": resampled}
+    tensors = {k: v for k, v in tensors.items() if k in own}
+    wrong = [k for k in own if k not in tensors or tensors[k].shape != own[k].shape]
     if wrong:
         what = f"{source} does not fit {arch or 'its architecture'}: "
-        if wrong[0] in weights:
-            shapes = f"{tuple(weights[wrong[0]].shape)} instead of {tuple(own[wrong[0]].shape)}"
+        if wrong[0] in tensors:
+            shapes = f"{tuple(tensors[wrong[0]].shape)} instead of {tuple(own[wrong[0]].shape)}"
             raise InputError(what + f"{wrong[0]} is {shapes} ({len(wrong)} of {len(own)} tensors differ)")
         raise InputError(what + f"{wrong[0]} is missing ({len(wrong)} of {len(own)} tensors)")
-    backbone.load_state_dict(weights)
+    backbone.load_state_dict(tensors)

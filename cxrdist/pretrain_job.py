@@ -228,13 +228,14 @@ class Job:
         """Write the encoder and, last, done.json."""
         self.flush()
         if self.ranks.is_first:
-            exported = self._export(done, journal)
+            exported, weights = self._export(done, journal)
             gpus = self.ranks.world if self.ranks.device.type == "cuda" else 0
             facts = {
                 "steps": done.step,
                 "images_seen": done.step * self.config.global_batch,
                 "stopped_early": done.step < steps,
                 "exported_step": exported,
+                "weights_sha256": weights,
                 "best_step": done.best_step or None,
                 "best_val_loss": done.best_loss if done.best_step else None,
                 "order_sha256": done.order_sha256,
@@ -250,7 +251,8 @@ class Job:
             journal.say(f"done: {self.run.encoder} after {done.step} steps, {done.seconds:.0f} s")
         self.ranks.any(False)  # nobody leaves before the last file is there
 
-    def _export(self, done: Progress, journal: Journal) -> int:
+    def _export(self, done: Progress, journal: Journal) -> tuple[int, str]:
+        """Write the encoder; return the step of its weights and their hash."""
         step = done.step
         if self.config.export == "best" and done.best_step:
             try:
@@ -277,5 +279,4 @@ class Job:
             "seed": self.config.seed,
             "precision": self.precision,
         }
-        save_encoder(self.run.encoder, self.model.backbone, facts)
-        return step
+        return step, save_encoder(self.run.encoder, self.model.backbone, facts)

@@ -6,7 +6,6 @@ the head and the hash of the network that it stands on, which lies in that folde
 
 from __future__ import annotations
 
-import hashlib
 import os
 import weakref
 from pathlib import Path
@@ -19,21 +18,12 @@ from torch import nn
 
 from cxrdist.errors import InputError
 from cxrdist.pixels import once
+from cxrdist.weights import fingerprint
 
 KEY_HASH, KEY_FILE = "backbone_sha256", "backbone_file"
 """Metadata of a model file that holds a head alone: the network's hash, and its file relative to the model's folder."""
 
 _known: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
-
-
-def fingerprint(tensors: dict[str, torch.Tensor]) -> str:
-    """SHA-256 of names, types, shapes and values; the same weights have the same one, in whatever file."""
-    found = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].detach().cpu().contiguous()
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        found.update(memoryview(value.reshape(-1).view(torch.uint8).numpy()))  # pyright: ignore[reportArgumentType]
-    return found.hexdigest()
 
 
 def keep(backbone: nn.Module, folder: Path, model: Path) -> dict[str, str]:
@@ -67,7 +57,7 @@ def fetch(facts: dict[str, Any], model: Path) -> dict[str, torch.Tensor]:
         raise InputError(f"{model} holds a head alone; the frozen network under it, {file}, is gone: {mend}")
     try:
         tensors = safetensors.torch.load_file(file)
-    except (OSError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise InputError(f"{file}, the frozen network under {model}, is damaged ({error}): {mend}") from None
     if fingerprint(tensors) != facts[KEY_HASH]:
         raise InputError(f"{file} is not the frozen network that {model} was trained on: {mend}")

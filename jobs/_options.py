@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -49,7 +50,22 @@ def parse_options(prog: str, config: type, positionals: Sequence[str], about: st
     ready = config(**{key: value for key, value in built.items() if key not in OWN_KEYS})
     if wrong := out_of_range(ready):
         raise UsageError(f"{prog}: {wrong}")
+    if empty := _empty(ready):
+        raise UsageError(f"{prog}: {empty} is empty (a variable that is not set?); name it, or . for this folder")
     return ready
+
+
+def _empty(config: Any) -> str | None:
+    """The first setting that names a file or folder and is '', which would mean the current folder."""
+    for field in dataclasses.fields(config):
+        needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        value = getattr(config, field.name)
+        each = value if isinstance(value, (list, tuple)) else [value]
+        if (needed or field.name in ("out", "shards", "src")) and any(
+            isinstance(v, str) and not v.strip() for v in each
+        ):
+            return field.name
+    return None
 
 
 @functools.cache
@@ -125,7 +141,7 @@ def _explain(prog: str, message: str, parser: Any, config: type) -> str:
     text = " ".join(message.split())
     unknown = text.partition("does not accept option ")[2] or text.partition("unrecognized arguments: ")[2]
     if unknown:
-        wanted = unknown.strip("'").split()[0].lstrip("-").partition("=")[0]
+        wanted = unknown.strip("' ").lstrip("-").partition("=")[0].partition(" ")[0]
         near = nearest(wanted, [action.dest for action in parser._actions])
         text += f"; did you mean --{near}?" if near else f"; {prog} --help lists the options"
         return f"{prog}: {text}"

@@ -32,11 +32,20 @@ def plan(path: Path, own: dict[str, str]) -> list[Planned]:
     from slurm import chain
 
     planned = []
+    unmade: set[str] = set()  # stages whose output is not there yet
     for stage in chain.load(path):
         of_stage, left = stages.split([*stage.options, *stage.words[1:]])
         at = dataclasses.replace(stages.where({**of_stage, **own}), name=stage.name)
         words = (stage.words[0], *left)
-        found = stages.work(words, at, create=False)
+        waits = not unmade.isdisjoint(stage.needs)
+        try:
+            found = stages.work(words, at, create=False, waits=waits)
+        except ValueError as error:
+            if getattr(error, "exit_code", None) is None:
+                raise
+            raise InputError(f"{path}: stage {stage.name}: {error}") from error
+        if waits or not found.complete:
+            unmade.add(stage.name)
         planned.append(Planned(name=stage.name, needs=stage.needs, words=words, at=at, work=found))
     return planned
 

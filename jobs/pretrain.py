@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from cxrdist import pixel_scale
-from cxrdist.cells import NAMED_INITS, Start, read_start
+from cxrdist.cells import NAMED_INITS, Start, check_init, read_start
 from cxrdist.config import IGNORED_BY_SIGNATURE, METHOD, PretrainConfig, check_batch, to_dict, validate
 from cxrdist.errors import InputError
 from cxrdist.places import SCHEME
@@ -61,6 +61,7 @@ def resolve(config: PretrainConfig) -> tuple[PretrainConfig, str, Start]:
             raise InputError(
                 f"--init {config.init} does not exist; use scratch, imagenet, a weights file or a run folder"
             )
+        check_init(str(init), config.arch)
         config = dataclasses.replace(config, init=str(init.resolve()))
     start = read_start(config.init)
     pixel_scale.check(config, start)

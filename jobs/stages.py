@@ -83,8 +83,8 @@ def where(own: dict[str, str]) -> Where:
         text = own.get(key)
         if text is None:
             return None
-        if not text.isdigit() or int(text) < 1:
-            raise InputError(f"cxrdist submit: --{key} {text} must be a whole number, at least 1")
+        if not text.isdecimal() or len(text) > 9 or int(text) < 1:
+            raise InputError(f"cxrdist submit: --{key} {text[:40]} must be a whole number, at least 1")
         return int(text)
 
     profile = load(own.get("profile", "local"))
@@ -93,7 +93,7 @@ def where(own: dict[str, str]) -> Where:
         profile = check(dataclasses.replace(profile, time=own["time"]), "--time")
     after = tuple(word for word in own.get("after", "").split(",") if word)
     for word in after:
-        if not word.isdigit():
+        if not word.isdecimal():
             raise InputError(f"cxrdist submit: --after {word}: not a job number")
     return Where(
         profile=profile,
@@ -119,13 +119,14 @@ class Work:
     """Whether there is nothing left to do."""
 
 
-def work(words: Sequence[str], at: Where, *, create: bool) -> Work:
+def work(words: Sequence[str], at: Where, *, create: bool, waits: bool = False) -> Work:
     """Check a command as if it were run here, and return its tasks.
 
     Args:
         words: Command and options, as after `cxrdist`.
         at: Submit's own options.
-        create: Freeze the run in its folder now; False writes nothing (a dry run, or input that is yet to be made).
+        create: Freeze the run in its folder now; False checks the same and writes nothing.
+        waits: Its input is yet to be made by a job before it: only the settings are checked.
 
     Raises:
         InputError: not a command that can be queued, or a refusal of the command itself (ValueError with exit code 2).
@@ -137,10 +138,11 @@ def work(words: Sequence[str], at: Where, *, create: bool) -> Work:
         raise InputError(f"cxrdist submit: {name or 'nothing'!r} cannot be queued; {', '.join(SUBMITTABLE)}, chain can")
     config = cli.parse(name, rest)
     if name == "pretrain":
-        return _pretrain(config, list(rest), at, create)
+        return _pretrain(config, list(rest), at, create, waits)
     if name == "finetune":
-        return _finetune(config, list(rest), at, create)
+        return _finetune(config, list(rest), at, create, waits)
     if name == "sweep":
+        _check_sweep(config, waits)
         return _command("sweep", config, rest, at, kind="ray")
     if at.nodes > 1 and name != "shard":
         raise InputError(f"cxrdist submit {name}: runs on one node; leave --nodes out")
@@ -153,7 +155,7 @@ def _task(at: Where, **values: Any) -> Task:
     return task_for(at.profile, **values)
 
 
-def _pretrain(config: Any, rest: list[str], at: Where, create: bool) -> Work:
+def _pretrain(config: Any, rest: list[str], at: Where, create: bool, waits: bool) -> Work:
     ranks = at.profile.ranks
     for nodes in range(at.min_nodes or at.nodes, at.nodes + 1):
         if config.global_batch % (nodes * ranks):
@@ -162,6 +164,7 @@ def _pretrain(config: Any, rest: list[str], at: Where, create: bool) -> Work:
                 f"nodes of {ranks}); take a multiple, or other --nodes"
             )
     out = Path(config.out).expanduser().absolute()
+    _check_pretrain(dataclasses.replace(config, out=str(out)), waits)
     if create:
         from jobs.pretrain import create_run
 
@@ -174,10 +177,11 @@ def _pretrain(config: Any, rest: list[str], at: Where, create: bool) -> Work:
     return Work(tasks=(task,), folder=out, complete=_complete.pretrained(dataclasses.replace(config, out=str(out))))
 
 
-def _finetune(config: Any, rest: list[str], at: Where, create: bool) -> Work:
+def _finetune(config: Any, rest: list[str], at: Where, create: bool, waits: bool) -> Work:
     out = Path(config.out).expanduser().absolute()
     if at.nodes > 1:
         raise InputError("cxrdist submit finetune: one trial runs on one node; many trials are `submit sweep`")
+    _check_trial(dataclasses.replace(config, out=str(out)), waits)
     if create:
         _create_trial(dataclasses.replace(config, out=str(out)))
     prepare = () if create else ("jobs.submit", "prepare", "finetune", *rest)
@@ -187,6 +191,37 @@ def _finetune(config: Any, rest: list[str], at: Where, create: bool) -> Work:
         done=str(out / "done.json"), prepare=prepare, prepared=str(out / "config.toml"),
     )  # fmt: skip
     return Work(tasks=(task,), folder=out, complete=_complete.finetuned(dataclasses.replace(config, out=str(out))))
+
+
+def _check_pretrain(config: Any, waits: bool) -> None:
+    """Refuse what creating the run would refuse; of a run whose input is yet to be made, its settings."""
+    from cxrdist.config import validate
+    from jobs.pretrain import identify, resolve
+    from results.run import Run
+
+    if waits:
+        validate(config)
+        return
+    Run.check(config.out, job="pretrain", signature=identify(*resolve(config)))
+
+
+def _check_trial(config: Any, waits: bool) -> None:
+    from cxrdist import cells
+    from cxrdist.finetune_config import check as check_values
+    from results.run import Run
+
+    check_values(config)
+    if not waits:
+        Run.check(config.out, job="finetune", signature=cells.trial_signature(cells.resolve(config)))
+
+
+def _check_sweep(config: Any, waits: bool) -> None:
+    from cxrdist import grid
+
+    if waits:
+        grid.check_settings(config)
+    else:
+        grid.expand(config)
 
 
 def _create_trial(config: Any) -> None:
@@ -225,6 +260,8 @@ def _command(name: str, config: Any, rest: Sequence[str], at: Where, *, kind: st
 
 
 def _shard(config: Any, rest: Sequence[str], at: Where) -> Work:
+    if hasattr(config, "check"):
+        config.check()
     out = Path(config.out).expanduser().absolute()
     folder = out.with_name(f"{out.name}.job")  # a shard set holds nothing but shards
     shared: dict[str, Any] = {

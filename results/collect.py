@@ -65,6 +65,10 @@ def collect(
         InputError: a path does not exist, no usable result was found, or `out` cannot be written.
     """
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    if not all(str(path).strip() for path in paths):
+        raise InputError(
+            "one of the paths is empty ('', a variable that is not set?); name files or folders, . for here"
+        )
     warnings: list[str] = []
     found = [item for path in paths for item in _find(Path(path), unfinished, warnings)]
     with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 1)) as pool:
@@ -174,6 +178,8 @@ def _read(item: Path | Run) -> pa.Table | str:
         if isinstance(item, Run):
             return _cost_row(item)
         table = read_any(item, METRICS, COLLECTED)
+        if not len(table):
+            return f"{item}: holds no rows, skipped; evaluate or train that run again"
         if "source" in table.column_names:
             return _with_configs(_at_home(table, item))
         return _with_configs(_with_source(table, str(item.resolve())))

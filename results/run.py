@@ -208,12 +208,7 @@ class Run:
                 atomic.create_text(run.info, json.dumps(info, indent=2) + "\n")
             except OSError as error:
                 raise InputError(f"cannot write in {run.path}: {error.strerror}; choose another --out") from error
-        held = run.read_info()
-        if held.get("signature") != signature:
-            raise InputError(
-                f"{run.path} holds another run (signature {held.get('signature')}, job {held.get('job')}; this is"
-                f" {signature}, job {job}); choose another --out, or the options that made it"
-            )
+        held = run._refuse_other_run(job, signature)
         if not run.is_done:
             run._write_config(config)
             moved = {place: content for place, content in (shards or {}).items() if place not in held.get("shards", {})}
@@ -221,6 +216,31 @@ class Run:
                 held["shards"] = {**held.get("shards", {}), **moved}
                 atomic.write_text(run.info, json.dumps(held, indent=2) + "\n")
         return run
+
+    @classmethod
+    def check(cls, path: str | os.PathLike[str], *, job: str, signature: str) -> None:
+        """Refuse a folder that `create` would refuse for what lies in it; nothing is written.
+
+        Raises:
+            InputError: it is a file, or holds another run or other files.
+        """
+        run = cls(path)
+        if run.path.exists() and not run.path.is_dir():
+            raise InputError(f"{run.path} is a file, not a folder; choose another --out")
+        if run.info.exists():
+            run._refuse_other_run(job, signature)
+        elif run.path.is_dir():
+            run._refuse_foreign_files()
+
+    def _refuse_other_run(self, job: str, signature: str) -> dict[str, Any]:
+        """The run's info, unless it is another run's."""
+        held = self.read_info()
+        if held.get("signature") != signature:
+            raise InputError(
+                f"{self.path} holds another run (signature {held.get('signature')}, job {held.get('job')}; this is"
+                f" {signature}, job {job}); choose another --out, or the options that made it"
+            )
+        return held
 
     def _make_folder(self) -> None:
         try:

@@ -215,7 +215,9 @@ def read_predictions(path: str | Path) -> pa.Table:
     Raises:
         InputError: it is damaged, of a newer version, or something else.
     """
-    return read_any(Path(path), PREDICTIONS)
+    table = read_any(Path(path), PREDICTIONS)
+    check_predictions(table, str(path))
+    return table
 
 
 def read_metrics(path: str | Path) -> pa.Table:

@@ -61,7 +61,8 @@ class ConvertConfig:
         if self.part is None:
             return 0, 1
         first, slash, last = self.part.partition("/")
-        if not (slash and first.isdigit() and last.isdigit() and 0 <= int(first) < int(last)):
+        whole = slash and first.isdecimal() and last.isdecimal() and len(last) < 9
+        if not (whole and len(first) < 9 and int(first) < int(last)):
             raise InputError(f"--part {self.part!r}: write I/N with I from 0 to N-1, e.g. 0/8 to 7/8")
         return int(first), int(last)
 

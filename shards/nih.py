@@ -127,7 +127,7 @@ def _patient(text: str, table: Path, line: int) -> str:
     plain = text.strip()
     if not plain:
         raise InputError(f"{table}, line {line}: no Patient ID")
-    return str(int(plain)) if plain.isdigit() else plain
+    return (plain.lstrip("0") or "0") if plain.isascii() and plain.isdecimal() else plain
 
 
 def findings(text: str, separator: str, labels: Iterable[str], where: str) -> dict[str, int | None]:

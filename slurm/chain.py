@@ -58,7 +58,12 @@ def load(path: Path) -> list[Stage]:
         raise InputError(f"{path}: unknown key {sorted(unknown)[0]!r}; known are profile and [[stage]]")
     if not spec.get("stage"):
         raise InputError(f"{path}: no [[stage]] in it")
-    stages = [_stage(table, spec.get("profile"), path) for table in spec["stage"]]
+    tables = spec["stage"]
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise InputError(f"{path}: stage = {str(tables)[:60]!r}: must be tables, each begun with [[stage]]")
+    if not isinstance(spec.get("profile", ""), str):
+        raise InputError(f"{path}: profile = {spec['profile']!r}: must be the name of a profile, or its file")
+    stages = [_stage(table, spec.get("profile"), path) for table in tables]
     return _ordered(stages, path)
 
 
@@ -70,15 +75,20 @@ def _stage(table: dict, profile: str | None, path: Path) -> Stage:
     name, run = table.get("name"), table.get("run")
     if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
         raise InputError(f"{where}: name must be letters, digits and -_. only")
-    words = shlex.split(run) if isinstance(run, str) else run
+    try:
+        words = shlex.split(run) if isinstance(run, str) else run
+    except ValueError as error:
+        raise InputError(f"{where}: run = {run[:60]!r}: {error}") from error
     if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
         raise InputError(f'{where}: run must be a command such as "pretrain --shards DIR --out RUN"')
     needs = table.get("needs", [])
-    if isinstance(needs, str) or not all(isinstance(need, str) for need in needs):
+    if not isinstance(needs, list) or not all(isinstance(need, str) for need in needs):
         raise InputError(f"{where}: needs must be a list of stage names")
     options: list[str] = []
     values = {"profile": profile} | table
     for key in ("profile", "nodes", "min_nodes", "gpus", "parts", "partition", "time"):
+        if isinstance(values.get(key), (list, dict)):
+            raise InputError(f"{where}: {key} = {str(values[key])[:60]}: must be one value")
         if values.get(key) is not None:
             options += [f"--{key}", str(values[key])]
     return Stage(name=name, words=tuple(words), needs=tuple(needs), options=tuple(options))

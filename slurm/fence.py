@@ -46,4 +46,4 @@ class Fence:
 def _stretch(owner: str) -> tuple[int, int]:
     """Order claims by job number, then by restart: "job 12.3" -> (12, 3)."""
     job, _, restart = owner.removeprefix("job ").partition(".")
-    return (int(job), int(restart)) if job.isdigit() and restart.isdigit() else (0, 0)
+    return (int(job), int(restart)) if job.isdecimal() and restart.isdecimal() else (0, 0)

@@ -90,7 +90,7 @@ def _newer_stretch(folder: Path, job: str, restart: int) -> bool:
     except (OSError, ValueError, KeyError):
         return False
     number, _, stretch = owner.removeprefix("job ").partition(".")
-    return number == job and stretch.isdigit() and int(stretch) > restart
+    return number == job and stretch.isdecimal() and int(stretch) > restart
 
 
 def _veto(job: str, restart: int, ended: bool) -> str | None:

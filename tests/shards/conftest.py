@@ -80,7 +80,7 @@ def write_card(folder: Path, entries: list[dict], n: int, size: int, ending: str
         format_version=FORMAT_VERSION,
         name="by_hand",
         labels=LABELS,
-        counts={},
+        counts={entry["split"]: {} for entry in entries},
         image_size=size,
         image_format=ending,
         mean=0.5,

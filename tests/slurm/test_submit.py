@@ -11,6 +11,7 @@ import pytest
 from jobs import cli, stages
 from slurm import chain, profiles, queue, status, submit
 from slurm.errors import FailedError, InputError
+from tests.shards.conftest import by_hand
 
 GOLDEN = """\
 #!/bin/bash
@@ -84,11 +85,77 @@ def test_array_and_short_job_are_said_in_the_text():
 def test_dry_run_prints_the_text_and_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "/nowhere")  # needs no SLURM either
+    by_hand(tmp_path / "s")
     words = "submit pretrain --nodes 2 --shards s --out r --global_batch 8 --dry_run --time 0-02".split()
     assert cli.main(words) == 0
     text = capsys.readouterr().out
     assert "#SBATCH --nodes=2\n" in text and "#SBATCH --time=120\n" in text and f"{tmp_path}/r/submission" in text
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("pretrain --shards nowhere --out r", "nowhere is not a shard set: no such folder"),
+        ("pretrain --shards s --out taken", "taken holds other files (notes.txt) and is not a run"),
+        ("pretrain --shards s --out r --init taken/notes.txt", "notes.txt is neither a .safetensors file nor one that"),
+        ("pretrain --shards s --out r --init w.safetensors", "w.safetensors is not a safetensors file, or is damaged"),
+        ("pretrain --shards s --out r --head.hidden -1", "head.hidden = -1: must be in"),
+        ('pretrain --shards s --out r --augment.off ["colour"]', "augment.off names colour"),
+        ("finetune --shards nowhere --out r", "nowhere is not a shard set"),
+        ("finetune --shards s --out taken", "taken holds other files (notes.txt)"),
+        ("finetune --shards s --out r --init taken/notes.txt", "notes.txt is neither a .safetensors file"),
+        ("finetune --shards s --out r --threshold best", "threshold = 'best'"),
+        ("sweep --shards s --out r --init nowhere", "init nowhere: no such file or run"),
+        ("shard csv --src s --out r --table t --part 3/2", "--part '3/2'"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_would_refuse(tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    by_hand(tmp_path / "s", splits={"train": 4, "val": 2, "test": 2})
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "notes.txt").write_text("mine")
+    (tmp_path / "w.safetensors").write_bytes(b"hello")
+    before = sorted(tmp_path.rglob("*"))
+    assert cli.main(["submit", *words.split(), "--dry_run"]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ("pretrain --shards made --out p --nproc 3 --global_batch 8", "does not divide evenly among 3 ranks"),
+        ("finetune --shards made --out f --threshold best", "threshold = 'best'"),
+        ("sweep --shards made --out w --label_fraction 0.1,2", "label_fraction = 2.0: must be in (0, 1]"),
+    ],
+)
+def test_a_stage_that_waits_for_another_has_its_settings_checked(tmp_path, monkeypatch, capsys, run, message):
+    monkeypatch.chdir(tmp_path)
+    first = 'name = "first"\nrun = "shard csv --src s --out made --table t.csv"'
+    text = f'[[stage]]\n{first}\n[[stage]]\nname = "second"\nneeds = ["first"]\nrun = "{run}"\n'
+    (tmp_path / "chain.toml").write_text(text)
+    assert cli.main("submit chain chain.toml --dry_run".split()) == 2
+    error = capsys.readouterr().err
+    assert "stage second: " in error and message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('stage = "x"', "stage = 'x': must be tables, each begun with [[stage]]"),
+        ('[[stage]]\nname = "a"\nrun = "collect x"\nneeds = 5', "needs must be a list of stage names"),
+        ('[[stage]]\nname = "a"\nrun = "collect \'x"', "No closing quotation"),
+        ('profile = 5\n[[stage]]\nname = "a"\nrun = "collect x"', "profile = 5: must be the name of a profile"),
+        ('[[stage]]\nname = "a"\nrun = "collect x"\nnodes = [2]', "nodes = [2]: must be one value"),
+    ],
+)
+def test_a_chain_of_another_shape_is_refused_by_file_and_key(tmp_path, capsys, text, message):
+    (tmp_path / "chain.toml").write_text(text)
+    assert cli.main(["submit", "chain", str(tmp_path / "chain.toml"), "--dry_run"]) == 2
+    error = capsys.readouterr().err
+    assert message in error and "chain.toml" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
