@@ -80,7 +80,7 @@ def from_dict(kind: type, values: Mapping[str, Any], where: str = "") -> Any:
     parser = _parser(kind)
     try:
         parsed = parser.instantiate(parser.parse_object(dict(values))).as_dict()
-    except ArgumentError as error:
+    except (ArgumentError, OverflowError) as error:  # the second: an integer that no float can hold
         raise InputError(start + why_refused(str(error), kind)) from error
     config = _build(kind, parsed)
     if wrong := out_of_range(config):

@@ -45,7 +45,7 @@ def parse_options(prog: str, config: type, positionals: Sequence[str], about: st
     try:
         values = parser.parse_args(words)
         built = parser.instantiate(values).as_dict()
-    except ArgumentError as error:
+    except (ArgumentError, OverflowError) as error:  # the second: an integer that no float can hold
         raise UsageError(_explain(prog, str(error), parser, config)) from error
     ready = config(**{key: value for key, value in built.items() if key not in OWN_KEYS})
     if wrong := out_of_range(ready):

@@ -346,8 +346,11 @@ def jsonable(value: Any) -> Any:
 
 def _parse(path: Path, parser: Any) -> dict[str, Any]:
     try:
-        return parser(path.read_text(encoding="utf-8"))
+        found = parser(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} is damaged: it holds {str(found)[:40]!r} and no names with values")
+    return found

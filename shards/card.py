@@ -146,7 +146,7 @@ def parse_card(data: bytes, where: str) -> Card:
     try:
         fields = json.loads(data)
         version = fields["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{where} is damaged (not a card): convert the data set again") from error
     if version != FORMAT_VERSION:
         raise InputError(f"{where} has format_version {version}, this program reads {FORMAT_VERSION}; convert again")
@@ -154,8 +154,12 @@ def parse_card(data: bytes, where: str) -> Card:
     names = {field.name for field in dataclasses.fields(Card)}
     if not names.difference(_LATER) <= set(fields) <= names:
         raise InputError(f"{where} is damaged (keys {sorted(set(fields) ^ names)}): convert the data set again")
-    card = Card(**{**fields, "labels": tuple(fields["labels"]), "shards": tuple(fields["shards"])})
-    if card_bytes(card) != data:
+    try:
+        card = Card(**{**fields, "labels": tuple(fields["labels"]), "shards": tuple(fields["shards"])})
+        same = card_bytes(card) == data
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where} is damaged ({error}): convert the data set again") from error
+    if not same:
         raise InputError(f"{where} was edited or damaged: its check sum does not fit; convert the data set again")
     card.__dict__["sha256"] = hashlib.sha256(data).hexdigest()  # known already; the card of a large set is large
     return card

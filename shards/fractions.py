@@ -68,7 +68,9 @@ def read_manifest(path: str | os.PathLike, index: Index) -> Manifest:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         keys = tuple(content["keys"])
         fraction, seed, recorded = float(content["fraction"]), int(content["seed"]), content["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not all(isinstance(key, str) for key in keys):
+            raise ValueError("its keys are not text")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path} is not a readable fraction manifest: {error}") from error
     if keys_sha256(keys) != recorded:
         raise InputError(f"{path}: the keys do not match the recorded sha256; draw the fraction again")

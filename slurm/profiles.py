@@ -118,6 +118,8 @@ def load(name: str) -> Profile:
     Raises:
         InputError: no such profile, not TOML, a wrong key, type or value; the message names file and key.
     """
+    if "\0" in name or max(map(len, name.split("/"))) > 200:  # no file has such a name
+        raise InputError(f"--profile {name[:40]!r}...: no such profile or file")
     path = Path(name)
     if path.suffix == ".toml" or "/" in name:
         if not path.is_file():
