@@ -163,7 +163,7 @@ class PretrainConfig:
     """Side at which images are decoded before the augmentation. None: 1.25 image_size, at most the stored size."""
     init: str = "scratch"
     """scratch, imagenet, a weights file (.safetensors, .pth) or an earlier run's folder."""
-    init_mean: float | None = None
+    init_mean: Annotated[float | None, "(-inf, inf)"] = None
     """For an `init` file that does not say what pixels its network expects: their mean, of grey values in [0, 1].
     None: the file's metadata, those of ImageNet for imagenet, those of the training set for scratch."""
     init_std: Annotated[float | None, "(0, inf)"] = None

@@ -68,7 +68,7 @@ class FinetuneConfig:
     """Run folder; the same configuration again resumes or returns it."""
     init: str = "scratch"
     """scratch, imagenet, an encoder file (.safetensors or a timm state), or a pretraining run."""
-    init_mean: float | None = None
+    init_mean: Annotated[float | None, "(-inf, inf)"] = None
     """For an `init` file that does not say what pixels its network expects: their mean, of grey values in [0, 1].
     None: the file's metadata, those of ImageNet for imagenet, those of the training set for scratch."""
     init_std: Annotated[float | None, "(0, inf)"] = None
