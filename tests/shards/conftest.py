@@ -76,11 +76,14 @@ def by_hand(
 
 def write_card(folder: Path, entries: list[dict], n: int, size: int, ending: str) -> None:
     """Write dataset.json for tars and an index that are there."""
+    counts: dict[str, dict[str, int]] = {}
+    for entry in entries:
+        counts.setdefault(entry["split"], {"n": 0})["n"] += entry["n"]
     card = Card(
         format_version=FORMAT_VERSION,
         name="by_hand",
         labels=LABELS,
-        counts={entry["split"]: {} for entry in entries},
+        counts=counts,
         image_size=size,
         image_format=ending,
         mean=0.5,

@@ -117,7 +117,8 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(tmp_path, monkeypatch, caps
     (tmp_path / "taken" / "notes.txt").write_text("mine")
     (tmp_path / "w.safetensors").write_bytes(b"hello")
     before = sorted(tmp_path.rglob("*"))
-    assert cli.main(["submit", *words.split(), "--dry_run"]) == 2
+    batch = ["--global_batch", "4"] if words.startswith(("pretrain", "finetune")) else []
+    assert cli.main(["submit", *words.split(), *batch, "--dry_run"]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
