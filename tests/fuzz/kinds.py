@@ -29,10 +29,10 @@ from results.run import Run
 from results.schema import read_metrics, read_predictions
 from shards import ShardSet, read_card
 from shards.config import CsvConfig
-from shards.converters import plan
 from shards.fractions import fraction_manifest, read_manifest
 from shards.grey import Unusable
 from shards.images import decode
+from shards.registry import plan
 from slurm import profiles
 from tests.fuzz import mutations
 from tests.results import simulate
