@@ -4,8 +4,9 @@ Run: python -m benches.finetune_room --shards SHARDS --image_size 64 [--seeds 8]
 benches/reports/finetune_room.md.
 
 Both ways run the same trials (seed by seed the same labels, first weights, order and crops); they differ in `load_size`
-alone. Sharpness is the mean squared Laplacian of the normalised pictures that the network gets: views in training,
-pictures of val in testing, and for comparison the same crops cut out of the stored pictures by torchvision.
+alone. Sharpness is the mean squared Laplacian of normalised pictures: views as training cuts them (geometry alone:
+noise, contrast and erasing have a Laplacian of their own), pictures of val as testing sees them, and for comparison the
+same crops cut out of the stored pictures by torchvision, antialiased.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from cxrdist.fit import Look
 from results.run import Run
 
 WAYS = ("model size", "with room")
+TONES = ("brightness", "contrast", "gamma", "blur", "noise", "erase")
 LAPLACIAN = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
 
 
@@ -49,19 +51,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for seed in range(options.seeds):
             for way in WAYS:
-                trial = _trial(options, Path(scratch) / f"{seed}-{way.replace(' ', '-')}", way, seed)
+                name = f"{seed}-{way.replace(' ', '-')}"
                 if seed == 0:
-                    energy |= _sharpness(trial, way)
+                    energy |= _sharpness(_trial(options, Path(scratch) / f"cut-{name}", way, seed, off=TONES), way)
+                trial = _trial(options, Path(scratch) / name, way, seed)
                 scores[way].append(_trained(trial))
                 print(f"<!-- seed {seed}, {way}: {scores[way][-1]:.4f} -->", flush=True)
     _report(options, energy, scores)
 
 
-def _trial(options: Any, out: Path, way: str, seed: int) -> finetune.Trial:
+def _trial(options: Any, out: Path, way: str, seed: int, off: tuple[str, ...] = ()) -> finetune.Trial:
     values = {
         "shards": options.shards, "out": str(out), "arch": options.arch, "image_size": options.image_size,
         "label_fraction": options.label_fraction, "epochs": options.epochs, "seed": seed, "n_boot": 0, "threads": 1,
-        "device": "cpu", "precision": "float32",
+        "device": "cpu", "precision": "float32", "augment": {"off": list(off)},
     }  # fmt: skip
     if way == "model size":
         values["load_size"] = options.image_size
