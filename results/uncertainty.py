@@ -164,14 +164,13 @@ def difference(first: Sequence[Influence], second: Sequence[Influence], *, by_se
     null = value**2 / carried
     freedom = max(_informative(whole) - 1, 0.5)
     parts = [(max(shared - doubled, 0.0) + null, freedom), *seeds]
-    floor = (shared + null, freedom)
-    reach = max(_reach(parts, 1 - LEVEL), _reach([floor], 1 - LEVEL))
+    reach = _reach(parts, 1 - LEVEL)
     several = bool(seeds)
     return Difference(
         value=value,
         low=value - reach,
         high=value + reach,
-        p=_p_value(value, parts, floor),
+        p=_p_value(value, parts),
         method=METHOD_SEEDS if several else METHOD,
     )
 
@@ -204,7 +203,7 @@ def _reach(parts: Sequence[tuple[float, float]], level: float) -> float:
     return float(np.sqrt(sum(variance * quantile(level / 2, freedom) ** 2 for variance, freedom in parts)))
 
 
-def _p_value(value: float, parts: Sequence[tuple[float, float]], floor: tuple[float, float]) -> float:
+def _p_value(value: float, parts: Sequence[tuple[float, float]]) -> float:
     """The level at which the interval reaches zero, by bisection of its logarithm down to 1e-12."""
     gap = abs(value)
     if gap <= 1e-12:
@@ -213,7 +212,7 @@ def _p_value(value: float, parts: Sequence[tuple[float, float]], floor: tuple[fl
     for _ in range(50):
         middle = (low + high) / 2
         level = float(np.exp(middle))
-        if max(_reach(parts, level), _reach([floor], level)) < gap:
+        if _reach(parts, level) < gap:
             high = middle
         else:
             low = middle
