@@ -26,7 +26,7 @@ FULL = "sbatch -p high -N2 --exclusive -o /dev/null --wrap".split() + ["sleep 12
 def shards(tmp_path_factory) -> Path:
     """Generated X-rays as a shard set."""
     out = tmp_path_factory.mktemp("phantom") / "shards"
-    assert cli.main(f"shard phantom --out {out} --images 30 --size 48".split()) == 0
+    assert cli.main(f"shard phantom --out {out} --images 60 --size 48".split()) == 0
     return out
 
 
