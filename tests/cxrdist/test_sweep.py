@@ -179,7 +179,8 @@ def test_a_cell_folder_of_another_trial_is_refused_and_kept(tmp_path, spec, fini
     from jobs.cli import parse
 
     out = tmp_path / "out"
-    cells = expand(parse("sweep", command(spec, out)[4:]))
+    words = command(spec, out)
+    cells = expand(parse("sweep", words[words.index("sweep") + 1 :]))
     Ledger(out).claim()
     (out / "sweep.json").write_text("{}")
     strange = cells[0].run
