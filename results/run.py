@@ -279,7 +279,11 @@ class Run:
 
     def read_info(self) -> dict[str, Any]:
         """run.json: job, signature, shards, init, git_commit, versions, command, host, created_at."""
-        return _parse(self.info, json.loads)
+        info = _parse(self.info, json.loads)
+        for key in ("shards", "init"):
+            if not isinstance(info.get(key) or {}, dict):
+                raise InputError(f"{self.info} is damaged: {key} is {str(info[key])[:40]!r}, not a table")
+        return info
 
     def shard_hashes(self) -> dict[str, str]:
         """Place of each shard set that the run was made with -> its SHA-256."""
