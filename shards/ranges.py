@@ -77,7 +77,8 @@ def ranges(kind: type, prefix: str = "") -> dict[str, Interval]:
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             found |= ranges(hint, f"{prefix}{name}.")
         elif typing.get_origin(hint) is Annotated:
-            found[prefix + name] = interval(next(text for text in hint.__metadata__ if isinstance(text, str)))
+            _, *metadata = typing.get_args(hint)
+            found[prefix + name] = interval(next(text for text in metadata if isinstance(text, str)))
     return found
 
 
@@ -121,5 +122,6 @@ def _numbers(value: Any, where: str) -> Iterator[tuple[str, float]]:
 
 
 def _short(number: float) -> str:
-    huge = isinstance(number, int) and abs(number) >= 2**64  # its digits may fill a screen, or be too many to write
-    return f"an integer of {number.bit_length()} bits" if huge else str(number)
+    if isinstance(number, int) and abs(number) >= 2**64:  # its digits may fill a screen, or be too many to write
+        return f"an integer of {number.bit_length()} bits"
+    return str(number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 ODD_TEXTS = (
@@ -82,7 +82,7 @@ def _places(value: Any, put: Callable[[Any], Any]) -> Any:
             yield from _places(value[at], lambda new, at=at: put([*value[:at], new, *value[at + 1 :]]))
 
 
-def damaged_words(words: list[str], seed: int) -> list[str]:
+def damaged_words(words: Sequence[str], seed: int) -> list[str]:
     """One or two words replaced, doubled, left out, exchanged, joined or cut."""
     dice = random.Random(seed)
     words = list(words)
