@@ -129,8 +129,9 @@ class Index:
         if "study" not in self._arrays:
             return np.full(self.n if rows is None else len(rows), None, dtype=object)
         codes = self._arrays["study"] if rows is None else self._arrays["study"][rows]
-        names = self._take("study_name", np.maximum(codes, 0)) if (codes >= 0).any() else np.full(len(codes), None)
-        return np.where(codes >= 0, names, None)
+        names = np.full(len(codes), None, dtype=object)
+        names[codes >= 0] = self._take("study_name", codes[codes >= 0])
+        return names
 
     def view(self, rows: np.ndarray | None = None) -> np.ndarray:
         """View of rows (None: all): "PA", "AP", "LATERAL" or None, object array (B,)."""

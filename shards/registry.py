@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shards.config import ConvertConfig
@@ -76,7 +76,6 @@ def plan(config: ConvertConfig) -> Plan:
     kind = f"{type(config).__module__}:{type(config).__name__}"
     for converter in CONVERTERS.values():
         if converter.config == kind:
-            make = _load(converter.plan)
-            assert callable(make)
+            make: Any = _load(converter.plan)
             return make(config)
     raise TypeError(f"no converter for {kind}")

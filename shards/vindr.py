@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -161,7 +161,7 @@ def _splits(rows: pa.Table, config: DrawnSplits, *, official: bool) -> pa.Array:
     return pa.array(SPLITS).take(pa.array(codes))
 
 
-def _detail(config: Config, *, official: bool) -> dict[str, object]:
+def _detail(config: Config, *, official: bool) -> dict[str, Any]:
     detail = config.split_detail() | {"readers": config.readers}
     if official:
         del detail["test_fraction"]

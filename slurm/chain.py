@@ -78,7 +78,7 @@ def _stage(table: dict, profile: str | None, path: Path) -> Stage:
     try:
         words = shlex.split(run) if isinstance(run, str) else run
     except ValueError as error:
-        raise InputError(f"{where}: run = {run[:60]!r}: {error}") from error
+        raise InputError(f"{where}: run = {str(run)[:60]!r}: {error}") from error
     if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
         raise InputError(f'{where}: run must be a command such as "pretrain --shards DIR --out RUN"')
     needs = table.get("needs", [])

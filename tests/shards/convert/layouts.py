@@ -9,6 +9,7 @@ import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -140,7 +141,7 @@ def write_rsna(root: Path, images: int = 9) -> None:
     classes, mapping = [], []
     for number in range(images):
         name = f"0004cfab-14fd-4e49-80ba-{number:012x}"
-        tags = {
+        tags: dict[str, Any] = {
             "ViewPosition": ["PA", "AP"][number % 2],
             "PatientSex": "MF"[number % 2],
             "PatientAge": f"{40 + number:03d}Y",

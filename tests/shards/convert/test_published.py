@@ -142,7 +142,12 @@ def test_padchest_reads_its_lists_ages_views_and_folders(tmp_path: Path) -> None
     assert rows.label_no_finding[0] == 1 and rows.label_pleural_effusion[1] == 1
     assert rows.label_costophrenic_angle_blunting[1] == 1 and rows.label_infiltration[4] == rows.label_nodule[4] == 1
     assert rows.label_tube[5] == rows.label_tuberculosis[5] == 1 and rows.label_tube[1] == 0
-    assert rows.age[0] == 84 and rows.age.isna()[1] and rows["view"][1] == "AP" and rows.sex.isna()[5]
+    assert (
+        rows.age[0] == 84
+        and bool(rows.age.isna()[1])
+        and rows["view"].to_dict()[1] == "AP"
+        and bool(rows.sex.isna()[5])
+    )
     physician = make(config("padchest", tmp_path / "src", physician_only="true", out=tmp_path / "p"))[0]
     assert len(physician) == 4
 
