@@ -52,7 +52,7 @@ demo: install
 	$(BIN)/cxrdist demo --out $(DEMO)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m 'not slow' -n $(WORKERS) --maxprocesses 4 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -m 'not slow' -n $(WORKERS) --maxprocesses 4 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(ARGS)

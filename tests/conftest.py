@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ def shared_data() -> Path:
 
 
 LONGEST = (
-    "slurm",
+    "tests/slurm",
     "tests/jobs/test_demo.py",
     "tests/cxrdist/test_sweep.py",
     "tests/cxrdist/test_sweep_kills.py",
@@ -39,25 +40,40 @@ LONGEST = (
 """Groups that the workers of `pytest -n` take first, so that no long one is left for the end."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     _skip_gpu(items)
     if hasattr(config, "workerinput"):
-        _share_out(items)
+        items.sort(key=lambda item: _place(group_of(item.nodeid)))
 
 
-def _share_out(items: list[pytest.Item]) -> None:
-    """Under `pytest -n` a file stays on one worker, where its tests share fixtures; so does all that needs SLURM."""
-    for item in items:
-        group = "slurm" if item.get_closest_marker("slurm") else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+def group_of(nodeid: str) -> str:
+    """What stays on one worker: a file, whose tests share fixtures; and all of tests/slurm, which shares a cluster."""
+    file = nodeid.partition("::")[0]
+    return "tests/slurm" if file.startswith("tests/slurm/") else file
 
-    def place(item: pytest.Item) -> tuple[int, bool]:
-        (group,) = item.get_closest_marker("xdist_group").args  # pyright: ignore[reportOptionalMemberAccess]
-        first = LONGEST.index(group) if group in LONGEST else len(LONGEST)
-        return first, not group.startswith("tests/cxrdist/")
 
-    items.sort(key=place)
+def _place(group: str) -> tuple[int, bool]:
+    return LONGEST.index(group) if group in LONGEST else len(LONGEST), not group.startswith("tests/cxrdist/")
+
+
+class _Plugin:
+    """What only pytest-xdist knows how to call; without it the suite runs on one worker."""
+
+    @staticmethod
+    def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+        """Share groups out whole. (xdist's own loadgroup writes the group into test ids, which pytest 9.2 ignores.)"""
+        from xdist.scheduler.loadscope import LoadScopeScheduling
+
+        class ByGroup(LoadScopeScheduling):
+            def _split_scope(self, nodeid: str) -> str:
+                return group_of(nodeid)
+
+        return ByGroup(config, log)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.pluginmanager.hasplugin("xdist") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Plugin())
 
 
 def _skip_gpu(items: list[pytest.Item]) -> None:
