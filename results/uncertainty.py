@@ -117,7 +117,7 @@ def critical(parts: Components) -> float:
 
     Of a sum of two variances, each with its own degrees of freedom, Satterthwaite's (1946) quantile is too small when
     the variance between two or three seeds dominates, Cochran and Cox's (1957) weighted quantile too large when both
-    are alike. Their mean holds 0.93 to 0.97 throughout (benches/reports/statistics.md).
+    are alike. Their mean holds 0.93 to 0.98 (benches/reports/statistics.md).
     """
     tail = (1 - LEVEL) / 2
     if parts.variance <= 0 or parts.seeds == 0:
