@@ -58,22 +58,24 @@ class Encoder:
         moved = images.to(self.device, non_blocking=True).float() / 255
         return ((moved - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
+    def _filled(self, images: torch.Tensor) -> torch.Tensor:
+        """Features (64, D) on the device; too few images are repeated, as other batch sizes round otherwise."""
+        if len(images) < BATCH:
+            images = images[torch.arange(BATCH) % len(images)]
+        with autocast(self.device, self.precision):
+            return self.module(self.pixels(images)).float()
+
     @torch.inference_mode()
     def features(self, images: torch.Tensor) -> np.ndarray:
         """Features float32 (B, D) of uint8 images (B, 1, S, S), B at most 64."""
-        count = len(images)
-        if count < BATCH:
-            images = images[torch.arange(BATCH) % count]
-        with autocast(self.device, self.precision):
-            out = self.module(self.pixels(images))
-        return out[:count].float().cpu().numpy()
+        return self._filled(images)[: len(images)].cpu().numpy()
 
     @torch.inference_mode()
     def scores(self, images: torch.Tensor) -> np.ndarray:
         """Probabilities float32 (B, L) of uint8 images (B, 1, S, S); only of a fine-tuned model."""
         assert self.classifier is not None
-        features = torch.from_numpy(self.features(images)).to(self.device)
-        return torch.sigmoid(self.classifier.head(features).float()).cpu().numpy()
+        logits = self.classifier.head(self._filled(images)).float()
+        return torch.sigmoid(logits)[: len(images)].cpu().numpy()
 
 
 def load(path: str | os.PathLike[str], device: str = "auto", *, classify: bool = False) -> Encoder:

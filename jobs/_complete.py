@@ -6,6 +6,7 @@ Torch-free, so that a login node can ask. What lies there and was made otherwise
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,17 @@ def pretrained(config: Any) -> bool:
 def finetuned(config: Any) -> bool:
     """Whether this trial is done; refuses the folder of another one."""
     from cxrdist import cells
-    from cxrdist.finetune_config import IGNORED_BY_SIGNATURE, plain
+    from cxrdist.finetune_config import IGNORED_BY_SIGNATURE, plain, weight_decay
     from cxrdist.finetune_config import check as check_trial
 
     def sign() -> str:
         return cells.trial_signature(cells.resolve(check_trial(config)))
 
     filled = [name for name in ("arch", "image_size") if getattr(config, name) is None]  # from encoder or shards
-    return _is_complete(config.out, sign, plain(config), (*IGNORED_BY_SIGNATURE, *filled))
+    optim = dataclasses.replace(config.optim, weight_decay=weight_decay(config.optim))  # as runs record it
+    return _is_complete(
+        config.out, sign, plain(dataclasses.replace(config, optim=optim)), (*IGNORED_BY_SIGNATURE, *filled)
+    )
 
 
 _BY_CONTENT = ("shards", "eval_shards", "init", "labels")

@@ -164,33 +164,39 @@ def _pretrain(config: Any, rest: list[str], at: Where, create: bool, waits: bool
                 f"nodes of {ranks}); take a multiple, or other --nodes"
             )
     out = Path(config.out).expanduser().absolute()
-    _check_pretrain(dataclasses.replace(config, out=str(out)), waits)
+    config = dataclasses.replace(config, out=str(out))
+    complete = _complete.pretrained(config)
+    if not complete:  # a run that is done needs its input no more
+        _check_pretrain(config, waits)
     if create:
         from jobs.pretrain import create_run
 
-        create_run(dataclasses.replace(config, out=str(out)), command=[Path(sys.argv[0]).name, *sys.argv[1:]])
+        create_run(config, command=[Path(sys.argv[0]).name, *sys.argv[1:]])
     prepare = () if create else ("jobs.submit", "prepare", "pretrain", *rest)
     task = _task(
         at, kind="ranks", words=("cxrdist.pretrain", str(out)), folder=str(out / "submission"),
         done=str(out / "done.json"), prepare=prepare, prepared=str(out / "config.toml"),
     )  # fmt: skip
-    return Work(tasks=(task,), folder=out, complete=_complete.pretrained(dataclasses.replace(config, out=str(out))))
+    return Work(tasks=(task,), folder=out, complete=complete)
 
 
 def _finetune(config: Any, rest: list[str], at: Where, create: bool, waits: bool) -> Work:
     out = Path(config.out).expanduser().absolute()
     if at.nodes > 1:
         raise InputError("cxrdist submit finetune: one trial runs on one node; many trials are `submit sweep`")
-    _check_trial(dataclasses.replace(config, out=str(out)), waits)
+    config = dataclasses.replace(config, out=str(out))
+    complete = _complete.finetuned(config)
+    if not complete:
+        _check_trial(config, waits)
     if create:
-        _create_trial(dataclasses.replace(config, out=str(out)))
+        _create_trial(config)
     prepare = () if create else ("jobs.submit", "prepare", "finetune", *rest)
     task = _task(
         at, kind="command", ranks_per_node=1, gpus_per_node=min(1, at.profile.gpus),
         words=("cxrdist.finetune", str(out)), folder=str(out / "submission"),
         done=str(out / "done.json"), prepare=prepare, prepared=str(out / "config.toml"),
     )  # fmt: skip
-    return Work(tasks=(task,), folder=out, complete=_complete.finetuned(dataclasses.replace(config, out=str(out))))
+    return Work(tasks=(task,), folder=out, complete=complete)
 
 
 def _check_pretrain(config: Any, waits: bool) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from cxrdist import cost, search
 from cxrdist.cells import Ledger
@@ -123,14 +125,14 @@ def test_a_spec_that_cannot_be_is_refused_by_name(spec, changes, words):
 
 
 def test_two_names_of_one_trial_are_refused(spec, tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / f"{name}.pth").write_bytes(b"the same weights")
+    torch.save({"weight": torch.ones(2)}, tmp_path / "a.pth")
+    shutil.copy(tmp_path / "a.pth", tmp_path / "b.pth")
     with pytest.raises(InputError, match="two cells are the same trial"):
         expand(spec({"init": [str(tmp_path / "a.pth"), str(tmp_path / "b.pth")]}, {"init_mean": 0.5, "init_std": 0.25}))
 
 
 def test_weights_of_several_pixel_scales_are_compared_in_one_sweep(spec, tmp_path):
-    (tmp_path / "xray.pth").write_bytes(b"weights")
+    torch.save({"weight": torch.ones(2)}, tmp_path / "xray.pth")
     given = {"name": "xray", "init": str(tmp_path / "xray.pth"), "init_mean": 0.5, "init_std": 1 / 2048}
     cells = expand(spec({"start": [{"name": "scratch", "init": "scratch"}, given]}))
     assert [cell.config.init_std for cell in cells] == [None, 1 / 2048]

@@ -24,11 +24,11 @@ from slurm import hosts, launch, node
 own, peer, index, out = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 address = hosts.address(own, peer)
 words = launch.torchrun(
-    "gloo_worker", [out], nproc=1, nnodes=2, endpoint="10.77.0.1:29711", run_id="two", is_host=index == 0,
+    "gloo_worker", [out], nproc=1, nnodes=2, endpoint="10.77.0.1:29711", run_id="two", node=index,
     local_addr=address, max_restarts=0, join_timeout_s=60,
 )
 env = node.rank_environment(node.Task(kind="ranks", words=(), folder=out), address)
-sys.exit(launch.run_shielded([words], env=env, threads=1).code)
+sys.exit(launch.run_shielded([words], env=env, threads=1, patience_s=60).code)
 """
 
 
