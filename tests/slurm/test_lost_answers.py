@@ -128,5 +128,5 @@ def test_job_submitted_from_inside_another_job_is_a_job_of_its_own(cluster, coun
 def test_users_own_defaults_for_sbatch_are_named_and_not_used(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SBATCH_ACCOUNT", "mine")
-    assert cli.main("submit pretrain --shards s --out r --global_batch 8 --dry_run".split()) == 0
+    assert cli.main("submit collect runs --out results.parquet --dry_run".split()) == 0
     assert "cxrdist: SBATCH_ACCOUNT: not used; the profile decides" in capsys.readouterr().err
