@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -133,7 +134,7 @@ def test_a_disk_that_fills_up_leaves_no_half_file(folder: Path, cache: Path, mon
 def test_a_card_that_names_files_elsewhere_is_not_trusted(folder: Path, cache: Path, name: str) -> None:
     card = read_card(folder)
     entries = ({**card.shards[0], "name": name}, *card.shards[1:])
-    (folder / "dataset.json").write_bytes(card_bytes(card.__class__(**{**vars(card), "shards": entries})))
+    (folder / "dataset.json").write_bytes(card_bytes(dataclasses.replace(card, shards=entries)))
     with pytest.raises(InputError, match="outside its folder"):
         stage(folder, "disk", cache)
     assert not cache.exists()
