@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,7 +17,8 @@ from slurm.errors import FailedError, InputError
 
 HELP = "queue state, step, speed and time left of runs"
 POSITIONALS = ("runs",)
-FAILURES = ("FAILED", "OUT_OF_MEMORY", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "DEADLINE")
+FAILURES = ("FAILED", "OUT_OF_MEMORY", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "PREEMPTED", "CANCELLED")
+"""States of a job that has ended without its work being done."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +52,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def run(config: Config) -> int:
-    """Print the state of each run; 1 when one of them failed."""
+    """Print the state of each run; 1 when one of them ended before its work was done."""
     facts = [describe(path, name) for given in config.runs for name, path in _named(Path(given))]
     for fact in facts:
         print(json.dumps(fact) if config.json else _lines(fact))
@@ -134,6 +136,8 @@ def describe(path: Path, name: str | None = None) -> dict[str, Any]:
             fact |= {"state": "UNKNOWN", "reason": str(error)}
     if run.config.is_file():
         fact |= dataclasses.asdict(status.progress(run.read_log(), run.read_config()))
+    if fact["state"] in FAILURES:
+        fact["mend"] = f"goes on from where it stopped with: sbatch {shlex.quote(str(folder / 'job.sbatch'))}"
     logs = status.log_files(log_folder(folder))
     fact["last_line"] = status.last_line(logs[0]) if logs else ""
     return fact
@@ -162,5 +166,5 @@ def _lines(fact: dict[str, Any]) -> str:
         words.append(f"{fact['restarts']} restarts")
     if fact.get("nodes"):
         words.append(f"on {fact['nodes']}")
-    text = "  ".join(words)
+    text = "  ".join(words) + (f"\n    {fact['mend']}" if fact.get("mend") else "")
     return f"{text}\n    {fact['last_line']}" if fact["last_line"] else text

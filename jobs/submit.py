@@ -125,14 +125,25 @@ def show_all(requests: Sequence[Request]) -> None:
 
 
 def queue_all(requests: Sequence[Request]) -> str:
-    """Queue requests, each after the one before it, and return the last one's job number."""
-    from slurm import submit
+    """Queue requests, each after the one before it, and return the last one's job number.
 
-    job_id = ""
+    Raises:
+        InputError, FailedError: one was not taken, as at a limit of jobs; those before it are cancelled again.
+    """
+    from slurm import queue, submit
+    from slurm.errors import FailedError, InputError
+
+    queued: list[str] = []
     for request in requests:
-        after = (*request.after, job_id) if job_id else request.after
-        job_id = submit.submit(dataclasses.replace(request, after=after))
-    return job_id
+        after = (*request.after, *queued[-1:])
+        try:
+            queued.append(submit.submit(dataclasses.replace(request, after=after)))
+        except (FailedError, InputError) as error:
+            if not queued:
+                raise
+            gone = ", ".join(queue.cancel(queued)) or "none"
+            raise type(error)(f"{error}; what was queued for it just before is cancelled again (job {gone})") from error
+    return queued[-1]
 
 
 if __name__ == "__main__":

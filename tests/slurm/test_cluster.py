@@ -10,8 +10,10 @@ import cluster as harness
 import pytest
 from conftest import HERE, PORT_TAKEN, command_lines, debian, hosts_of_nodes, wait_until
 
+from jobs import cli
+from jobs.submit import queue_all
 from slurm import processes, queue, submit
-from slurm.errors import InputError
+from slurm.errors import FailedError, InputError
 from tests.shadows import shadows
 
 pytestmark = pytest.mark.slurm
@@ -142,7 +144,7 @@ def test_ray_tune_runs_on_both_nodes_of_an_allocation(cluster, counting, tmp_pat
         assert {host for _, host in answer["trials"]} == {cluster.address(node) for node in harness.NODES}
 
 
-def test_second_submission_of_a_queued_run_is_refused_and_cancel_ends_it(cluster, counting):
+def test_second_submission_of_a_queued_run_is_refused_and_cancel_ends_it(cluster, counting, capsys):
     job = counting("--steps", "9")
     job.request = dataclasses.replace(job.request, after=())
     subprocess.run("sbatch -p high -N2 --exclusive -o /dev/null --wrap".split() + ["sleep 60"], check=True)
@@ -152,6 +154,17 @@ def test_second_submission_of_a_queued_run_is_refused_and_cancel_ends_it(cluster
         submit.submit(job.request)
     assert queue.cancel([job.job_id]) == [job.job_id]
     assert job.wait_for_end() == "CANCELLED"
+    assert cli.main(["status", str(job.folder)]) == 1
+    assert f"goes on from where it stopped with: sbatch {job.folder}/submission/job.sbatch" in capsys.readouterr().out
+
+
+def test_an_array_whose_merge_is_not_taken_is_cancelled_again(cluster, counting):
+    parts = counting("--steps", "9", name="parts").request
+    merge = counting("--steps", "9", name="merge", partition="nowhere").request  # which sbatch does not take
+    with pytest.raises((InputError, FailedError), match=r"cancelled again \(job (\d+)\)") as refused:
+        queue_all([parts, merge])
+    number = str(refused.value).partition("(job ")[2].rstrip(")")
+    assert number.isdigit() and queue.job(number).state == "CANCELLED"
 
 
 def test_requests_that_the_cluster_cannot_meet_are_refused_before_they_are_queued(cluster, counting):

@@ -109,8 +109,9 @@ def test_job_that_waits_on_a_full_partition_says_why_and_may_be_killed_there(ful
     wait_until(lambda: not queue.job(job_id).active, 30, "the end")
     assert cli.main(["logs", "-f", "run"]) == 0
     assert f"job {job_id} is CANCELLED and has written nothing" in capsys.readouterr().err
-    assert cli.main(["status", "run"]) == 0
-    assert "run  CANCELLED" in capsys.readouterr().out
+    assert cli.main(["status", "run"]) == 1
+    shown = capsys.readouterr().out
+    assert "run  CANCELLED" in shown and "goes on from where it stopped with: sbatch " in shown
     assert cli.main(words) == 0  # the same command again takes up the same run
     assert cli.main(["cancel", "run"]) == 0
 
