@@ -19,10 +19,10 @@ from shards.dicom_headers import Header, read_headers
 from shards.errors import InputError
 from shards.opener import LABEL, FileOpener
 from shards.plan import Plan, build
-from shards.rows import Gathered, gather, with_column
+from shards.rows import Gathered, gather
 from shards.sample import Sample
 from shards.sources import find_files, folder
-from shards.splits import cut_rows
+from shards.splits import with_drawn_splits
 
 pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers
 
@@ -69,9 +69,7 @@ def plan(config: Config) -> Plan:
             "without them: --allow_missing true"
         )
     excluded += [(name, "row without an image file") for name in unused]
-    patients = pc.coalesce(rows["patient_id"], rows["key"])
-    fractions = {"val_fraction": config.val_fraction, "test_fraction": config.test_fraction}
-    rows = with_column(rows, "split", cut_rows(patients, config.seed, **fractions))
+    rows = with_drawn_splits(rows, config)
     blank = [pc.is_null(rows[LABEL + label]).to_numpy() for label in labels]
     unlabelled = int(np.logical_and.reduce(blank).sum()) if labels else 0
     return build(

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from tqdm import tqdm
 
 from shards import cells
 from shards.dicom import looks_like_dicom, read_header
 from shards.grey import plain_reason
+from shards.rows import with_column
 
 _TAGS = ("PatientID", "StudyInstanceUID", "SOPInstanceUID", "ViewPosition", "PatientSex", "PatientAge", "Rows")
 _HEAD = 1 << 16
@@ -50,6 +52,17 @@ def read_headers(root: Path, sources: Sequence[str]) -> list[Header | str]:
             return list(tqdm(found, "reading headers", len(sources), unit="file", disable=None, leave=False))
     finally:
         config.settings.reading_validation_mode = kept
+
+
+def with_headers(rows: pa.Table, root: Path, names: Sequence[str]) -> pa.Table:
+    """Return rows with the named columns from the headers of their files; those that cannot be read get null."""
+    headers = [
+        found if isinstance(found, Header) else Header() for found in read_headers(root, rows["source"].to_pylist())
+    ]
+    for name in names:
+        values = pa.array([getattr(header, name) for header in headers], rows.schema.field(name).type)
+        rows = with_column(rows, name, values)
+    return rows
 
 
 def _read(path: Path) -> Header | str:

@@ -19,10 +19,10 @@ from shards.errors import InputError
 from shards.opener import FileOpener
 from shards.plan import Plan, build
 from shards.readings import unite
-from shards.rows import Gathered, among, gather, keep, split_off_views, strings, with_column
+from shards.rows import Gathered, among, gather, keep, split_off_views, strings
 from shards.sample import Sample
 from shards.sources import find_one, folder, with_files
-from shards.splits import cut_rows
+from shards.splits import with_drawn_splits
 
 ABOUT = About(
     licence="PadChest Dataset Research Use Agreement: research only, no redistribution",
@@ -112,8 +112,7 @@ def plan(config: Config) -> Plan:
     if config.views == "frontal":
         rows, others = split_off_views(rows)
         excluded += others
-    fractions = {"val_fraction": config.val_fraction, "test_fraction": config.test_fraction}
-    rows = with_column(rows, "split", cut_rows(rows["patient_id"], config.seed, **fractions))
+    rows = with_drawn_splits(rows, config)
     return build(
         Gathered(rows),
         name="padchest",

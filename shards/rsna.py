@@ -7,22 +7,20 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
-
 from shards import cells
 from shards.about import About
 from shards.config import DrawnSplits, path_field
 from shards.delimited import read_table
 from shards.dicom import require
-from shards.dicom_headers import Header, read_headers
+from shards.dicom_headers import with_headers
 from shards.errors import InputError
 from shards.opener import FileOpener
 from shards.plan import Plan, SourceBox, build
 from shards.readings import unite
-from shards.rows import Gathered, gather, with_column
+from shards.rows import Gathered, gather
 from shards.sample import Sample
 from shards.sources import find_one, folder, with_files
-from shards.splits import cut_rows
+from shards.splits import with_drawn_splits
 
 ABOUT = About(
     licence="rules of the Kaggle competition: non-commercial and academic use",
@@ -71,10 +69,8 @@ def plan(config: Config) -> Plan:
         rows, root, (".dcm",), table=table.name, allow_missing=config.allow_missing,
         wanted=lambda name: name.split("/")[0] == FOLDER,
     )  # fmt: skip
-    rows = _with_headers(rows, root)
-    patients = rows["patient_id"] if nih else rows["key"]
-    fractions = {"val_fraction": config.val_fraction, "test_fraction": config.test_fraction}
-    rows = with_column(rows, "split", cut_rows(patients, config.seed, **fractions))
+    rows = with_headers(rows, root, ("view", "sex", "age"))
+    rows = with_drawn_splits(rows, config)
     warning = (
         "WARNING: these are NIH ChestX-ray14's images under other names, and without the organisers' mapping file "
         f"({MAPPING}) their patients are unknown: a patient may be in two splits, and an encoder pretrained on NIH has "
@@ -147,16 +143,3 @@ def _samples(
                 raise InputError(f"{where}: image {image} is not in the mapping file")
             patient = str(int(nih[image].partition("_")[0]))
         yield Sample(source=source, key=image, split="", patient_id=patient, labels=labels)
-
-
-def _with_headers(rows: pa.Table, root: Path) -> pa.Table:
-    """Return the rows with view, sex and age from the files' headers; files that cannot be read keep null."""
-    headers = read_headers(root, rows["source"].to_pylist())
-    found = [header if isinstance(header, Header) else Header() for header in headers]
-    for name, values in (
-        ("view", [header.view for header in found]),
-        ("sex", [header.sex for header in found]),
-        ("age", [header.age for header in found]),
-    ):
-        rows = with_column(rows, name, pa.array(values, rows.schema.field(name).type))
-    return rows

@@ -13,7 +13,7 @@ from shards.about import About
 from shards.config import DrawnSplits
 from shards.delimited import read_table
 from shards.dicom import require
-from shards.dicom_headers import Header, read_headers
+from shards.dicom_headers import with_headers
 from shards.errors import InputError
 from shards.opener import FileOpener
 from shards.plan import Plan, build
@@ -21,7 +21,7 @@ from shards.readings import unite
 from shards.rows import Gathered, among, each, first_of_each, gather, keep, place, strings, with_column
 from shards.sample import Sample
 from shards.sources import find_one, folder, list_files, reconcile
-from shards.splits import cut_rows
+from shards.splits import with_drawn_splits
 
 ABOUT = About(
     licence="rules of the Kaggle competition: non-commercial and academic use",
@@ -61,15 +61,8 @@ def plan(config: Config) -> Plan:
     excluded += [(path, f"no row in {table.name}") for path in unlisted]
     rows = keep(rows, among(rows["source"], images))
     rows = with_column(rows, "source", paths.take(place(rows["source"], images)))
-    headers = [
-        found if isinstance(found, Header) else Header() for found in read_headers(root, rows["source"].to_pylist())
-    ]
-    for name in ("patient_id", "view", "sex", "age"):
-        values = pa.array([getattr(header, name) for header in headers], rows.schema.field(name).type)
-        rows = with_column(rows, name, values)
-    patients = pyarrow.compute.coalesce(rows["patient_id"], rows["key"])  # pyright: ignore[reportAttributeAccessIssue]
-    fractions = {"val_fraction": config.val_fraction, "test_fraction": config.test_fraction}
-    rows = with_column(rows, "split", cut_rows(patients, config.seed, **fractions))
+    rows = with_headers(rows, root, ("patient_id", "view", "sex", "age"))
+    rows = with_drawn_splits(rows, config)
     return build(
         Gathered(rows),
         name="siim",

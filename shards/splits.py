@@ -13,8 +13,10 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 
-from shards.rows import each, one, ranks
+from shards.config import DrawnSplits
+from shards.rows import each, one, ranks, with_column
 
 Name = TypeVar("Name", bound=Hashable)
 _VAL_SEED = 1_000_003
@@ -95,6 +97,13 @@ def cut_rows(
     codes = np.where(test, 2, 0).astype(np.int8)
     codes[~test] = draw_rows(rest, share, seed + _VAL_SEED)
     return pa.array(["train", "val", "test"]).take(pa.array(codes))
+
+
+def with_drawn_splits(rows: pa.Table, config: DrawnSplits) -> pa.Table:
+    """Return rows with their splits drawn by patient; a sample of nobody known is a patient of its own."""
+    patients = pa.compute.coalesce(rows["patient_id"], rows["key"])  # pyright: ignore[reportAttributeAccessIssue]
+    drawn = cut_rows(patients, config.seed, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
+    return with_column(rows, "split", drawn)
 
 
 def draw_stratified(classes: Mapping[Name, str], fraction: float, seed: int) -> set[Name]:
