@@ -6,20 +6,25 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pyarrow as pa
 
 from shards import cells
 from shards.about import About
 from shards.chexpert import LABELS, observation_columns, observations
-from shards.config import ConvertConfig
+from shards.config import ConvertConfig, later_field
 from shards.delimited import read_table
 from shards.errors import InputError
 from shards.opener import FileOpener
 from shards.plan import Plan, build
+from shards.ranges import SEEDS
 from shards.readings import unite
-from shards.rows import Gathered, gather, split_off_views
+from shards.rows import Gathered, gather, split_off_views, with_column
 from shards.sample import Sample
 from shards.sources import IMAGE_ENDINGS, find_one, folder, with_files, without_ending
+from shards.splits import draw_rows
 
 ABOUT = About(
     licence="Stanford University Dataset Research Use Agreement: no redistribution",
@@ -43,6 +48,12 @@ class Config(ConvertConfig):
     """Section of the report that CheXbert read the labels from: chexbert_labels/SECTION_fixed.json."""
     views: Literal["frontal", "all"] = "frontal"
     """frontal, or all (with the laterals)."""
+    valid_as: Literal["val", "test"] = later_field("val")
+    """What the published valid images are: val; or test (there is no other), with val cut from train."""
+    val_fraction: Annotated[float, "[0, 1)"] = later_field(0.05)
+    """Fraction of train images cut off as val, by patient; used only with valid_as=test."""
+    seed: Annotated[int, SEEDS] = later_field(0)
+    """Seed of the cut."""
 
 
 def plan(config: Config) -> Plan:
@@ -65,6 +76,10 @@ def plan(config: Config) -> Plan:
     if config.views == "frontal":
         rows, laterals = split_off_views(rows, keep_unknown=True)
         excluded += laterals
+    detail: dict[str, Any] = {"labels_from": config.labels_from}
+    if config.valid_as == "test":
+        rows = _valid_as_test(rows, config)
+        detail |= {"valid_as": "test", "val_fraction": config.val_fraction, "seed": config.seed}
     told = f"{len(unlabelled)} images have no line in {listed.name}: their labels are null"
     return build(
         Gathered(rows),
@@ -73,11 +88,20 @@ def plan(config: Config) -> Plan:
         about=ABOUT,
         labels=LABELS,
         split_scheme="official",
-        split_detail={"labels_from": config.labels_from},
+        split_detail=detail,
         opener=FileOpener(str(images)),
         excluded=excluded,
         notes=[told] if unlabelled else [],
     )
+
+
+def _valid_as_test(rows: pa.Table, config: Config) -> pa.Table:
+    """Return rows with the valid images as test and some patients of train as val."""
+    valid = np.array(rows["split"].to_pylist()) == "val"
+    codes = np.where(valid, 2, 0)
+    train = rows["patient_id"].filter(pa.array(~valid))
+    codes[~valid] = draw_rows(train, config.val_fraction, config.seed)
+    return with_column(rows, "split", pa.array(["train", "val", "test"]).take(pa.array(codes)))
 
 
 def _labels(path: Path) -> dict[str, dict[str, int | None]]:

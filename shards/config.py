@@ -73,6 +73,8 @@ class ConvertConfig:
             value = getattr(self, field.name)
             if field.name in self.NOT_IN_BYTES:
                 continue
+            if field.metadata.get("later") and value == field.default:
+                continue
             if field.metadata.get("path") and value is not None:
                 value = Path(value).name
             kept[field.name] = value
@@ -104,6 +106,11 @@ def check_settings(made: Mapping[str, Any], wanted: Mapping[str, Any], where: st
 def path_field() -> Any:
     """Return a dataclass field for an optional path: the card records its last component only."""
     return dataclasses.field(default=None, metadata={"path": True})
+
+
+def later_field(default: Any = None) -> Any:
+    """Return a field for an option that came later: its default is not recorded, so that older sets keep their hash."""
+    return dataclasses.field(default=default, metadata={"later": True})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -207,6 +214,8 @@ class CsvConfig(ConvertConfig):
     """Put behind every path, e.g. ".png" where the column holds bare names."""
     patient_column: str | None = None
     """Column of the patient id; None: every image is its own patient."""
+    study_column: str | None = later_field()
+    """Column of the examination that an image belongs to, so that models can be scored by study; None: unknown."""
     split_column: str | None = None
     """Column that says train, val (valid, validate, validation, dev, tune) or test; None: drawn by patient."""
     view_column: str | None = None

@@ -95,7 +95,13 @@ class _Table:
     def _required(self) -> list[str]:
         config = self.config
         named = [config.path_column, config.patient_column, config.split_column, config.view_column]
-        named += [config.sex_column, config.age_column, config.findings_column, config.reader_column]
+        named += [
+            config.study_column,
+            config.sex_column,
+            config.age_column,
+            config.findings_column,
+            config.reader_column,
+        ]
         named += list(config.labels or {}) if config.findings_column is None else []
         return [name for name in named if name is not None]
 
@@ -244,6 +250,7 @@ def _sample(
         key=without_ending(source).replace("/", "_"),
         split=SPLITS[split],
         patient_id=cells.patient(row[config.patient_column]) if config.patient_column else None,
+        study_id=cells.patient(row[config.study_column]) if config.study_column else None,
         labels=values,
         view=cells.view(row[config.view_column]) if config.view_column else None,
         sex=cells.sex(row[config.sex_column]) if config.sex_column else None,

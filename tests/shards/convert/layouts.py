@@ -201,6 +201,52 @@ def write_chexpert_plus(root: Path, patients: int = 6, seed: int = 0) -> None:
     put(root / "chexbert_labels" / "impression_fixed.json", "\n".join(lines[1:]) + "\n")
 
 
+def write_chexpert(root: Path, patients: int = 8, seed: int = 0) -> None:
+    """CheXpert-v1.0-small: the last quarter of the patients are valid, every second study has a lateral too."""
+    rng = np.random.default_rng(seed)
+    rows: dict[str, list[dict[str, object]]] = {"train": [], "valid": []}
+    for number in range(2 * patients):
+        split = "valid" if number >= 2 * patients * 3 // 4 else "train"
+        study = f"{split}/patient{number // 2 + 1:05d}/study{number % 2 + 1}"
+        labels = observed(rng)
+        if split == "valid":
+            labels = {name: "1.0" if value == "1.0" else "0.0" for name, value in labels.items()}
+        for side in ("frontal", "lateral") if number % 2 else ("frontal",):
+            path = f"{study}/view{1 if side == 'frontal' else 2}_{side}.jpg"
+            put(root / path, jpeg(picture(number)))
+            facts = {"Sex": ["Male", "Female"][number // 2 % 2], "Age": 50 + number, "Frontal/Lateral": side.title()}
+            view = {"AP/PA": ["AP", "PA"][number % 2] if side == "frontal" else ""}
+            rows[split].append({"Path": f"CheXpert-v1.0-small/{path}", **facts, **view, **labels})
+    for split in rows:
+        put(root / f"{split}.csv", table(rows[split]))
+
+
+def write_dicom(root: Path, images: int = 16) -> None:
+    """A folder as a PACS exports it, two images a study, and a table of labels by SOPInstanceUID."""
+    rows: list[dict[str, object]] = []
+    for number in range(images):
+        study = number // 2
+        tags: dict[str, Any] = {"PatientID": f"p{study // 2}", "StudyInstanceUID": f"1.2.{study}"}
+        tags |= {"SOPInstanceUID": f"1.2.3.{number}", "ViewPosition": ["PA", "LL"][number % 2], "PatientSex": "F"}
+        put(root / f"study{study}" / f"IM{number:04d}", dicom(TWELVE, **tags, PatientAge="040Y"))
+        rows.append({"SOPInstanceUID": f"1.2.3.{number}", "Edema": study // 2 % 2, "Pneumonia": study % 2})
+    put(root / "labels.csv", table(rows))
+
+
+def write_own(root: Path, patients: int = 8) -> None:
+    """A user's own pictures and table."""
+    rows: list[dict[str, object]] = []
+    for number in range(4 * patients):
+        patient, visit = number // 4, number // 2
+        put(root / "images" / f"{number:03d}.png", png(picture(number)))
+        rows.append({
+            "file": f"{number:03d}", "patient": f"p{patient}", "visit": f"v{visit}", "Edema": visit % 2,
+            "Mass": ["", "1", "0"][visit % 3], "projection": ["PA", "LATERAL"][number % 2], "sex": "MF"[patient % 2],
+            "age": 30 + patient,
+        })  # fmt: skip
+    put(root / "table.csv", table(rows))
+
+
 def write_siim(root: Path, images: int = 8) -> None:
     rows: list[dict[str, object]] = []
     for number in range(images):

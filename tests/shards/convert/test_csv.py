@@ -70,6 +70,18 @@ def test_columns_are_mapped_as_the_user_says(tmp_path: Path) -> None:
     assert read_card(tmp_path / "out").split_scheme == "list"
 
 
+def test_studies_of_a_column_reach_the_index_and_a_set_without_one_stays_as_it_was(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    lines = ["path,who,visit,Edema", "x.png,1,7.0,1", "y.png,1,7,0", "z.png,2,,0"]
+    write_table(root, lines, {f"{name}.png": png(picture(n)) for n, name in enumerate("xyz")})
+    index, _, _ = make(config(root, patient_column="who", study_column="visit"))
+    assert index.set_index("key").study_id.fillna("").to_dict() == {"x": "7", "y": "7", "z": ""}
+    assert read_card(tmp_path / "out").studies == 1 and verify(tmp_path / "out", workers=1) == []
+    assert "study_column" not in config(root).recorded(), "older sets have their settings, and so their hash"
+    plain, _, _ = make(config(root, patient_column="who", out=str(tmp_path / "plain")))
+    assert "study_id" not in plain and read_card(tmp_path / "plain").studies == 0
+
+
 def test_cells_that_are_not_understood_become_null_and_are_counted(tmp_path: Path) -> None:
     root = tmp_path / "mine"
     write_table(

@@ -296,6 +296,15 @@ def test_chexpert_plus_reads_its_json_lines_and_finds_png_for_jpg(tmp_path: Path
     assert index.study_id.notna().all() and index.age.between(50, 62).all()
 
 
+def test_chexpert_plus_makes_a_test_split_of_valid_where_that_is_asked_for(tmp_path: Path) -> None:
+    published = converted("chexpert_plus", tmp_path / "src")[0]
+    index = make(config("chexpert_plus", tmp_path / "src", valid_as="test", val_fraction=0.3, out=tmp_path / "o2"))[0]
+    assert set(index[index.split == "test"].key) == set(published[published.split == "val"].key)
+    assert set(index.split) == {"train", "val", "test"} and not read_card(tmp_path / "o2").shared_patients
+    assert read_card(tmp_path / "o2").split_detail["valid_as"] == "test"
+    assert "valid_as" not in read_card(tmp_path / "out").config, "older sets have their settings, and so their hash"
+
+
 def test_siim_finds_its_files_in_nested_folders_and_lists_the_unlabelled(tmp_path: Path) -> None:
     index, rejects, _ = converted("siim", tmp_path / "src")
     assert index.label_pneumothorax.sum() == 2 and len(index) == 8
