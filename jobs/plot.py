@@ -43,8 +43,11 @@ class Config:
     where: str | None = None
     """Filters with blanks between, e.g. "mode=full label_fraction=0.1"; a result must meet all.
     Keys of the configuration work too (optim.lr=0.001). None = no filter."""
+    level: Literal["image", "study", "study_max"] | None = None
+    """What is scored: image, study (the mean over a study's images) or study_max (their highest); None = what the
+    results hold, one or the other."""
     allow: str | None = None
-    """What is refused unless asked for: splits, policies (mixed on a test set), configs, sets, seeds (several
+    """What is refused unless asked for: splits, policies, levels (mixed on a test set), configs, sets, seeds (several
     configurations, test sets of one name, runs of one seed in one cell)."""
 
 
@@ -70,7 +73,7 @@ def run(config: Config) -> None:
         label=config.label,
         labels=label_names(words(config.labels)),
         columns=words(config.columns),
-        where=filters(config.where),
+        where=filters(config.where, config.level),
         allow=words(config.allow),
     )
     drawing = draw(config.name, results, options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 HELP = "Write one self-contained HTML report of a study."
 POSITIONALS = ("inputs",)
@@ -24,8 +25,11 @@ class Config:
     where: str | None = None
     """Filters with blanks between, e.g. "mode=full optim.lr=0.001": the runs that the report is about, with the
     pretraining runs that they started from. None = all."""
+    level: Literal["image", "study", "study_max"] | None = None
+    """What is scored: image, study (the mean over a study's images) or study_max (their highest); None = what the
+    results hold, one or the other."""
     allow: str | None = None
-    """What is refused unless asked for: splits, policies (mixed on a test set), configs, sets, seeds (several
+    """What is refused unless asked for: splits, policies, levels (mixed on a test set), configs, sets, seeds (several
     configurations, test sets of one name, runs of one seed in one cell)."""
 
 
@@ -39,7 +43,11 @@ def run(config: Config) -> None:
 
     first = Path(config.inputs[0])
     out = Path(config.out) if config.out else (first if first.is_dir() else first.parent) / "report.html"
-    options = Options(labels=label_names(words(config.labels)), where=filters(config.where), allow=words(config.allow))
+    options = Options(
+        labels=label_names(words(config.labels)),
+        where=filters(config.where, config.level),
+        allow=words(config.allow),
+    )
     left_out = write_report(config.inputs, out, config.title, options)
     more = f" ({len(left_out)} tables or figures do not fit these results; the page says why)" if left_out else ""
     print(f"{out}{more}")

@@ -37,8 +37,11 @@ class Config:
     where: str | None = None
     """Filters with blanks between, e.g. "mode=full label_fraction=0.1,1"; a result must meet all.
     Keys of the configuration work too (optim.lr=0.001). None = no filter."""
+    level: Literal["image", "study", "study_max"] | None = None
+    """What is scored: image, study (the mean over a study's images) or study_max (their highest); None = what the
+    results hold, one or the other."""
     allow: str | None = None
-    """What is refused unless asked for: splits, policies (mixed on a test set), configs, sets, seeds (several
+    """What is refused unless asked for: splits, policies, levels (mixed on a test set), configs, sets, seeds (several
     configurations, test sets of one name, runs of one seed in one cell)."""
     digits: Annotated[int, "[0, 17]"] = 3
     """Digits after the point."""
@@ -78,7 +81,7 @@ def run(config: Config) -> None:
         labels=label_names(words(config.labels)),
         rows=words(config.rows),
         columns=words(config.columns),
-        where=filters(config.where),
+        where=filters(config.where, config.level),
         allow=words(config.allow),
         digits=config.digits,
         test=config.test,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from results import cell_checks, common, effects
+from results import cell_checks, common, effects, levels
 from results.cells import Cell
 from results.compare import ALPHA, ONE_SEED, Verdict
 from results.configs import config_of
@@ -68,7 +68,7 @@ def threshold_sentence(rows: Sequence[Row]) -> str:
     named = [_rule(rule) for rule in sorted(rule for rule in rules if rule is not None)]
     if None in rules:
         named.append("a rule that is not recorded")
-    return f"Thresholds chosen on validation images: {listing(named)}."
+    return f"Thresholds chosen on validation {levels.unit(held)}: {listing(named)}."
 
 
 def _rule(rule: str) -> str:
@@ -79,14 +79,18 @@ def _rule(rule: str) -> str:
 
 
 def data_sentence(rows: Sequence[Row]) -> str:
-    """Test sets with their split schemes and label policies."""
+    """Test sets with their split schemes and label policies, and whether studies were scored."""
     found = sorted(
-        {(str(r["test_dataset"]), str(r["split_scheme"]), str(r["label_policy"])) for r in rows if r["test_dataset"]}
+        {
+            (str(r["test_dataset"]), str(r["split_scheme"]), str(r["label_policy"]), levels.of(r))
+            for r in rows
+            if r["test_dataset"]
+        }
     )
     words = [
         f"{dataset} ({'split ' + split if split != 'None' else 'split not recorded'}, "
-        f"{'label policy ' + policy if policy != 'None' else 'label policy not recorded'})"
-        for dataset, split, policy in found
+        f"{'label policy ' + policy if policy != 'None' else 'label policy not recorded'}{levels.phrase(level)})"
+        for dataset, split, policy, level in found
     ]
     if not words:
         return ""

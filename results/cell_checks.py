@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from results import configs
+from results import configs, levels
 from results.collect import predictions_beside
 from results.errors import InputError
 from results.names import count, listing
@@ -105,14 +105,13 @@ def truths_of(row: Row) -> str | None:
     if path is None:
         return None
     label = None if row["label"] == MACRO else str(row["label"])
-    return _digest(
-        str(row["source"]), str(row["test_dataset"]), row["test_dataset_hash"], label, path.stat().st_mtime_ns
-    )
+    place = (str(row["source"]), str(row["test_dataset"]), row["test_dataset_hash"], levels.of(row))
+    return _digest(*place, label, path.stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=4096)
-def _digest(source: str, dataset: str, content: str | None, label: str | None, _written: int) -> str | None:
-    panel = _panel(source, dataset, content, _written)
+def _digest(source: str, dataset: str, content: str | None, level: str, label: str | None, _written: int) -> str | None:
+    panel = _panel(source, dataset, content, level, _written)
     if not isinstance(panel, Panel) or (label is not None and label not in panel.labels):
         return None
     if label is None:  # which labels a mean goes over is another question
@@ -124,8 +123,8 @@ def _digest(source: str, dataset: str, content: str | None, label: str | None, _
 
 
 @functools.lru_cache(maxsize=8)
-def _panel(source: str, dataset: str, content: str | None, _written: int) -> Panel | str:
-    return load_panel(source, dataset, content)
+def _panel(source: str, dataset: str, content: str | None, level: str, _written: int) -> Panel | str:
+    return load_panel(source, dataset, content, level)
 
 
 def _refuse_seeds(group: Sequence[Row]) -> None:

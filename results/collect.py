@@ -28,7 +28,7 @@ COLLECTED = pa.schema(
 )
 """METRICS and `source`: the absolute path of the metrics file that a row came from, beside its predictions."""
 
-IDENTITY = ("signature", "job", "test_dataset", "split_scheme", "label_policy", "label", "metric")
+IDENTITY = ("signature", "job", "test_dataset", "split_scheme", "label_policy", "level", "label", "metric")
 """Rows that agree in these are one number, measured again."""
 
 COST_METRIC = "cost"

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from results import levels
 from results.effects import LABELS as LABELS
 from results.errors import InputError
 from results.metrics import METRICS
@@ -31,7 +32,7 @@ LEFT_OUT = "left_out"
 LACKING = "lacking"
 """Key of a macro row over labels that were asked for: those of them for which the run has no value."""
 
-_RUN = ("source", "job", "test_dataset", "split_scheme", "label_policy")
+_RUN = ("source", "job", "test_dataset", "split_scheme", "label_policy", "level")
 _MOST_NAMED = 8
 
 
@@ -40,9 +41,9 @@ def comparable(
 ) -> list[Row]:
     """The rows, with macro means over the labels that all runs of a comparison have.
 
-    Runs are compared that were tested on one test set in one metric and agree in the axes `by`: what stands elsewhere
-    in a table changes no mean. Rows without a value stay out of the count. Where no label is common, or the rows of
-    single labels are not there, nothing is changed; such means are not compared and a note says so.
+    Runs are compared that were tested on one test set, at one level, in one metric and agree in the axes `by`: what
+    stands elsewhere in a table changes no mean. Rows without a value stay out of the count. Where no label is common,
+    or the rows of single labels are not there, nothing is changed; such means are not compared and a note says so.
 
     Args:
         rows: chosen results.
@@ -81,7 +82,7 @@ def comparable(
 def _grouped(means: Iterable[Row], by: Sequence[str]) -> dict[tuple[Any, ...], list[Row]]:
     groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in means:
-        groups[row["test_dataset"], row["metric"], *(row.get(axis) for axis in by)].append(row)
+        groups[row["test_dataset"], levels.of(row), row["metric"], *(row.get(axis) for axis in by)].append(row)
     return groups
 
 
@@ -126,7 +127,7 @@ def differ(rows: Iterable[Row], by: Sequence[str] = ()) -> bool:
     held: dict[tuple[Any, ...], set[Any]] = defaultdict(set)
     for row in rows:
         if row["label"] == MACRO and row["n_labels"]:
-            place = (row["test_dataset"], row["metric"], *(row.get(axis) for axis in by))
+            place = (row["test_dataset"], levels.of(row), row["metric"], *(row.get(axis) for axis in by))
             held[place].add(row.get(LABELS, row["n_labels"]))
     return any(len(values) > 1 for values in held.values())
 
@@ -166,7 +167,7 @@ def only_label(rows: Iterable[Row]) -> str | None:
 def on_all(rows: Iterable[Row], by: Sequence[str] = ()) -> list[Row]:
     """Of rows of single labels, those of labels for which all runs of a comparison (see `comparable`) have a value."""
     rows = [row for row in rows if row["value"] is not None]
-    places = [(row["test_dataset"], *(row.get(axis) for axis in by)) for row in rows]
+    places = [(row["test_dataset"], levels.of(row), *(row.get(axis) for axis in by)) for row in rows]
     runs: dict[Any, dict[Any, set[str]]] = defaultdict(lambda: defaultdict(set))
     for place, row in zip(places, rows, strict=True):
         runs[place][row["source"]].add(row["label"])

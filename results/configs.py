@@ -30,8 +30,9 @@ COLUMN = "config"
 
 SEED = "seed"
 
-_NO_MATTER = {SEED, "n_boot", "eval_shards"}
-"""Keys that change no value on a test set: the seed is what a cell averages over, the others what else was computed."""
+_NO_MATTER = {SEED, "n_boot", "eval_shards", "level"}
+"""Keys that change no value of a row: the seed is what a cell averages over, the others what else was computed (rows
+say their level in a column)."""
 
 _OF_THRESHOLDS = {"threshold"}
 """Keys that change values which depend on a threshold, and no others."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from results import dataset_names, influence
+from results import dataset_names, influence, levels
 from results.collect import predictions_beside
 from results.errors import InputError
 from results.influence import MIN_CLASS_PATIENTS, MIN_PATIENTS, Influence
@@ -50,7 +50,7 @@ class Tested:
     few: frozenset[str]
     """Labels of too few patients."""
     images: dict[str, bytes]
-    """Label -> digest of keys, patients and truths: equal ones are the same test."""
+    """Label -> digest of level, keys, patients and truths: equal ones are the same test."""
 
 
 class Progress:
@@ -107,11 +107,11 @@ def tested(row: Row) -> Tested | str:
 
 
 def _key(row: Row) -> tuple[Any, ...]:
-    """The run, its test set and the metric, with the times at which its files were written."""
+    """The run, its test set, the level and the metric, with the times at which its files were written."""
     source = str(row["source"])
     path = predictions_beside(source)
     written = tuple(_written(one) for one in (path, Path(source)))
-    return (source, written, str(row["test_dataset"]), row["test_dataset_hash"], str(row["metric"]))
+    return (source, written, str(row["test_dataset"]), row["test_dataset_hash"], levels.of(row), str(row["metric"]))
 
 
 def _written(path: Path | None) -> int:
@@ -128,17 +128,19 @@ def _size(held: Tested | str) -> int:
 
 
 def _read(row: Row) -> Tested | str:
-    panel = load_panel(str(row["source"]), str(row["test_dataset"]), row["test_dataset_hash"])
+    place = (str(row["source"]), str(row["test_dataset"]), row["test_dataset_hash"], levels.of(row))
+    panel = load_panel(*place)
     if not isinstance(panel, Panel):
         return panel
-    cuts = cuts_of(str(row["source"]), str(row["test_dataset"]), row["test_dataset_hash"])
+    cuts = cuts_of(*place)
     return of_panel(panel, str(row["metric"]), cuts)
 
 
 def of_panel(panel: Panel, metric: str, thresholds: dict[str, float | None]) -> Tested:
     """Every label's influences of one metric."""
     total = int(panel.patients.max(initial=-1)) + 1
-    same = hashlib.blake2b(np.ascontiguousarray(panel.keys).tobytes() + panel.patients.tobytes()).digest()
+    held = panel.level.encode() + np.ascontiguousarray(panel.keys).tobytes() + panel.patients.tobytes()
+    same = hashlib.blake2b(held).digest()
     single: dict[str, Influence | None] = {}
     few, images = set(), {}
     for j, label in enumerate(panel.labels):
@@ -184,28 +186,34 @@ def images_of(row: Row, found: Tested) -> tuple[bytes | None, ...]:
     return tuple(found.images.get(label) for label in labels_of(row, found))
 
 
-def cuts_of(source: str, dataset: str, content: str | None = None) -> dict[str, float | None]:
+def cuts_of(
+    source: str, dataset: str, content: str | None = None, level: str = levels.IMAGE
+) -> dict[str, float | None]:
     """The thresholds by label that a run's metrics on a test set were computed with; empty when its file is gone.
 
     Args:
         source: the metrics file, as a collected table names it.
         dataset: the test set's name there.
         content: its hash there, `test_dataset_hash`.
+        level: of the scores that the thresholds are for.
     """
     try:
-        return _cuts(source, dataset, content, Path(source).stat().st_mtime_ns)
+        return _cuts(source, dataset, content, level, Path(source).stat().st_mtime_ns)
     except (InputError, OSError):
         return {}
 
 
 @functools.lru_cache(maxsize=256)
-def _cuts(source: str, dataset: str, content: str | None, _written: int) -> dict[str, float | None]:
-    rows = read_metrics(Path(source)).select(["test_dataset", "label", "metric", "threshold"]).to_pylist()
+def _cuts(source: str, dataset: str, content: str | None, level: str, _written: int) -> dict[str, float | None]:
+    rows = read_metrics(Path(source)).select(["test_dataset", "label", "metric", "threshold", "level"]).to_pylist()
     name = dataset_names.in_run(dataset, content, {row["test_dataset"] for row in rows})
     return {
         row["label"]: row["threshold"]
         for row in rows
-        if row["metric"] == "accuracy" and row["test_dataset"] == name and row["label"] != MACRO
+        if row["metric"] == "accuracy"
+        and row["test_dataset"] == name
+        and row["label"] != MACRO
+        and levels.of(row) == level
     }
 
 

@@ -47,7 +47,7 @@ def history(results: pa.Table, options: Options) -> Drawing:
 def _runs(results: pa.Table, options: Options) -> dict[str, tuple[str, Path]]:
     """Run folder -> (group's name, folder), pretraining runs too unless the user filtered."""
     chosen: list[dict[str, Any]] = choose(
-        results, Choice(where=options.where, allow=("splits", "policies", *options.allow))
+        results, Choice(where=options.where, allow=("splits", "policies", "levels", *options.allow))
     )
     if not options.where:
         chosen += [row for row in results.to_pylist() if row["job"] == "pretrain"]

@@ -27,6 +27,7 @@ AXIS_TITLES = {
     "train_dataset": "Training set",
     "split_scheme": "Split",
     "label_policy": "Label policy",
+    "level": "Scored by",
     "arch": "Architecture",
     "init": "Initialisation",
     "mode": "Mode",
@@ -51,6 +52,7 @@ LABEL_SETS = {
 """Labels that are often averaged: CheXpert's competition tasks (Irvin et al. 2019), and the seven findings that NIH and
 CheXpert share; under the names that `--labels` of `finetune` takes, too."""
 
+_LEVELS = {"image": "image", "study": "study (mean)", "study_max": "study (maximum)"}
 _INIT_ORDER = ("scratch", "imagenet")
 FULL_RECIPE = "full recipe"
 
@@ -69,6 +71,8 @@ def show(axis: str, value: Any) -> str:
         return "Macro mean" if value == "macro" else str(value).replace("_", " ").capitalize()
     if axis == "metric":
         return METRIC_TITLES.get(value, str(value))
+    if axis == "level":
+        return _LEVELS.get(value, str(value))
     if axis == "init":
         return {"imagenet": "ImageNet", "scratch": "Scratch"}.get(value, str(value))
     return str(value)

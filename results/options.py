@@ -41,13 +41,18 @@ def words(text: str | None) -> tuple[str, ...]:
     return tuple(word.strip() for word in (text or "").split(",") if word.strip())
 
 
-def filters(text: str | None) -> tuple[str, ...]:
+def filters(text: str | None, level: str | None = None) -> tuple[str, ...]:
     """`mode=full seed=0,1` as ("mode=full", "seed=0,1"); quotes keep blanks together, as in a shell.
+
+    Args:
+        text: what stands behind --where.
+        level: what stands behind --level, a filter too.
 
     Raises:
         InputError: a quote is not closed.
     """
     try:
-        return tuple(shlex.split(text or ""))
+        found = tuple(shlex.split(text or ""))
     except ValueError as error:
         raise InputError(f"--where {text}: {error}") from error
+    return found if level is None else (*found, f"level={level}")

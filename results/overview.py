@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from results import common, configs, dataset_names
+from results import common, configs, dataset_names, levels
 from results.captions import caption_of, macro_notes
 from results.cells import Cell, cuts_of, gather
 from results.collect import COST_METRIC, predictions_beside
@@ -92,7 +92,8 @@ def _ranked(
         known = [validation_value(row, metric) for row in cell.rows]
         values = [value for value in known if value is not None]
         mean = sum(values) / len(values) if values and len(values) == len(known) else None
-        blocks.setdefault(str(cell.rows[0]["test_dataset"]), []).append(_Trial(key=key, cell=cell, on_validation=mean))
+        block = f"{cell.rows[0]['test_dataset']} {levels.of(cell.rows[0])}"
+        blocks.setdefault(block, []).append(_Trial(key=key, cell=cell, on_validation=mean))
     sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
     for trials in blocks.values():
         validated = any_validated(trials)
@@ -127,12 +128,12 @@ def _order_note(shown: Sequence[_Trial], several: bool) -> str:
 
 
 def validation_value(row: Row, metric: str) -> float | None:
-    """A run's metric on its validation images: one label's, or the mean over labels where it is defined."""
+    """A run's metric on validation, at the row's level: one label's, or the mean over labels where it is defined."""
     sets = tuple((str(row[name]), row[f"{name}_hash"]) for name in ("train_dataset", "test_dataset"))
-    panel = _validation_panel(str(row["source"]), sets)
+    panel = _validation_panel(str(row["source"]), sets, levels.of(row))
     if panel is None or metric not in METRICS:
         return None
-    cuts = cuts_of(str(row["source"]), str(row["test_dataset"]), row["test_dataset_hash"])
+    cuts = cuts_of(str(row["source"]), str(row["test_dataset"]), row["test_dataset_hash"], levels.of(row))
     values = [
         compute(*panel.column(label)[:2], cuts.get(label))[metric]
         for label in ([row["label"]] if row["label"] != MACRO else row.get(LABELS, panel.labels))
@@ -143,12 +144,12 @@ def validation_value(row: Row, metric: str) -> float | None:
 
 
 @functools.lru_cache(maxsize=256)
-def _validation_panel(source: str, sets: tuple[tuple[str, str | None], ...]) -> Panel | None:
+def _validation_panel(source: str, sets: tuple[tuple[str, str | None], ...], level: str) -> Panel | None:
     path = predictions_beside(source)
     if path is None:
         return None
     try:
-        held = panels(read_predictions(path), "val")
+        held = panels(read_predictions(path), "val", level)
     except InputError:
         return None
     names = [dataset_names.in_run(name, content, (known for known, _ in held)) for name, content in sets]
@@ -160,7 +161,7 @@ def cost(results: pa.Table, options: Options) -> Table:
 
     Filters choose fine-tunings, and with them the pretraining runs that these started from.
     """
-    allow = (*options.allow, "splits", "policies")
+    allow = (*options.allow, "splits", "policies", "levels")
     where = (*options.where, *((f"label={options.label}",) if options.label else ()))
     training = _one_per_run(choose(results, Choice(where=where, allow=allow)))
     pretraining = _one_per_run([row for row in results.to_pylist() if row["metric"] == COST_METRIC])

@@ -1,4 +1,8 @@
-"""Predictions of one run on one split of one data set as matrices: N images (rows, by key) x L labels (columns)."""
+"""Predictions of one run on one split of one data set as matrices: N images (rows, by key) x L labels (columns).
+
+The one place where scores of images become scores of studies (`results.levels`): rows are studies then, and whoever
+works with a panel need not know.
+"""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow.compute makes its functions when it is imported)
@@ -11,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from results import dataset_names
+from results import dataset_names, levels
 from results.collect import predictions_beside
 from results.errors import InputError
 from results.schema import read_predictions
@@ -26,7 +30,7 @@ class Panel:
     split: str
     """train, val or test."""
     keys: np.ndarray
-    """Sample keys, sorted, (N,) of str."""
+    """Sample keys, sorted, (N,) of str; of studies: their ids, by patient."""
     patients: np.ndarray
     """Patient of each sample, int64 codes (N,), numbered by sorted patient name."""
     labels: tuple[str, ...]
@@ -35,6 +39,8 @@ class Panel:
     """int8 (N, L): 1, 0, or -1 where the label policy leaves the sample out."""
     score: np.ndarray
     """float64 (N, L), probabilities."""
+    level: str = levels.IMAGE
+    """What a row is: an image or a study."""
 
     def column(self, label: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Truth as bool, score and patients of the samples that count for `label`.
@@ -56,35 +62,39 @@ class Panel:
         )
 
 
-def load_panel(source: str, dataset: str, content: str | None = None) -> Panel | str:
+def load_panel(source: str, dataset: str, content: str | None = None, level: str = levels.IMAGE) -> Panel | str:
     """The test predictions beside a metrics file, or why there are none.
 
     Args:
         source: the metrics file, as a collected table names it.
         dataset: the test set's name there.
         content: its hash there, `test_dataset_hash`.
+        level: what its rows are to be, one of `levels.LEVELS`.
     """
     path = predictions_beside(source)
     if path is None:
         return "predictions not found"
     try:
-        held = panels(read_predictions(path), "test")
+        held = panels(read_predictions(path), "test", level)
         name = dataset_names.in_run(dataset, content, (name for name, _ in held))
         return "predictions not found" if name is None else held[name, "test"]
     except InputError:
         return "predictions not readable"
 
 
-def panels(predictions: pa.Table, split: str | None = None) -> dict[tuple[str, str], Panel]:
+def panels(predictions: pa.Table, split: str | None = None, level: str = levels.IMAGE) -> dict[tuple[str, str], Panel]:
     """The panel of every (dataset, split) in a predictions table of one run, sorted by name.
 
     Args:
         predictions: a table of `schema.PREDICTIONS`.
         split: only this split; None takes all.
+        level: one of `levels.LEVELS`; images that say no study are studies of their own.
 
     Raises:
-        InputError: several runs in one table, or a sample that is scored twice for one label.
+        InputError: several runs in one table, a sample that is scored twice for one label, an unknown level.
     """
+    if level not in levels.LEVELS:
+        raise InputError(f"unknown level {level!r}; there are {', '.join(levels.LEVELS)}")
     runs = pc.unique(predictions["run"])
     if len(runs) > 1:
         raise InputError(f"predictions of {len(runs)} runs in one table ({runs[0]}, {runs[1]} ...); give one at a time")
@@ -94,15 +104,15 @@ def panels(predictions: pa.Table, split: str | None = None) -> dict[tuple[str, s
         (row["dataset"], row["split"]) for row in predictions.group_by(["dataset", "split"]).aggregate([]).to_pylist()
     )
     if len(pairs) == 1:
-        return {pairs[0]: _panel(predictions, *pairs[0])}
+        return {pairs[0]: _panel(predictions, *pairs[0], level)}
     out = {}
     for dataset, part in pairs:
         mask = pc.and_(pc.equal(predictions["dataset"], dataset), pc.equal(predictions["split"], part))
-        out[dataset, part] = _panel(predictions.filter(mask), dataset, part)
+        out[dataset, part] = _panel(predictions.filter(mask), dataset, part, level)
     return out
 
 
-def _panel(rows: pa.Table, dataset: str, split: str) -> Panel:
+def _panel(rows: pa.Table, dataset: str, split: str, level: str) -> Panel:
     where = f"predictions on {dataset} {split}"
     keys, key_codes = _codes(rows["key"], f"{where}: key")
     labels, label_codes = _codes(rows["label"], f"{where}: label")
@@ -114,30 +124,59 @@ def _panel(rows: pa.Table, dataset: str, split: str) -> Panel:
     score = np.full(len(keys) * len(labels), 0.0)
     truth[cells] = pc.fill_null(rows["y_true"], pa.scalar(-1, pa.int8())).to_numpy()
     score[cells] = rows["y_score"].to_numpy()
-    names, patient_codes = _codes(rows["patient_id"], f"{where}: patient_id")
-    patients = np.full(len(keys), -1)
-    patients[key_codes] = patient_codes
-    if (patients[key_codes] != patient_codes).any():
-        raise InputError(f"{where}: one key belongs to two patients")
+    _, patient_codes = _codes(rows["patient_id"], f"{where}: patient_id")
     shape = (len(keys), len(labels))
-    return Panel(
+    images = Panel(
         dataset=dataset,
         split=split,
         keys=keys,
-        patients=patients,
+        patients=_of_key(key_codes, patient_codes, len(keys), f"{where}: one key belongs to two patients"),
         labels=tuple(labels.tolist()),
         truth=truth.reshape(shape),
         score=score.reshape(shape),
     )
+    if level == levels.IMAGE:
+        return images
+    scored = np.zeros(len(keys) * len(labels), bool)
+    scored[cells] = True
+    names, study_codes = _codes(rows["study_id"])
+    studies = _of_key(key_codes, study_codes, len(keys), f"{where}: one key belongs to two studies")
+    return _by_study(images, level, names, studies, scored.reshape(shape))
 
 
-def _codes(column: pa.ChunkedArray, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted distinct values, and each row's place among them (int64)."""
+def _by_study(images: Panel, level: str, names: np.ndarray, studies: np.ndarray, scored: np.ndarray) -> Panel:
+    """A panel whose rows are studies; `studies` are places (N,) in `names`, -1 where an image is one by itself."""
+    of_unit = levels.units(images.patients, studies)
+    _, first = np.unique(of_unit, return_index=True)
+    keys = images.keys.astype(object)
+    keys[studies >= 0] = names[studies[studies >= 0]]
+    return dataclasses.replace(
+        images,
+        keys=keys[first].astype(str),
+        patients=images.patients[first],
+        truth=levels.truths(of_unit, images.truth),
+        score=levels.scores(level, of_unit, images.score, scored),
+        level=level,
+    )
+
+
+def _of_key(key_codes: np.ndarray, codes: np.ndarray, count: int, contradiction: str) -> np.ndarray:
+    """The code of each key, from those of its rows, which must agree."""
+    out = np.full(count, -1)
+    out[key_codes] = codes
+    if (out[key_codes] != codes).any():
+        raise InputError(contradiction)
+    return out
+
+
+def _codes(column: pa.ChunkedArray, where: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted distinct values, and each row's place among them (int64); -1 for null, which `where` refuses."""
     encoded = column.combine_chunks().dictionary_encode()
-    if encoded.null_count:
+    if where is not None and encoded.null_count:
         raise InputError(f"{where} is null in {encoded.null_count} rows")
     names = encoded.dictionary.to_numpy(zero_copy_only=False).astype(str)
     order = np.argsort(names, kind="stable")
-    place = np.empty(len(order), np.int64)
+    place = np.empty(len(order) + 1, np.int64)
     place[order] = np.arange(len(order))
-    return names[order], place[encoded.indices.to_numpy(zero_copy_only=False)]
+    place[-1] = -1
+    return names[order], place[encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]

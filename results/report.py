@@ -56,11 +56,13 @@ def write_report(
         Why tables and figures that do not fit these results were left out.
 
     Raises:
-        InputError: no results, or `out` cannot be written.
+        InputError: no results, images and studies of one test set, or `out` cannot be written.
     """
     results, warnings = open_results(inputs)
     options = options or Options()
     results, options = _chosen(results, options)
+    if "levels" not in options.allow:
+        _refuse_levels(results)
     left_out: list[str] = []
     runs = _runs(results)
     sections = [
@@ -85,6 +87,20 @@ def _chosen(results: pa.Table, options: Options) -> tuple[pa.Table, Options]:
         cost = (pc.field("metric") == COST_METRIC) & pc.field("signature").isin(used)
         results = pa.concat_tables([kept, results.filter(cost)])
     return results, Options(where=on_labels, labels=options.labels, allow=options.allow)
+
+
+def _refuse_levels(results: pa.Table) -> None:
+    """Refuse images and studies on one test set here, once, instead of in every table and figure."""
+    pairs = results.select(["test_dataset", "level"]).filter(pc.is_valid(results["level"]))
+    found = pairs.group_by(["test_dataset", "level"]).aggregate([]).to_pylist()
+    counts = Counter(row["test_dataset"] for row in found)
+    for dataset, number in counts.items():
+        if number > 1:
+            held = sorted(row["level"] for row in found if row["test_dataset"] == dataset)
+            raise InputError(
+                f"results on {dataset} are of several levels ({', '.join(held)}); choose one with --level {held[0]}, or"
+                " have rows of their own with --allow levels"
+            )
 
 
 def _lead(results: pa.Table, options: Options) -> str:

@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 
 from results import parquet
 from results.errors import InputError
+from results.levels import IMAGE
 
-VERSION = 2
+VERSION = 3
 """Version of both layouts. A reader refuses a newer one, and gives the columns that an older one lacks as null."""
 
 MACRO = "macro"
@@ -47,6 +48,11 @@ PREDICTIONS = _schema(
         ("label", pa.string()),  # canonical label name
         ("y_true", pa.int8()),  # 1, 0, or null where the label policy leaves the sample out
         ("y_score", pa.float32()),  # probability in [0, 1]
+        # since version 3: what the index says of the sample; null where it does not say it
+        ("study_id", pa.string()),  # examination that the image belongs to
+        ("view", pa.string()),  # PA, AP or LATERAL
+        ("sex", pa.string()),  # M or F
+        ("age", pa.float32()),  # years
     ],
 )
 
@@ -96,6 +102,8 @@ METRICS = _schema(
         ("val_fraction", pa.float64()),  # of the validation patients: label_fraction where val was cut with it, else 1
         ("threshold_rule", pa.string()),  # how thresholds were chosen on val, e.g. balanced_accuracy
         ("config", CONFIG),  # what determines the result, seed left out, as JSON of dotted names (results.configs)
+        # since version 3
+        ("level", pa.string()),  # what is scored: image, study or study_max (results.levels)
     ],
 )
 
@@ -110,8 +118,12 @@ ADDED = {
         "threshold_rule",
         "config",
     ),
+    3: ("study_id", "view", "sex", "age", "level"),
 }
 """Version -> columns that came with it; a file of an older version may lack them."""
+
+OF_SAMPLES = ("study_id", "view", "sex", "age")
+"""Columns of PREDICTIONS that describe the sample; predictions may come without them, then they are null."""
 
 CONTEXT = tuple(
     name
@@ -129,6 +141,7 @@ CONTEXT = tuple(
         "n_patients",
         "n_labels",
         "n_labels_undefined",
+        "level",
     }
 )
 """Columns of METRICS that describe the run and not the number; the caller of the scoring knows them."""
@@ -142,6 +155,7 @@ def conform(data: pa.Table | Mapping[str, Any], schema: pa.Schema, where: str = 
     """
     if not isinstance(data, pa.Table):
         data = pa.table({name: data[name] for name in data})
+    data = _with_nulls(data, schema, OF_SAMPLES)
     missing = [name for name in schema.names if name not in data.column_names]
     unknown = [name for name in data.column_names if name not in schema.names]
     if missing or unknown:
@@ -196,17 +210,17 @@ def write_metrics(path: str | Path, rows: Iterable[Mapping[str, Any]] | pa.Table
     Raises:
         InputError: wrong columns, or the file cannot be written.
     """
-    table = rows if isinstance(rows, pa.Table) else metrics_table(rows)
-    parquet.write(Path(path), conform(table, METRICS, str(path)))
+    table = _with_nulls(rows, METRICS, ("level",)) if isinstance(rows, pa.Table) else metrics_table(rows)
+    parquet.write(Path(path), _with_level(conform(table, METRICS, str(path))))
 
 
 def metrics_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Rows as a METRICS table; a name that METRICS does not have is refused, an absent one is null."""
+    """Rows as a METRICS table; a name that METRICS does not have is refused, an absent one is null (level: image)."""
     rows = list(rows)
     unknown = sorted({name for row in rows for name in row} - set(METRICS.names))
     if unknown:
         raise InputError(f"unknown metric column {', '.join(unknown)}; known: {', '.join(METRICS.names)}")
-    return pa.Table.from_pylist(rows, schema=METRICS)
+    return _with_level(pa.Table.from_pylist(rows, schema=METRICS))
 
 
 def read_predictions(path: str | Path) -> pa.Table:
@@ -249,13 +263,22 @@ def read_any(path: Path, *layouts: pa.Schema) -> pa.Table:
         raise InputError(f"{path} has {name.decode()} version {version}, this cxrdist reads up to {VERSION}; update it")
     if table.schema.equals(names[name], check_metadata=False):
         return table
-    return conform(_with_later_columns(table, names[name], int(version)), names[name], str(path))
+    later = [column for since, columns in ADDED.items() if since > int(version) for column in columns]
+    return _with_level(conform(_with_nulls(table, names[name], later), names[name], str(path)))
 
 
-def _with_later_columns(table: pa.Table, layout: pa.Schema, version: int) -> pa.Table:
-    """A table of an older version with the columns that came since, all null."""
-    later = [name for since, names in ADDED.items() if since > version for name in names]
-    for name in later:
+def _with_nulls(table: pa.Table, layout: pa.Schema, columns: Iterable[str]) -> pa.Table:
+    """A table with those of the columns that belong to its layout and are not there, all null."""
+    for name in columns:
         if name in layout.names and name not in table.column_names:
             table = table.append_column(layout.field(name), pa.nulls(len(table), layout.field(name).type))
     return table
+
+
+def _with_level(table: pa.Table) -> pa.Table:
+    """Metrics that do not say their level are of images: until version 3 there was no other."""
+    if "level" not in table.column_names:
+        return table
+    silent = pc.and_(pc.is_null(table["level"]), pc.is_valid(table["label"]))
+    filled = pc.if_else(silent, pa.scalar(IMAGE), table["level"])
+    return table.set_column(table.column_names.index("level"), table.schema.field("level"), filled)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from results import levels
 from results.captions import data_sentence, setting_notes, threshold_sentence
 from results.cells import Cell, gather
 from results.common import on_all
@@ -66,6 +67,8 @@ class Material:
     """Data, seeds and choices, for the caption."""
     rule: str
     """By which rule thresholds were chosen, for the caption; empty where the metric has none."""
+    unit: str = "images"
+    """What a score is of: images or studies."""
 
     def pooled(self, series: Series) -> list[Scores]:
         """The shared labels of a series, one after another."""
@@ -136,6 +139,7 @@ def material(results: pa.Table, options: Options, metric: str = "accuracy") -> M
         shared=[label for label in labels if label in shared],
         sentence=" ".join([f"{data_sentence(rows)} {words[:1].upper()}{words[1:]} per line.{note}", *more]),
         rule=threshold_sentence(rows),
+        unit=levels.unit(rows),
     )
 
 
@@ -145,7 +149,7 @@ def _runs(rows: Sequence[Row]) -> dict[str, list[Scores]]:
     for row in sorted(rows, key=lambda row: (row["seed"] is None, row["seed"] or 0)):
         source = str(row["source"])
         if source not in panels:
-            panels[source] = load_panel(source, str(row["test_dataset"]), row["test_dataset_hash"])
+            panels[source] = load_panel(source, str(row["test_dataset"]), row["test_dataset_hash"], levels.of(row))
         panel = panels[source]
         if isinstance(panel, str):
             raise InputError(f"{panel} beside {source}; this figure is drawn from predictions")

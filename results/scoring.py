@@ -1,5 +1,7 @@
 """From predictions to rows of metrics.parquet: the one place where results are made of scores."""
 
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions when it is imported)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -8,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from results import uncertainty
+from results import levels, uncertainty
 from results.effects import Tested, of_panel
 from results.errors import InputError
 from results.influence import INTERVAL_METRICS, mean
@@ -25,6 +28,7 @@ def metric_rows(
     *,
     intervals: bool = True,
     threshold_rule: str = "balanced_accuracy",
+    level: str = levels.IMAGE,
 ) -> list[dict[str, Any]]:
     """Rows of `schema.METRICS` for the test split of every data set in `predictions`.
 
@@ -39,27 +43,41 @@ def metric_rows(
             `predictions`, `created_at` is now unless given.
         intervals: False leaves them null.
         threshold_rule: see `metrics.pick_threshold`.
+        level: what is scored on test and val alike, one of `levels.LEVELS`; counts are of images or of studies.
 
     Raises:
-        InputError: unknown context, no test rows, scores that are NaN or outside [0, 1], a sample scored twice.
+        InputError: unknown context, no test rows, scores that are NaN or outside [0, 1], a sample scored twice, studies
+            asked for where no test image says one.
     """
     unknown = sorted(set(context) - set(CONTEXT))
     if unknown:
         raise InputError(f"unknown context {', '.join(unknown)}; known: {', '.join(CONTEXT)}")
     table = conform(predictions, PREDICTIONS, "predictions")
     check_predictions(table, "predictions")
-    parts = panels(table)
+    parts = panels(table, level=level)
     tests = {name: panel for (name, split), panel in parts.items() if split == "test"}
     if not tests:
         raise InputError(f"predictions hold no test rows, only {sorted({split for _, split in parts}) or 'nothing'}")
     rows = []
     for name, panel in tests.items():
-        shared = {column: context.get(column) for column in CONTEXT} | {"test_dataset": name}
+        if level != levels.IMAGE:
+            _need_studies(table, name)
+        shared = {column: context.get(column) for column in CONTEXT} | {"test_dataset": name, "level": level}
         shared["created_at"] = context.get("created_at") or datetime.now(UTC)
         val = parts.get((str(context.get("train_dataset")), "val")) or parts.get((name, "val"))
         thresholds = val_thresholds(panel.labels, val, threshold_rule)
         rows += [dict.fromkeys(METRICS_SCHEMA.names) | shared | row for row in panel_rows(panel, thresholds, intervals)]
     return rows
+
+
+def _need_studies(table: pa.Table, dataset: str) -> None:
+    test = (pc.field("dataset") == dataset) & (pc.field("split") == "test")
+    held = table.filter(test)["study_id"]
+    if held.null_count == len(held):
+        raise InputError(
+            f"the test images of {dataset} do not say which study they are of (no study_id), so they cannot be scored"
+            " by study; score them with --level image"
+        )
 
 
 def val_thresholds(labels: tuple[str, ...], val: Panel | None, rule: str) -> dict[str, float | None]:

@@ -23,6 +23,7 @@ Row = dict[str, Any]
 ALLOWANCES = {
     "splits": "several split schemes of one test set",
     "policies": "several label policies on one test set",
+    "levels": "several levels (images, studies) on one test set",
     "sets": "several test sets of one name in one cell",
     "configs": "runs of several configurations in one cell",
     "seeds": "several runs of one seed in one cell",
@@ -30,7 +31,7 @@ ALLOWANCES = {
 """What is refused unless it is asked for."""
 
 
-MIXABLE = {"split_scheme": "splits", "label_policy": "policies"}
+MIXABLE = {"split_scheme": "splits", "label_policy": "policies", "level": "levels"}
 """Columns whose mixture on one test set must be asked for, and is always shown."""
 
 
@@ -133,7 +134,10 @@ def _kept(table: pa.Table, column: str, values: list[str]) -> pa.Table:
         matches, held = configs.mask(table, column, values)
         kept = table.filter(matches)
     if not len(kept):
-        raise InputError(f"no results with {column} = {' or '.join(values)}; the values are: {', '.join(held[:20])}")
+        raise InputError(
+            f"no results with {column} = {' or '.join(values)}; the values are: {', '.join(held[:20])}"
+            + (f" (cxrdist evaluate RUN --shards SET --level {values[0]} adds them)" if column == "level" else "")
+        )
     return kept
 
 

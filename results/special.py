@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from results import common, configs, stats
+from results import common, configs, levels, stats
 from results.captions import caption_of, macro_notes, notes_of, setting_notes
 from results.cells import Cell, gather
 from results.compare import ALPHA, TWO_MODELS, Comparer, judge
@@ -59,7 +59,7 @@ def ablation(results: pa.Table, options: Options) -> Table:
         lines.append((cells[key], *_effect(cells[key], base, outcome, corrected.get(key), key[-1] == reference)))
     methods = sorted({differences[key].method for key in tested})
     reasons = sorted({outcome for outcome in differences.values() if isinstance(outcome, str)})
-    note = f"Difference: variant minus {show(axis, reference)}, on the same test images"
+    note = f"Difference: variant minus {show(axis, reference)}, on the same test {levels.unit(rows)}"
     note += f"; intervals and p by {listing(methods)}" if methods else ""
     bold = f"bold: significantly different from zero, p < {ALPHA:g}"
     note += f", p Holm-corrected over {len(tested)}; {bold}." if tested else "."
@@ -131,6 +131,8 @@ def peak_accuracy(results: pa.Table, options: Options) -> Table:
     make_axes(rows, down)
     if not options.rows and len({row["test_dataset"] for row in rows}) > 1:
         down = ("test_dataset", *down)
+    if "level" not in down and len({levels.of(row) for row in rows}) > 1:  # asked for, and no setting to choose among
+        down = ("level", *down)
     rows = common.comparable(rows, results, (), choice.among)
     free = _free(rows, (*down, *across))
     cells = _best_settings(gather(rows, down, (*across, *free), options.allow), metric)
@@ -146,7 +148,9 @@ def peak_accuracy(results: pa.Table, options: Options) -> Table:
         for r, line in enumerate(grid):
             for c, cell in enumerate(line):
                 if cell is not None:
-                    groups.setdefault((c, cell.rows[0]["test_dataset"]), []).append((r * width + c, cell))
+                    groups.setdefault((c, cell.rows[0]["test_dataset"], levels.of(cell.rows[0])), []).append(
+                        (r * width + c, cell)
+                    )
         verdict = judge(list(groups.values()), Comparer())
         grid = [
             [
@@ -231,12 +235,13 @@ def _peak_notes(free: Sequence[str], cells: Sequence[_Best]) -> list[str]:
     names = listing([AXIS_TITLES.get(axis, axis).lower() if axis in AXIS_TITLES else axis for axis in free])
     numbers = sorted({best.among for best in cells})
     among = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+    unit = levels.unit(row for best in cells for row in best.cell.rows)
     on_test = sum(best.among > 1 and not best.on_validation for best in cells)
     if not on_test:
-        text = f"The setting ({names}) of each cell was chosen on validation images, among {among}."
+        text = f"The setting ({names}) of each cell was chosen on validation {unit}, among {among}."
     else:
         text = (
-            f"Caution: the setting ({names}) of {on_test} of {len(cells)} cells was chosen on the test images, because"
+            f"Caution: the setting ({names}) of {on_test} of {len(cells)} cells was chosen on the test {unit}, because"
             " the predictions on validation were not found; those values are too good."
         )
     times = Counter(best.setting for best in cells)

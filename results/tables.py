@@ -152,14 +152,14 @@ def _sorted(keys: set[tuple[Any, ...]], axes: Sequence[str]) -> list[tuple[Any, 
 def _marked(
     grid: list[list[Cell | None]], compare: str, added: tuple[str, ...], options: Options
 ) -> tuple[list[list[Cell | None]], Verdict]:
-    """The cells with the winners marked. Only cells on one test set, label, metric and added axis meet."""
+    """The cells with the winners marked. Only cells on one test set, level, label, metric and added axis meet."""
     groups: dict[tuple[Any, ...], list[tuple[int, Cell]]] = {}
     width = len(grid[0])
     for r, line in enumerate(grid):
         for c, cell in enumerate(line):
             if cell is not None:
                 row: Row = cell.rows[0]
-                same = tuple(row[axis] for axis in ("test_dataset", "label", "metric", *added))
+                same = tuple(row[axis] for axis in ("test_dataset", "level", "label", "metric", *added))
                 groups.setdefault((r if compare == "row" else c, *same), []).append((r * width + c, cell))
     verdict = judge(list(groups.values()), Comparer())
     marked = [

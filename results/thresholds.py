@@ -55,7 +55,8 @@ def confusion(results: pa.Table, options: Options) -> Drawing:
         axis.set(xlabel="Called", ylabel="Truth", title=series.name.replace(", ", ",\n"))
         axis.grid(visible=False)
     caption = (
-        f"Confusion matrices; images (mean over seeds) and share of the row. {data.rule} {data.pooling}{data.sentence}"
+        f"Confusion matrices; {data.unit} (mean over seeds) and share of the row."
+        f" {data.rule} {data.pooling}{data.sentence}"
     )
     return Drawing(name="confusion", figure=figure, caption=caption)
 
@@ -80,12 +81,12 @@ def calibration(results: pa.Table, options: Options) -> Drawing:
             centres, bins.images / seeds, width * 0.9, color=style["color"], hatch=HATCHES[place % 7], linewidth=0
         )
     axis.set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="Share of positives")
-    below.set(yscale="log", xlim=(0, 1), xlabel="Mean score", ylabel="Images")
+    below.set(yscale="log", xlim=(0, 1), xlabel="Mean score", ylabel=data.unit.capitalize())
     legend_below(figure, (axis,))
-    images = "images (mean over seeds)" if len(data.shared) == 1 else "images of all labels (mean over seeds)"
+    images = f"{data.unit}{'' if len(data.shared) == 1 else ' of all labels'} (mean over seeds)"
     caption = (
-        f"Calibration in ten bins of equal width, with 95 % Wilson intervals that count patients, not images, where"
-        f" these agree; below, {images} in each bin. ECE over 15 bins, mean over labels and seeds."
+        f"Calibration in ten bins of equal width, with 95 % Wilson intervals that count patients, not {data.unit},"
+        f" where these agree; below, {images} in each bin. ECE over 15 bins, mean over labels and seeds."
         f" {data.pooling}{data.sentence} Dotted: perfect."
     )
     return Drawing(name="calibration", figure=figure, caption=caption)

@@ -31,6 +31,7 @@ def predictions(
     seed: int = 0,
     data_seed: int = 0,
     quantised: bool = False,
+    studies: bool = False,
 ) -> pa.Table:
     """A predictions table with val and test rows.
 
@@ -43,6 +44,7 @@ def predictions(
         seed: of the scores (a model's seed).
         data_seed: of truths and patients (the data set): equal ones give the same test set.
         quantised: round scores to 0.05, so that ties abound.
+        studies: the images of a patient are of one study and share their truths, as labels from reports do.
     """
     columns: dict[str, list[Any]] = {
         name: [] for name in ("run", "dataset", "split", "key", "patient_id", "label", "y_true", "y_score")
@@ -52,6 +54,7 @@ def predictions(
         patients = np.repeat(np.arange(count), data.integers(1, 4, count))[:count]
         for label, (name, auroc) in enumerate(labels.items()):
             truth = np.random.default_rng([data_seed, number, label, 1]).random(count) < prevalence
+            truth = truth[patients] if studies else truth
             model = np.random.default_rng([seed, data_seed, number, label, 2])
             shared, own = model.normal(size=count)[patients], model.normal(size=count)
             shift = 2**0.5 * statistics.NormalDist().inv_cdf(auroc)
@@ -64,6 +67,8 @@ def predictions(
             columns["label"] += [name] * count
             columns["y_true"] += truth.astype(int).tolist()
             columns["y_score"] += (np.round(score * 20) / 20 if quantised else score).tolist()
+            if studies:
+                columns.setdefault("study_id", []).extend(f"{split}s{p:05d}" for p in patients)
     return pa.table(columns)
 
 
@@ -80,9 +85,13 @@ def finetune(
     n: Mapping[str, int] | None = None,
     test_datasets: Sequence[str] = (),
     data_seed: int = 0,
+    levels: Sequence[str] = ("image",),
     **context: Any,
 ) -> Run:
-    """Write a whole fine-tuning run below `folder`; `context` overrides the columns that describe it."""
+    """Write a whole fine-tuning run below `folder`; `context` overrides the columns that describe it.
+
+    With more `levels` than that of images, patients' images are of one study, and each level has its rows.
+    """
     labels = labels or {"cardiomegaly": 0.8, "edema": 0.85}
     facts: dict[str, Any] = {
         "job": "finetune",
@@ -112,6 +121,7 @@ def finetune(
             seed=seed + sum(map(ord, identity)),
             n=n,
             data_seed=data_seed,
+            studies=tuple(levels) != ("image",),
         )
         for name in (test_datasets or (facts["train_dataset"],))
     ]
@@ -119,7 +129,8 @@ def finetune(
     write_predictions(run.predictions, table)
     facts |= {"run": str(run.path), "signature": identity, "seed": seed}
     facts.setdefault("n_labelled", round(1000 * facts["label_fraction"]))
-    write_metrics(run.metrics, metric_rows(table, facts, intervals=intervals))
+    rows = [row for level in levels for row in metric_rows(table, facts, intervals=intervals, level=level)]
+    write_metrics(run.metrics, rows)
     for step in range(0, 100, 10) if history else ():
         run.log(step, loss=1 / (1 + step / 20), lr=0.001)
         run.log(step, val_auroc=0.9 - 0.3 / (1 + step / 20))

@@ -189,7 +189,8 @@ def test_unknown_context_missing_columns_and_two_runs_at_once_are_refused() -> N
 
 
 def test_layouts_are_the_contracts_and_carry_a_version(tmp_path: Path) -> None:
-    assert PREDICTIONS.names == ["run", "dataset", "split", "key", "patient_id", "label", "y_true", "y_score"]
+    assert PREDICTIONS.names[:8] == ["run", "dataset", "split", "key", "patient_id", "label", "y_true", "y_score"]
+    assert PREDICTIONS.names[8:] == ["study_id", "view", "sex", "age"]
     contract = (
         "run signature job arch init init_signature mode pretrain_dataset train_dataset test_dataset split_scheme"
         " label_fraction n_labelled fraction_hash seed label metric value ci_low ci_high n_pos n_neg threshold"

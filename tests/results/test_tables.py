@@ -453,7 +453,7 @@ def test_wrong_names_and_values_are_refused_with_the_right_ones(results: pa.Tabl
         ("models", Options(where=("seed=7",)), "the values are: 0, 1, 2"),
         ("models", Options(where=("colour=red",)), "columns: run, signature"),
         ("models", Options(rows=("weight",)), "cannot be rows or columns"),
-        ("models", Options(allow=("all",)), "there are splits, policies, sets, configs, seeds"),
+        ("models", Options(allow=("all",)), "there are splits, policies, levels, sets, configs, seeds"),
     ):
         with pytest.raises(InputError, match=message):
             build(name, results, options)
