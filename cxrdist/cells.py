@@ -199,6 +199,8 @@ def resolve(config: FinetuneConfig) -> FinetuneConfig:
         )
     more = words(config.eval_shards)
     pixel_scale.check(config, start)
+    for place in (config.shards, *(more or [])):
+        need_studies(config.level, card(place).studies > 0, place)
     return replace(
         config,
         arch=arch,
@@ -212,6 +214,24 @@ def resolve(config: FinetuneConfig) -> FinetuneConfig:
     )
 
 
+def need_studies(level: str, known: bool, place: str | os.PathLike[str]) -> None:
+    """Refuse to score a shard set by study that does not say which study an image is of.
+
+    Args:
+        level: see `FinetuneConfig.level`.
+        known: whether the set says it.
+        place: the set, for the error.
+
+    Raises:
+        InputError: it is to be scored by study and has none.
+    """
+    if level != "image" and not known:
+        raise InputError(
+            f"{place} does not say which study an image is of (no study_id in its index), so level = {level} is not"
+            " possible; use --level image, or convert it again if its source says it"
+        )
+
+
 def trial_signature(config: FinetuneConfig) -> str:
     """Identity of a resolved trial: its options, with shard sets and the encoder by content instead of by path."""
     values = plain(config)
@@ -220,6 +240,8 @@ def trial_signature(config: FinetuneConfig) -> str:
     values["init"] = read_start(config.init).sha256 or config.init
     if config.mode != "linear":
         values["method"] = METHOD
+    if config.level == "image":
+        del values["level"]  # runs from before there was a choice keep their signature
     return signature(values, IGNORED_BY_SIGNATURE)
 
 

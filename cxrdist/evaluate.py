@@ -24,8 +24,9 @@ from cxrdist.finetune_parse import from_plain
 from cxrdist.identity import kept_context, trained_context
 from cxrdist.pixels import locked
 from cxrdist.places import absolute, recorded
+from cxrdist.studies import check_studies, with_studies
 from cxrdist.trial_data import Split, TrialData
-from results import schema
+from results import levels, schema
 from results.dataset_names import with_hash
 from results.metrics import COUNTS, METRICS
 from results.provenance import git_commit
@@ -53,7 +54,7 @@ def prediction_rows(
         wanted: labels to write.
         scores: probabilities (n, len(wanted)).
     """
-    count = len(split)
+    count, described = len(split), split.described
     columns = [list(labels).index(name) for name in wanted]
     y, mask = split.y[:, columns].T.ravel(), split.mask[:, columns].T.ravel()
     total = count * len(wanted)
@@ -66,6 +67,10 @@ def prediction_rows(
             "label": pa.array(np.repeat(np.array(wanted, dtype=object), count), pa.string()),
             "y_true": pa.array(y.astype(np.int8), pa.int8(), mask=~mask),
             "y_score": pa.array(scores.T.astype(np.float32).ravel(), pa.float32()),
+            **{
+                name: pa.array(np.tile(values, len(wanted)), schema.PREDICTIONS.field(name).type, from_pandas=True)
+                for name, values in described.items()
+            },
         },
         schema=schema.PREDICTIONS,
     )
@@ -78,8 +83,9 @@ def rows_of(
     labels: Sequence[str],
     unlearnt: Sequence[str],
     config: FinetuneConfig,
+    level: str,
 ) -> list[dict[str, Any]]:
-    """Rows of METRICS for one test set; labels that could not be learnt are there with null values, and counted.
+    """Rows of METRICS for one test set at one level; labels that could not be learnt are there, null, and counted.
 
     Args:
         table: predictions of the test set, and of the val set that thresholds come from.
@@ -88,16 +94,20 @@ def rows_of(
         labels: columns of the test's y.
         unlearnt: those of them without a model.
         config: the run's, for the threshold rule and the bootstrap.
+        level: one of `levels.LEVELS`.
     """
     described = {**described, "split_scheme": test.shards.card.split_scheme}
-    rows = metric_rows(table, described, intervals=config.n_boot > 0, threshold_rule=config.threshold)
+    rows = metric_rows(table, described, intervals=config.n_boot > 0, threshold_rule=config.threshold, level=level)
     for row in rows:
         if row["label"] == MACRO and unlearnt:
             row["n_labels_undefined"] += len(unlearnt)
+    if not unlearnt:
+        return rows
+    truth = test.truth if level == levels.IMAGE else levels.truths(test.studies, test.truth)
     for label in unlearnt:
-        y, mask = (part[:, list(labels).index(label)] for part in (test.y, test.mask))
-        shared = {name: rows[0][name] for name in (*described, "test_dataset", "created_at")}
-        shared |= {"n_pos": int(y[mask].sum()), "n_neg": int((1 - y[mask]).sum()), "label": label, "value": None}
+        y = truth[:, list(labels).index(label)]
+        shared = {name: rows[0][name] for name in (*described, "test_dataset", "created_at", "level")}
+        shared |= {"n_pos": int((y == 1).sum()), "n_neg": int((y == 0).sum()), "label": label, "value": None}
         rows += [shared | {"metric": metric} for metric in METRICS + COUNTS]
     return rows
 
@@ -119,7 +129,7 @@ class Tester:
 
     Args:
         run: the run.
-        config: its configuration, with the label policy of the test.
+        config: its configuration, with the label policy and the level of the test.
         network: the model.
         described: the columns `OF_THE_RUN`.
         unlearnt: labels of the model that could not be learnt.
@@ -144,16 +154,23 @@ class Tester:
         plan = from_plain(run.read_config(), str(run.config))
         self.policy = trial_data.policy_text(plan)
 
-    def test(self, shards: ShardSet, name: str) -> Tested:
+    def test(self, shards: ShardSet, name: str, more: Collection[str] = ()) -> Tested:
         """Score a test split, over the labels that the set and the model have; thresholds are those of the run.
 
+        Args:
+            shards: the test split.
+            name: of the set, within the run.
+            more: levels to score beside that of the configuration.
+
         Raises:
-            InputError: no learnt label in common.
+            InputError: no learnt label in common, or studies asked for where the images say none.
         """
         config, content = self.config, shards.card.sha256
         labels = self.labels if content == self.own else labels_shared(shards, self.labels, self.unlearnt)
         learnt = [label for label in labels if label not in self.unlearnt]
         split = trial_data.split_of(shards, labels, config)
+        wanted = list(dict.fromkeys((config.level, *more)))
+        check_studies(split, wanted)
         columns = [self.labels.index(label) for label in learnt]
         scores = probabilities(self.network.logits(split)[:, columns])
         table = prediction_rows(self.run.path.name, name, split, labels, learnt, scores)
@@ -169,7 +186,8 @@ class Tester:
         }
         both = pa.concat_tables([table] if self.val is None else [table, self.val])
         unlearnt = [label for label in labels if label in self.unlearnt]
-        return Tested(name, table, rows_of(both, described, split, labels, unlearnt, config))
+        rows = [row for level in wanted for row in rows_of(both, described, split, labels, unlearnt, config, level)]
+        return Tested(name, table, rows)
 
 
 def test_set(run: Run, place: str, stage: str) -> ShardSet:
@@ -239,20 +257,22 @@ def evaluate(
     *,
     uncertain: Any = None,
     blanks: str | None = None,
+    level: Literal["image", "study", "study_max"] | None = None,
     device: str = "auto",
     stage: Literal["none", "ram", "disk"] = "none",
 ) -> list[dict[str, Any]]:
     """Test a finished fine-tuning on shard sets and add the numbers to its result files.
 
-    Testing on the same set again, whatever its place, replaces its rows; on the run's own set, with the run's label
-    policy, they come out as they were. Nothing that describes the training is read anew: not the initialisation, not
-    the training set.
+    Testing on the same set again, whatever its place, replaces its rows, and makes those of other levels again; on the
+    run's own set, with the run's label policy, they come out as they were. Nothing that describes the training is read
+    anew: not the initialisation, not the training set (but for its studies, where older predictions lack them).
 
     Args:
         path: the run; it may have been renamed or moved.
         shards: folders or URLs of shard sets with a test split.
         uncertain: label policy in place of the run's; None = the run's.
         blanks: the same for labels not mentioned.
+        level: what is scored (see `FinetuneConfig.level`); None = the run's.
         device: auto, cpu or cuda.
         stage: where the shard sets are copied before reading (see `FinetuneConfig.stage`).
 
@@ -260,13 +280,14 @@ def evaluate(
         The new rows of metrics.parquet.
 
     Raises:
-        InputError: not a finished fine-tuning; no label in common; at a place that the run knows lies another set.
+        InputError: not a finished fine-tuning; no label in common; at a place that the run knows lies another set; to
+            be scored by study and no studies known.
     """
     run = Run.open(path)
     if not run.is_done or not run.model.is_file():
         raise InputError(f"{run.path} is not a finished fine-tuning run; finish it, then evaluate")
     config = dataclasses.replace(from_plain(run.read_config(), str(run.config)), device=device, cache=None)
-    config = dataclasses.replace(config, stage=stage)
+    config = dataclasses.replace(config, stage=stage, level=level or config.level)
     if uncertain is not None or blanks is not None:
         config = dataclasses.replace(config, uncertain=uncertain or config.uncertain, blanks=blanks or config.blanks)
     set_threads(1, config.threads)
@@ -278,13 +299,19 @@ def evaluate(
         kept, rows = schema.read_predictions(run.predictions), schema.read_metrics(run.metrics)
         described = kept_context(run, config, rows)
         own, field = described["train_dataset"], pc.field
+        if config.level != levels.IMAGE:
+            content = described["train_dataset_hash"]
+            places = [*(map(absolute, shards) if content else ()), config.shards]
+            kept = with_studies(run, kept, own=own, content=content, places=places, stage=stage)
         val = _renamed(kept.filter((field("split") == "val") & (field("dataset") == own)), run)
         unlearnt = run.read_done().get("unlearnt", [])
         tester = Tester(run, config, network, described, unlearnt, val if len(val) else None)
         added: list[dict[str, Any]] = []
         for place in map(absolute, shards):
             tests = test_set(run, place, stage)
-            tested = tester.test(tests, _name(tests, rows, kept, described))
+            name = _name(tests, rows, kept, described)
+            others = set(rows.filter(field("test_dataset") == name)["level"].to_pylist())
+            tested = tester.test(tests, name, sorted(others))
             gone = (field("dataset") == tested.name) & (field("split") == "test")
             kept = pa.concat_tables([kept.filter(~gone), tested.predictions])
             rows = rows.filter(field("test_dataset") != tested.name)

@@ -27,6 +27,7 @@ from cxrdist.finetune_config import FinetuneConfig, words
 from cxrdist.finetune_parse import from_plain
 from cxrdist.fit import Fit, Look, Problem, Stopped, macro_auroc, phases
 from cxrdist.heads import class_weights
+from cxrdist.studies import check_studies
 from cxrdist.trial_data import TrialData
 from cxrdist.trial_state import Saver
 from results.run import Run
@@ -84,6 +85,7 @@ class Trial:
         self.precision = resolve_precision(config.precision, self.device, config.image_size)
         identity.check_init(run, config.init)
         self.data: TrialData = trial_data.load(config, places.expected(run, config.shards))
+        check_studies(self.data.test, [config.level])
         for path in words(config.eval_shards) or []:  # before hours of training, not after them
             evaluate.labels_shared(evaluate.test_set(run, path, config.stage), self.data.labels, self.data.unlearnt)
         self.data.manifest.write(run.manifest)

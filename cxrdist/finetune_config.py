@@ -117,6 +117,10 @@ class FinetuneConfig:
     """In [0, 1]: 0 gives every sample weight 1, 1 the full `class_weights`, between them in a straight line."""
     threshold: str = "balanced_accuracy"
     """Rule of the operating threshold, chosen on val: balanced_accuracy, f1, or sensitivity=0.9."""
+    level: Literal["image", "study", "study_max"] = "image"
+    """What the metrics on test and the thresholds from val are of. image: every image. study: studies, with the mean of
+    their images' probabilities. study_max: studies, with the highest of them. Training and the choice of weights go by
+    images always, and predictions hold images."""
     n_boot: Annotated[int, "[0, 10^6]"] = 1000
     """0 leaves the intervals out. They are computed without resampling now, so that any other number is the same."""
     precision: Literal["auto", "float32", "bf16"] = "auto"

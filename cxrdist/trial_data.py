@@ -16,6 +16,7 @@ import numpy as np
 from cxrdist import cells
 from cxrdist.errors import InputError
 from cxrdist.finetune_config import FinetuneConfig, words
+from results import levels
 from shards import ShardSet
 from shards.card import check_content
 from shards.fractions import Manifest, fraction_manifest
@@ -54,6 +55,31 @@ class Split:
     def patients(self) -> np.ndarray:
         """Patient ids of the samples, str (n,)."""
         return self.shards.index.patient_id(self.shards.rows_at(self.positions))
+
+    @property
+    def described(self) -> dict[str, np.ndarray]:
+        """What the index says of each sample, by column of the predictions: study_id, view, sex (str or None), age."""
+        index, rows = self.shards.index, self.shards.rows_at(self.positions)
+        return {
+            "study_id": index.study_id(rows),
+            "view": index.view(rows),
+            "sex": index.sex(rows),
+            "age": index.age(rows),
+        }
+
+    @property
+    def truth(self) -> np.ndarray:
+        """The labels, int8 (n, L): 1, 0, or -1 where the policy leaves the sample out."""
+        return np.where(self.mask, self.y, -1).astype(np.int8)
+
+    @property
+    def studies(self) -> np.ndarray:
+        """The study of each sample as codes, int64 (n,); see `results.levels.units`."""
+        names = self.described["study_id"]
+        known = np.array([name is not None for name in names], bool)
+        codes = np.full(len(self), -1)
+        codes[known] = np.unique(names[known].astype(str), return_inverse=True)[1]
+        return levels.units(np.unique(self.patients.astype(str), return_inverse=True)[1], codes)
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,12 @@ def make(
     unsure: float = 0.0,
     blank: float = 0.0,
     positive: dict[str, float] | None = None,
+    studies: bool = False,
 ) -> Path:
-    """Write pictures and a table, convert them, return the shard set; patients have two pictures each."""
+    """Write pictures and a table, convert them, return the shard set; patients have two pictures each.
+
+    With `studies` the table says study (a patient's two pictures, which share their labels), view, sex and age.
+    """
     from shards.config import CsvConfig
     from shards.registry import plan
     from shards.writer import convert
@@ -44,13 +48,16 @@ def make(
     rows = []
     for split, count in SPLITS.items():
         for i in range(count):
-            truth = {label: bool(rng.random() < (positive or {}).get(label, 0.5)) for label in labels}
+            if not (studies and i % 2):
+                truth = {label: bool(rng.random() < (positive or {}).get(label, 0.5)) for label in labels}
             picture = draw(truth.get("pneumonia", False), truth.get("edema", False), rng)
             cv2.imwrite(str(source / f"{split}{i:03d}.png"), picture)
             row = {"path": f"{split}{i:03d}.png", "patient": f"{split}-{i // 2}", "split": split}
             for label, value in truth.items():
                 dice = rng.random()
                 row[label] = "-1" if dice < unsure else "" if dice < unsure + blank else str(int(value))
+            if studies:
+                row |= {"study": f"s{i // 2}", "view": ("PA", "AP", "")[i % 3], "sex": "MF"[i // 2 % 2], "age": str(i)}
             rows.append(row)
     with open(source / "table.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
@@ -58,7 +65,9 @@ def make(
         writer.writerows(rows)
     config = CsvConfig(
         src=str(source), out=str(folder / name), table="table.csv", name=name, patient_column="patient",
-        split_column="split", size=32, workers=1,
+        split_column="split", size=32, workers=1, study_column="study" if studies else None,
+        view_column="view" if studies else None, sex_column="sex" if studies else None,
+        age_column="age" if studies else None,
     )  # fmt: skip
     convert(plan(config), config, say=lambda text: None)
     return folder / name
