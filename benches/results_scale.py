@@ -1,4 +1,4 @@
-"""How long results take: bootstrap, DeLong, collecting 10,000 runs, a table of 100,000 rows, the command itself.
+"""How long results take: influences, DeLong, collecting 10,000 runs, a table of 100,000 rows, the command itself.
 
 usage: OMP_NUM_THREADS=1 python -m benches.results_scale [--runs 10000]
 """
@@ -159,7 +159,7 @@ def with_tests(scratch: Path) -> None:
         write_metrics(run.metrics, rows)
     collect(scratch / "cells", scratch / "all.parquet")
     seconds = timed(lambda: render(build("label-efficiency", open_results(scratch / "all.parquet")[0]), "latex"))
-    print(f"a table of 75 runs with paired tests on 14 labels x 25,000 images, 2,000 resamples: {seconds}")
+    print(f"a table of 75 runs with paired tests on 14 labels x 25,000 images: {seconds}")
 
 
 def _predictions() -> pa.Table:

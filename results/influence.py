@@ -59,8 +59,8 @@ def too_few(truth: np.ndarray, patients: np.ndarray) -> bool:
         truth: bool (N,).
         patients: codes (N,).
     """
-    positive, negative = len(np.unique(patients[truth])), len(np.unique(patients[~truth]))
-    return min(positive, negative) < MIN_CLASS_PATIENTS or len(np.unique(patients)) < MIN_PATIENTS
+    positive, negative = _count(patients[truth]), _count(patients[~truth])
+    return min(positive, negative) < MIN_CLASS_PATIENTS or _count(patients) < MIN_PATIENTS
 
 
 def influence(
@@ -122,6 +122,11 @@ def satterthwaite(variance: float, parts: Sequence[tuple[float, float]]) -> floa
     return variance**2 / spread if spread > 0 else np.inf
 
 
+def _count(patients: np.ndarray) -> int:
+    """How many patients there are."""
+    return int(np.count_nonzero(np.bincount(patients)))
+
+
 def _sum(values: np.ndarray, patients: np.ndarray, total: int) -> np.ndarray:
     return np.bincount(patients, weights=values, minlength=total)
 
@@ -135,7 +140,7 @@ def _auroc(truth: np.ndarray, score: np.ndarray, patients: np.ndarray, total: in
     held = {}
     for own in (True, False):
         mask = truth == own
-        held[own] = n = len(np.unique(patients[mask]))
+        held[own] = n = _count(patients[mask])
         one = _sum(placement[mask] - area, patients[mask], total) / mask.sum() * np.sqrt(n / max(n - 1, 1))
         observed = float(one @ one)
         weight = PRIOR_PATIENTS / (n - 1 + PRIOR_PATIENTS)
@@ -164,7 +169,7 @@ def _average_precision(truth: np.ndarray, score: np.ndarray, patients: np.ndarra
     below = np.cumsum((hits / called)[::-1])[::-1]
     weighed = np.cumsum((hits * tp / called**2)[::-1])[::-1]
     each = (truth * (precision[group] - value) + truth * below[group] - weighed[group]) / n_pos
-    n, positive = len(np.unique(patients)), len(np.unique(patients[truth]))
+    n, positive = _count(patients), _count(patients[truth])
     sums = _sum(each, patients, total) * np.sqrt(n / max(n - 1, 1))
     weight = PRIOR_PATIENTS / (positive - 1 + PRIOR_PATIENTS)
     extra = max(0.0, weight * (value * (1 - value) / positive - float(sums @ sums)))  # Boyd et al. 2013's binomial
@@ -174,7 +179,7 @@ def _average_precision(truth: np.ndarray, score: np.ndarray, patients: np.ndarra
 
 
 def _mean(values: np.ndarray, patients: np.ndarray, total: int) -> Influence:
-    value, n = float(values.mean()), len(np.unique(patients))
+    value, n = float(values.mean()), _count(patients)
     sums = _sum(values - value, patients, total) / len(values) * np.sqrt(n / max(n - 1, 1))
     return Influence(value=value, patients=sums, freedom=max(n - 1, 1))
 
@@ -191,7 +196,7 @@ def _proportion(numerator: np.ndarray, denominator: np.ndarray, patients: np.nda
     value = float(numerator.sum() / size)
     counted = denominator > 0
     sums = _sum((numerator - value * denominator)[counted], patients[counted], total) / size
-    n = len(np.unique(patients[counted]))
+    n = _count(patients[counted])
     # At 0 and 1 the binomial variance is zero too; half a patient more on either side is not.
     inside = 0 < value < 1
     p = value if inside else (value * n + 0.5) / (n + 1)

@@ -3,7 +3,9 @@
 The seeds of a cell are tested on the same patients, as the readers of a reading study read the same cases, and the
 variance of their mean is the one of such studies (Obuchowski and Rockette 1995, Hillis et al. 2005): the covariance
 between two seeds, which is what the patients contribute however many seeds there are, plus the variance between seeds
-over their number. What seeds and patients do together is in the latter.
+over their number. The latter holds what seeds and patients do together, too: seeds of one quality differ, because each
+errs on patients of its own. How much that makes is known from the patients, not only from the few seeds; `KNOWN` and
+`LEAST` say what is made of it.
 
 Letters: K seeds, P patients.
 """
@@ -21,6 +23,15 @@ from results.influence import Influence
 LEVEL = 0.95
 """Of every interval."""
 
+KNOWN = 0.1
+"""The interaction of seeds and patients that intervals take for certain, at most, as a share of one seed's variance.
+
+Two or three seeds tell their variance badly. With none of it taken for certain, intervals are too wide where seeds are
+of one quality; with all of it, too narrow where they are not. Chosen by simulation (benches/reports/statistics.md)."""
+
+LEAST = 0.5
+"""Share of the interaction that the variance between seeds is taken to be at least: seeds can agree by luck."""
+
 METHOD = "paired t test by patient"
 METHOD_SEEDS = "paired t test by patient and seed"
 
@@ -32,11 +43,11 @@ class Components:
     value: float
     """The mean."""
     patients: float
-    """Variance that the test patients contribute."""
+    """Variance that the test patients contribute, with what is known of the interaction."""
     patient_freedom: float
     """Its degrees of freedom."""
     seeds: float = 0.0
-    """Variance that the choice of seeds contributes: between seeds, over their number."""
+    """Variance that the choice of seeds contributes: between seeds, over their number, beyond that."""
     seed_freedom: float = np.inf
     """K - 1; infinite for one seed, whose part is not known and not counted."""
 
@@ -53,14 +64,19 @@ def components(runs: Sequence[Influence]) -> Components:
     own = float(np.einsum("kp,kp->", effects, effects)) / k
     together = effects.mean(axis=0)
     shared = float(together @ together)
+    values = np.array([run.value for run in runs])
+    seeds = 0.0
     if k > 1:
         shared = max(0.0, (k * shared - own) / (k - 1))  # mean covariance of two seeds
-    values = np.array([run.value for run in runs])
+        interaction = max(0.0, own - shared)
+        known, between = min(interaction, KNOWN * own), float(values.var(ddof=1))
+        seeds = max(0.0, between - known) / k
+        shared += max(between, known, LEAST * interaction) / k - seeds
     return Components(
         value=float(values.mean()),
         patients=shared + float(np.mean([run.extra for run in runs])),
         patient_freedom=min(run.freedom for run in runs),
-        seeds=float(values.var(ddof=1)) / k if k > 1 else 0.0,
+        seeds=seeds,
         seed_freedom=k - 1 if k > 1 else np.inf,
     )
 
@@ -113,20 +129,17 @@ def wilson(value: float, size: float, reach: float) -> tuple[float, float]:
 
 
 def critical(parts: Components) -> float:
-    """Standard errors that a 95 % interval reaches.
+    """Standard errors that a 95 % interval reaches: Cochran and Cox's (1957) quantile.
 
-    Of a sum of two variances, each with its own degrees of freedom, Satterthwaite's (1946) quantile is too small when
-    the variance between two or three seeds dominates, Cochran and Cox's (1957) weighted quantile too large when both
-    are alike. Their mean holds 0.93 to 0.98 (benches/reports/statistics.md).
+    Of a sum of two variances, each with its own degrees of freedom, it is the mean of the two quantiles of Student's t,
+    weighted by the variances.
     """
     tail = (1 - LEVEL) / 2
+    patients = quantile(tail, parts.patient_freedom)
     if parts.variance <= 0 or parts.seeds == 0:
-        return quantile(tail, parts.patient_freedom)
-    spread = parts.patients**2 / parts.patient_freedom + parts.seeds**2 / parts.seed_freedom
-    liberal = quantile(tail, parts.variance**2 / spread)
-    weighted = parts.patients * quantile(tail, parts.patient_freedom)
-    weighted += parts.seeds * quantile(tail, parts.seed_freedom)
-    return (liberal + weighted / parts.variance) / 2
+        return patients
+    weighted = parts.patients * patients + parts.seeds * quantile(tail, parts.seed_freedom)
+    return weighted / parts.variance
 
 
 def difference(first: Sequence[Influence], second: Sequence[Influence], *, by_seed: bool) -> Difference:

@@ -1,6 +1,6 @@
 """How often printed intervals hold the truth, and how often tests find a difference where there is none.
 
-    python -m tests.results.coverage [intervals|tests|counts|proportions] [--replicates 2000]
+    python -m tests.results.coverage [intervals|alike|tests|counts|proportions] [--replicates 2000]
 
 Patients and seeds are drawn anew in every replicate, and the package's own code makes the interval or the test. The
 model: an image's score is normal, `strength` above zero when the finding is there and below when not; part of it is
@@ -12,6 +12,7 @@ for that trained model, which is what such an interval promises).
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -25,8 +26,17 @@ LEVELS = {"auroc": 0.8, "balanced_accuracy": 0.75}
 BETWEEN_SEEDS = 0.8
 """Correlation of two seeds' scores of an image."""
 
+SEEDS = (1, 2, 3, 5)
+"""Numbers of seeds."""
+
 RATIOS = (0.0, 1.0, 3.0)
 """Standard deviation over seeds, in standard errors over patients."""
+
+TEST_RATIOS = (*RATIOS, 10.0)
+"""The same, of tests."""
+
+TESTED = (("auroc", False), ("auroc", True), ("balanced_accuracy", False))
+"""Metrics that are tested, with one image per patient or several."""
 
 
 class Patients:
@@ -47,14 +57,18 @@ class Patients:
         return self
 
     def scores(
-        self, generator: np.random.Generator, strengths: Sequence[float] | np.ndarray, arms: int = 1
+        self,
+        generator: np.random.Generator,
+        strengths: Sequence[float] | np.ndarray,
+        arms: int = 1,
+        alike: float = BETWEEN_SEEDS,
     ) -> np.ndarray:
-        """Probabilities (arms, seeds, N); 0.5 is the threshold."""
+        """Probabilities (arms, seeds, N); 0.5 is the threshold, `alike` the correlation of two seeds."""
         n, k = len(self.truth), len(strengths)
         shared = generator.normal(size=self.patients[-1] + 1)[self.patients]
         common = np.sqrt(0.5) * shared + np.sqrt(0.5) * generator.normal(size=n)
         own = generator.normal(size=(arms, k, n))
-        noise = np.sqrt(BETWEEN_SEEDS) * common + np.sqrt(1 - BETWEEN_SEEDS) * own
+        noise = np.sqrt(alike) * common + np.sqrt(1 - alike) * own
         sign = np.where(self.truth, 1.0, -1.0)
         return ndtr(noise + np.asarray(strengths)[..., :, None] * sign)
 
@@ -72,9 +86,10 @@ def runs(metric: str, data: Patients, scores: np.ndarray) -> list[influence.Infl
 
 def test_patients(ratio: float) -> int:
     """Enough for seeds to differ by this much without leaving a metric's range."""
-    return 150 if ratio <= 1 else 400 if ratio <= 3 else 2000
+    return 150 if ratio <= 1 else 400 if ratio <= 3 else 4000
 
 
+@functools.cache
 def standard_error(metric: str, n: int, several: bool) -> float:
     """Of one seed's metric over test sets, by simulation."""
     generator = np.random.default_rng(99)
@@ -86,52 +101,56 @@ def standard_error(metric: str, n: int, several: bool) -> float:
     return float(np.std(values))
 
 
-def levels(
-    generator: np.random.Generator, metric: str, spread: float, shape: int | tuple[int, ...]
-) -> tuple[np.ndarray, float]:
-    """True values of seeds, and their mean over all seeds."""
+def levels(generator: np.random.Generator, metric: str, spread: float, shape: int | tuple[int, ...]) -> np.ndarray:
+    """True values of seeds; their mean over all seeds is `LEVELS[metric]`, for both ends are cut alike."""
     middle = LEVELS[metric]
     reach = min(0.995 - middle, middle - 0.5)
-
-    def cut(z: np.ndarray) -> np.ndarray:
-        return middle + np.clip(spread * z, -reach, reach)
-
-    grid = ndtri((np.arange(20_000) + 0.5) / 20_000)
-    return cut(generator.normal(size=shape)), float(cut(grid).mean())
+    return middle + np.clip(spread * generator.normal(size=shape), -reach, reach)
 
 
-def coverage(metric: str, ratio: float, seeds: int, several: bool, *, replicates: int = 2000) -> tuple[float, float]:
-    """Share of intervals that hold the truth, and their mean width."""
-    n = test_patients(ratio)
-    generator = np.random.default_rng([int(ratio * 10), seeds, several, len(metric)])
+def coverage(
+    metric: str,
+    ratio: float,
+    several: bool,
+    *,
+    seeds: Sequence[int] = SEEDS,
+    replicates: int = 2000,
+    alike: float = BETWEEN_SEEDS,
+) -> dict[int, float]:
+    """Share of intervals that hold the truth, by number of seeds; the first seeds of a replicate serve all of them."""
+    n, most = test_patients(ratio), max(seeds)
+    generator = np.random.default_rng([int(ratio * 10), several, len(metric), int(alike * 100)])
     spread = ratio * standard_error(metric, n, several)
-    held, widths = 0, 0.0
+    held = dict.fromkeys(seeds, 0)
     for _ in range(replicates):
         data = Patients(generator, n, several)
-        values, truth = levels(generator, metric, spread, seeds)
-        truth = float(values[0]) if seeds == 1 else truth
-        low, high = uncertainty.interval(runs(metric, data, data.scores(generator, strength(metric, values))[0]))
-        assert low is not None and high is not None
-        held += low <= truth <= high
-        widths += high - low
-    return held / replicates, widths / replicates
+        values = levels(generator, metric, spread, most)
+        found = runs(metric, data, data.scores(generator, strength(metric, values), alike=alike)[0])
+        for k in seeds:
+            low, high = uncertainty.interval(found[:k])
+            assert low is not None and high is not None
+            held[k] += low <= (values[0] if k == 1 else LEVELS[metric]) <= high
+    return {k: count / replicates for k, count in held.items()}
 
 
-def null_p_values(metric: str, ratio: float, seeds: int, several: bool, *, replicates: int = 2000) -> np.ndarray:
-    """p of the paired test where both arms are one method, (replicates,)."""
-    n = test_patients(ratio)
-    generator = np.random.default_rng([int(ratio * 10), seeds, several, len(metric), 7])
+def null_p_values(
+    metric: str, ratio: float, several: bool, *, seeds: Sequence[int] = SEEDS[1:], replicates: int = 2000
+) -> dict[int, np.ndarray]:
+    """p of the paired test where both arms are one method, (replicates,), by number of seeds."""
+    n, most = test_patients(ratio), max(seeds)
+    generator = np.random.default_rng([int(ratio * 10), several, len(metric), 7])
     spread = ratio * standard_error(metric, n, several)
-    out = np.empty(replicates)
+    out = {k: np.empty(replicates) for k in seeds}
     for place in range(replicates):
         data = Patients(generator, n, several)
-        values, _ = levels(generator, metric, spread, (2, seeds))
+        values = levels(generator, metric, spread, (2, most))
         scores = data.scores(generator, strength(metric, values)[0], arms=2)
         # each arm's seeds have strengths of their own
         shift = (strength(metric, values)[1] - strength(metric, values)[0])[:, None] * np.where(data.truth, 1, -1)
         scores[1] = ndtr(ndtri(np.clip(scores[1], 1e-15, 1 - 1e-15)) + shift)
-        arms = [runs(metric, data, arm) for arm in scores]
-        out[place] = uncertainty.difference(arms[0], arms[1], by_seed=True).p
+        first, second = (runs(metric, data, arm) for arm in scores)
+        for k in seeds:
+            out[k][place] = uncertainty.difference(first[:k], second[:k], by_seed=True).p
     return out
 
 
@@ -197,18 +216,22 @@ def tables(which: Sequence[str], replicates: int) -> Iterator[str]:
         for metric in LEVELS:
             for several in (False, True):
                 for ratio in RATIOS:
-                    shown = [coverage(metric, ratio, k, several, replicates=replicates)[0] for k in (1, 2, 3, 5)]
+                    shown = coverage(metric, ratio, several, replicates=replicates).values()
                     words = " | ".join(f"{one:.3f}" for one in shown)
                     yield f"| {metric} | {'1 to 3' if several else '1'} | {ratio:g} | {words} |"
+    if "alike" in which:
+        yield head("correlation of two seeds' scores", "seed sd / patient SE", "2 seeds", "3", "5")
+        for alike in (0.5, 0.65, 0.8, 0.95):
+            for ratio in RATIOS:
+                shown = coverage("auroc", ratio, False, seeds=SEEDS[1:], replicates=replicates, alike=alike).values()
+                yield f"| {alike:g} | {ratio:g} | {' | '.join(f'{one:.3f}' for one in shown)} |"
     if "tests" in which:
         yield head("metric", "images per patient", "seed sd / patient SE", "2 seeds: p < 0.05, any bold of 5", "3", "5")
-        for metric, several in (("auroc", False), ("auroc", True), ("balanced_accuracy", False)):
-            for ratio in (0.0, 1.0, 3.0, 10.0):
-                words = []
-                for k in (2, 3, 5):
-                    p = null_p_values(metric, ratio, k, several, replicates=replicates)
-                    words.append(f"{(p < 0.05).mean():.3f}, {any_bold(p):.3f}")
-                yield f"| {metric} | {'1 to 3' if several else '1'} | {ratio:g} | {' | '.join(words)} |"
+        for metric, several in TESTED:
+            for ratio in TEST_RATIOS:
+                found = null_p_values(metric, ratio, several, replicates=replicates).values()
+                words = " | ".join(f"{(p < 0.05).mean():.3f}, {any_bold(p):.3f}" for p in found)
+                yield f"| {metric} | {'1 to 3' if several else '1'} | {ratio:g} | {words} |"
     if "counts" in which:
         yield head("positives", "AUROC 0.6", "0.76", "0.9", "0.97", "false positives, AUROC", "sensitivity")
         for m in (1, 2, 3, 5, 10, 20):
@@ -226,7 +249,7 @@ def tables(which: Sequence[str], replicates: int) -> Iterator[str]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("which", nargs="*", default=["intervals", "tests", "counts", "proportions"])
+    parser.add_argument("which", nargs="*", default=["intervals", "alike", "tests", "counts", "proportions"])
     parser.add_argument("--replicates", type=int, default=2000)
     asked = parser.parse_args()
     for line in tables(asked.which, asked.replicates):

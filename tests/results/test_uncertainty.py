@@ -35,9 +35,24 @@ def test_components_are_obuchowskis_and_rockettes_covariance_and_the_variance_be
     values = [0.70, 0.74, 0.69, 0.73]
     found = components([run(value, effect) for value, effect in zip(values, effects, strict=True)])
     covariance = effects @ effects.T
-    assert found.patients == pytest.approx((covariance.sum() - np.trace(covariance)) / 12)
-    assert found.seeds == pytest.approx(np.var(values, ddof=1) / 4) and found.seed_freedom == 3
-    assert found.value == pytest.approx(np.mean(values))
+    shared = (covariance.sum() - np.trace(covariance)) / 12
+    interaction = np.trace(covariance) / 4 - shared
+    assert found.patients == pytest.approx(shared + uncertainty.LEAST * interaction / 4)
+    assert found.seeds == 0, "these values differ less than their patients explain"
+    found = components([run(10 * value, effect) for value, effect in zip(values, effects / 1e3, strict=True)])
+    assert found.variance == pytest.approx(shared / 1e6 + np.var(values, ddof=1) * 100 / 4) and found.seed_freedom == 3
+    assert found.value == pytest.approx(10 * np.mean(values))
+
+
+def test_seeds_of_one_value_that_miss_other_patients_have_an_interval() -> None:
+    truth = np.repeat([True, False], [30, 30])
+    scores = np.full((3, 60), 0.1)
+    scores[:, :30] = 0.9
+    for seed, score in enumerate(scores):
+        score[3 * seed : 3 * seed + 3] = 0.1
+    runs = [influence("recall", truth, score, np.arange(60), 0.5) for score in scores]
+    low, high = interval([one for one in runs if one is not None])
+    assert low is not None and high is not None and high - low > 0.05
 
 
 def test_seeds_that_agree_leave_the_interval_over_patients() -> None:
@@ -55,13 +70,14 @@ def test_seeds_that_scatter_widen_the_interval() -> None:
     assert wide[0] < tight[0] - 0.05 and wide[1] > 0.85
 
 
-def test_quantile_lies_between_satterthwaites_and_cochrans() -> None:
+def test_quantile_is_cochrans_and_coxs() -> None:
     t = scipy_stats.t.ppf(0.975, [2, 1e9])
-    parts = Components(value=0.8, patients=1.0, patient_freedom=np.inf, seeds=1.0, seed_freedom=2)
-    satterthwaite, cochran = scipy_stats.t.ppf(0.975, 4 / 0.5), t.mean()
-    assert uncertainty.critical(parts) == pytest.approx((satterthwaite + cochran) / 2)
+    parts = Components(value=0.8, patients=3.0, patient_freedom=np.inf, seeds=1.0, seed_freedom=2)
+    assert uncertainty.critical(parts) == pytest.approx((t[0] + 3 * t[1]) / 4)
     only = Components(value=0.8, patients=0.0, patient_freedom=np.inf, seeds=1.0, seed_freedom=2)
     assert uncertainty.critical(only) == pytest.approx(t[0])
+    none = Components(value=0.8, patients=1.0, patient_freedom=7, seeds=0.0, seed_freedom=2)
+    assert uncertainty.critical(none) == pytest.approx(scipy_stats.t.ppf(0.975, 7))
 
 
 def test_bounds_keep_to_zero_and_one_and_never_have_no_width() -> None:
