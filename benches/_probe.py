@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from cxrdist.augment import Augment
-from cxrdist.config import AugmentConfig
+from cxrdist.augment_config import AugmentConfig
 from cxrdist.model import build_backbone, load_encoder
 from results.metrics import auroc
 from shards import ShardSet

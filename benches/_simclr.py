@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from cxrdist.augment import Augment
-from cxrdist.config import AugmentConfig, HeadConfig, OptimConfig
+from cxrdist.augment_config import AugmentConfig
+from cxrdist.config import HeadConfig, OptimConfig
 from cxrdist.device import resolve_precision
 from cxrdist.distributed import GradientMean, Ranks
 from cxrdist.loss import nt_xent

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from cxrdist import cells, finetune
+from cxrdist import finetune, identity
 from cxrdist.augment import Augment
 from cxrdist.device import keep_freed_memory
 from cxrdist.finetune_config import plain
@@ -68,10 +68,10 @@ def _trial(options: Any, out: Path, way: str, seed: int, off: tuple[str, ...] = 
     }  # fmt: skip
     if way == "model size":
         values["load_size"] = options.image_size
-    config = cells.resolve(from_plain(values, "bench"))
+    config = identity.resolve(from_plain(values, "bench"))
     run = Run.create(
-        out, job="finetune", config=plain(config), signature=cells.trial_signature(config),
-        shards=cells.trial_shards(config),
+        out, job="finetune", config=plain(config), signature=identity.trial_signature(config),
+        shards=identity.trial_shards(config),
     )  # fmt: skip
     return finetune.Trial(config, run)
 

@@ -21,7 +21,7 @@ from benches._sides import Setting, Side
 from benches._simclr import as_folder, check_losses_agree, timed
 from benches._xrays import shard_set
 from cxrdist.augment import Augment
-from cxrdist.config import AugmentConfig
+from cxrdist.augment_config import AugmentConfig
 from cxrdist.device import cpu_has_bf16, usable_cores
 from shards import ShardSet
 

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from cxrdist import rng
+from cxrdist.augment_config import AugmentConfig
 from cxrdist.augment_draw import Params, Recipe
-from cxrdist.config import AugmentConfig
 from cxrdist.errors import InputError
 
 _BANK = 1 << 20  # length of the table of normal numbers that noise is cut from

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cxrdist import rng
-from cxrdist.config import AUGMENT_PARTS, AugmentConfig
+from cxrdist.augment_config import AUGMENT_PARTS, AugmentConfig
 from cxrdist.errors import InputError
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from cxrdist import cells, model, pixel_scale, shared_backbone, weights
+from cxrdist import model, pixel_scale, shared_backbone, weights
 from cxrdist.configs import from_dict
 from cxrdist.errors import InputError
 from cxrdist.finetune_config import ClassifierHeadConfig, FinetuneConfig
 from cxrdist.heads import build_head
+from cxrdist.initialisation import describe
 from cxrdist.small_cnn import SmallCNN
 
 SMALL_CNN = "small_cnn"
@@ -135,11 +136,11 @@ def build(config: FinetuneConfig, labels: tuple[str, ...], pixel: tuple[float, f
     assert config.arch is not None and config.image_size is not None
     asked = (config.init, config.arch, config.image_size, config.stem)
     if config.mode == "linear":
-        backbone, known = _frozen_backbone(cells.read_start(config.init).sha256, *asked)
+        backbone, known = _frozen_backbone(describe(config.init).sha256, *asked)
     else:
         torch.manual_seed(config.seed)
         backbone, known = _backbone(*asked)
-    mean, std = pixel_scale.scale(config, cells.read_start(config.init), pixel)
+    mean, std = pixel_scale.scale(config, describe(config.init), pixel)
     facts = {
         "format": "cxrdist classifier 1",
         "arch": config.arch,

@@ -17,6 +17,11 @@ from typing import Any, Literal, Union, get_args, get_origin
 from cxrdist.errors import InputError
 from shards.ranges import out_of_range, ranges
 
+METHOD = 2
+"""Part of the signature of every run that trains layers; raised when one configuration comes to give other numbers, so
+that an earlier run is not returned, resumed or mixed with new ones. 2: crops drawn until they fit, a fixed room of
+random numbers, training images decoded with room, no decay of position embeddings."""
+
 _KINDS = {
     int: "a whole number",
     float: "a number",

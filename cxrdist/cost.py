@@ -10,8 +10,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cxrdist.cells import Cell, card
+from cxrdist.cells import Cell
 from cxrdist.finetune_config import FinetuneConfig, words
+from cxrdist.places import card
 
 _GMACS_AT_224 = {
     "resnet10t": 1.1,

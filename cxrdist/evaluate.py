@@ -22,8 +22,8 @@ from cxrdist.features import Network
 from cxrdist.finetune_config import FinetuneConfig, words
 from cxrdist.finetune_parse import from_plain
 from cxrdist.identity import kept_context, trained_context
-from cxrdist.pixels import locked
 from cxrdist.places import absolute, recorded
+from cxrdist.shared_files import locked
 from cxrdist.studies import check_studies, with_studies
 from cxrdist.trial_data import Split, TrialData
 from results import levels, schema

@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cxrdist import cells
 from cxrdist.classifier import Classifier
 from cxrdist.device import autocast
 from cxrdist.finetune_config import FinetuneConfig
-from cxrdist.pixels import Pixels, digest, once
+from cxrdist.initialisation import describe
+from cxrdist.pixels import Pixels
+from cxrdist.shared_files import digest, once
 from cxrdist.trial_data import Split
 
 BATCH = 64
@@ -95,7 +96,7 @@ class Network:
         facts = self.model.facts
         name = digest(
             "features 1",
-            cells.read_start(self.config.init).sha256 or self.config.init,
+            describe(self.config.init).sha256 or self.config.init,
             *(str(facts[part]) for part in ("arch", "image_size", "stem", "mean", "std")),
             split.shards.card.sha256,
             split.name,

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from cxrdist import classifier, evaluate, identity, places, probe, trial_data
+from cxrdist import classifier, evaluate, places, probe, trial_data
 from cxrdist.augment import Augment
 from cxrdist.augment_draw import load_size, resolve
 from cxrdist.classifier import Classifier
@@ -27,6 +27,7 @@ from cxrdist.finetune_config import FinetuneConfig, words
 from cxrdist.finetune_parse import from_plain
 from cxrdist.fit import Fit, Look, Problem, Stopped, macro_auroc, phases
 from cxrdist.heads import class_weights
+from cxrdist.initialisation import refuse_another
 from cxrdist.studies import check_studies
 from cxrdist.trial_data import TrialData
 from cxrdist.trial_state import Saver
@@ -41,7 +42,7 @@ def run_trial(config: FinetuneConfig, run: Run, stop: Any = None) -> None:
     A run that is done is left as it is; one that was stopped continues from its last checkpoint.
 
     Args:
-        config: resolved (see `cells.resolve`).
+        config: resolved (see `identity.resolve`).
         run: the run folder, made for this configuration.
         stop: a StopRequest, looked at after every step; None = never stop.
 
@@ -83,7 +84,7 @@ class Trial:
         self.device = pick_device(config.device)
         assert config.image_size is not None
         self.precision = resolve_precision(config.precision, self.device, config.image_size)
-        identity.check_init(run, config.init)
+        refuse_another(run, config.init)
         self.data: TrialData = trial_data.load(config, places.expected(run, config.shards))
         check_studies(self.data.test, [config.level])
         for path in words(config.eval_shards) or []:  # before hours of training, not after them

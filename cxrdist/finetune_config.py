@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from cxrdist.config import AugmentConfig, check_augment
+from cxrdist.augment_config import AugmentConfig, check_augment
 from cxrdist.errors import InputError
 from shards.ranges import SEEDS, out_of_range
 

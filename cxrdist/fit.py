@@ -23,7 +23,7 @@ from cxrdist.device import autocast
 from cxrdist.errors import FailedError
 from cxrdist.finetune_config import FinetuneConfig, weight_decay
 from cxrdist.heads import head_penalty, masked_bce
-from cxrdist.optim import split_decay
+from cxrdist.weight_decay import split_decay
 from results.metrics import auroc
 from results.run import Run
 from shards import Order

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cxrdist import cells, search
+from cxrdist import identity, search
+from cxrdist.augment_config import AUGMENT_PARTS
 from cxrdist.cells import Cell, Ledger
-from cxrdist.config import AUGMENT_PARTS
 from cxrdist.errors import InputError
 from cxrdist.finetune_config import FinetuneConfig, check, words
 from cxrdist.finetune_parse import check_keys, flat, from_plain, get, replaced
+from cxrdist.initialisation import describe
 from cxrdist.places import absolute
 from cxrdist.sweep_config import SweepConfig
 
@@ -89,7 +90,7 @@ def expand(config: SweepConfig) -> list[Cell]:
 
     Raises:
         InputError: see `axes_of`; a rule of include or exclude that names no axis; no cell left; cells that are the
-            same trial; a trial that cannot be (see `cells.resolve`).
+            same trial; a trial that cannot be (see `identity.resolve`).
     """
     axes = axes_of(config)
     include, exclude = _rules(config.include, "include", axes), _rules(config.exclude, "exclude", axes)
@@ -149,7 +150,7 @@ def _one_network(base: FinetuneConfig, axes: Mapping[str, list[Choice]]) -> Fine
         InputError: the encoders differ and the spec does not say which arch or image_size is meant.
     """
     inits = {choice.options["init"] for choice in axes.get("init", []) if "init" in choice.options} or {base.init}
-    starts = [cells.read_start(init) for init in sorted(inits)]
+    starts = [describe(init) for init in sorted(inits)]
     for key in ("arch", "image_size"):
         named = get(base, key) is not None or any(key in c.options for choices in axes.values() for c in choices)
         known = {getattr(start, key) for start in starts} - {None}
@@ -226,7 +227,7 @@ def _cell(
         )
     )
     try:
-        trial = cells.resolve(trial)
+        trial = identity.resolve(trial)
     except InputError as error:
         named = " ".join(f"{key}={value}" for key, value in values.items())
         raise InputError(f"cell {named}: {error}") from error
@@ -234,7 +235,7 @@ def _cell(
 
 
 def _placed(values: dict[str, Any], trial: FinetuneConfig, ledger: Ledger) -> Cell:
-    name = cells.trial_signature(trial)
+    name = identity.trial_signature(trial)
     return Cell(values=values, config=replace(trial, out=str(ledger.cell_folder(name).resolve())), signature=name)
 
 

@@ -6,15 +6,19 @@ anew. Free of torch.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cxrdist.cells import read_start, trial_shards, trial_signature
+from cxrdist import pixel_scale
+from cxrdist.configs import METHOD
 from cxrdist.errors import InputError
-from cxrdist.finetune_config import IGNORED_BY_SIGNATURE, FinetuneConfig, plain
-from cxrdist.places import recorded
+from cxrdist.finetune_config import IGNORED_BY_SIGNATURE, FinetuneConfig, plain, weight_decay, words
+from cxrdist.initialisation import NAMED_INITS, check_init, describe
+from cxrdist.places import absolute, card, recorded
 from results.configs import config_text, of_run
-from results.run import Run
+from results.run import Run, signature
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,6 +29,81 @@ OF_THE_RUN = (
     "threshold_rule", "seed", "variant", "config", "n_parameters", "wall_seconds", "gpu_seconds",
 )  # fmt: skip
 """Columns of METRICS that describe how a model came to be: the training writes them, every later test copies them."""
+
+DEFAULT_ARCH = "resnet18"
+
+
+def resolve(config: FinetuneConfig) -> FinetuneConfig:
+    """Fill in what follows from the encoder and the shard set: arch, image_size, paths made absolute.
+
+    Raises:
+        InputError: the encoder is of another architecture or image size than the configuration asks for.
+    """
+    check_init(config.init, None)
+    start = describe(config.init)
+    arch = config.arch or start.arch or DEFAULT_ARCH
+    if start.arch and start.arch != arch:
+        raise InputError(
+            f"init {config.init} holds a {start.arch}, this trial asks for arch {arch}; leave arch out or pretrain one"
+        )
+    size = config.image_size or start.image_size or card(config.shards).image_size
+    if start.image_size and start.image_size != size:
+        raise InputError(
+            f"init {config.init} was trained at {start.image_size} pixels, this trial asks for image_size {size};"
+            " leave image_size out or pretrain at that size"
+        )
+    more = words(config.eval_shards)
+    pixel_scale.check(config, start)
+    for place in (config.shards, *(more or [])):
+        need_studies(config.level, card(place).studies > 0, place)
+    return replace(
+        config,
+        arch=arch,
+        image_size=size,
+        init=config.init if config.init in NAMED_INITS else os.path.abspath(config.init),
+        shards=absolute(config.shards),
+        eval_shards=[absolute(path) for path in more] if more else None,
+        backbones=None if config.backbones is None else os.path.abspath(config.backbones),
+        labels=words(config.labels),
+        optim=replace(config.optim, weight_decay=weight_decay(config.optim)),
+    )
+
+
+def need_studies(level: str, known: bool, place: str | os.PathLike[str]) -> None:
+    """Refuse to score a shard set by study that does not say which study an image is of.
+
+    Args:
+        level: see `FinetuneConfig.level`.
+        known: whether the set says it.
+        place: the set, for the error.
+
+    Raises:
+        InputError: it is to be scored by study and has none.
+    """
+    if level != "image" and not known:
+        raise InputError(
+            f"{place} does not say which study an image is of (no study_id in its index), so level = {level} is not"
+            " possible; use --level image, or convert it again if its source says it"
+        )
+
+
+def trial_signature(config: FinetuneConfig) -> str:
+    """Identity of a resolved trial: its options, with shard sets and the encoder by content instead of by path."""
+    values = plain(config)
+    values["shards"] = card(config.shards).sha256
+    values["eval_shards"] = sorted(card(path).sha256 for path in words(config.eval_shards) or [])
+    values["init"] = describe(config.init).sha256 or config.init
+    if config.mode != "linear":
+        values["method"] = METHOD
+    if config.level == "image":
+        del values["level"]  # runs from before there was a choice keep their signature
+    return signature(values, IGNORED_BY_SIGNATURE)
+
+
+def trial_shards(config: FinetuneConfig) -> dict[str, str]:
+    """Shard set path -> hash, of all that a trial reads."""
+    paths = [config.shards, *(words(config.eval_shards) or [])]
+    return {path: card(path).sha256 for path in paths}
 
 
 def make_run(config: FinetuneConfig, command: list[str] | None = None) -> Run:
@@ -39,24 +118,9 @@ def make_run(config: FinetuneConfig, command: list[str] | None = None) -> Run:
         config=plain(config),
         signature=trial_signature(config),
         shards=trial_shards(config),
-        init=read_start(config.init).facts(),
+        init=describe(config.init).facts(),
         command=command,
     )
-
-
-def check_init(run: Run, init: str) -> None:
-    """Refuse an encoder that is not the one the run was made with.
-
-    Raises:
-        InputError: naming both hashes.
-    """
-    held = (run.read_info().get("init") or {}).get("sha256")
-    found = read_start(init)
-    if held is not None and held != found.sha256:
-        raise InputError(
-            f"{found.file or init} is another encoder than {run.path} was made with: hash {found.sha256}, not {held};"
-            " put that one back, or train in a new --out"
-        )
 
 
 def trained_context(run: Run, config: FinetuneConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,7 +133,7 @@ def trained_context(run: Run, config: FinetuneConfig, facts: Mapping[str, Any]) 
             gpu_seconds.
     """
     info = run.read_info()
-    start = info.get("init") or read_start(config.init).facts()
+    start = info.get("init") or describe(config.init).facts()
     return {
         "signature": info["signature"],
         "arch": config.arch,

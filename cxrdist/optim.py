@@ -1,6 +1,5 @@
 """Optimisers, what they let decay, and the learning-rate schedule."""
 
-import fnmatch
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -10,32 +9,11 @@ from torch import nn
 
 from cxrdist.config import OptimConfig
 from cxrdist.errors import InputError
+from cxrdist.weight_decay import split_decay
 
 DEFAULTS = {"lars": (0.3, 1e-6), "adamw": (5e-4, 0.05), "sgd": (0.06, 1e-4)}
 """Learning rate at a global batch of 256, and weight decay, where the configuration leaves them None."""
 _REFERENCE_BATCH = 256
-
-
-def split_decay(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Trained parameters with weight decay (matrices, filters) and without.
-
-    Without are biases and normalisation, and what timm's `no_weight_decay` of a model names: position embeddings,
-    class tokens, relative position tables.
-    """
-    spared = [
-        f"{prefix}.{name}" if prefix else name
-        for prefix, part in module.named_modules()
-        if hasattr(part, "no_weight_decay")
-        for name in part.no_weight_decay()  # pyright: ignore[reportCallIssue]
-    ]
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            one_dimension = parameter.ndim <= 1 or name.endswith(".bias")
-            keep = one_dimension or any(fnmatch.fnmatchcase(name, pattern) for pattern in spared)
-            (plain if keep else decayed).append(parameter)
-    return decayed, plain
 
 
 def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str, Any]]:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from cxrdist.errors import InputError
 
 if TYPE_CHECKING:
-    from cxrdist.cells import Start
+    from cxrdist.initialisation import Initialisation
 
 IMAGENET_GREY = (0.449, 0.226)
 """Mean and standard deviation of ImageNet pixels, averaged over the colours, which imagenet weights expect."""
 
 
-def check(config: Any, start: Start) -> None:
+def check(config: Any, start: Initialisation) -> None:
     """Refuse weights of which nobody said what pixels they expect: frozen, they would see another scale.
 
     Args:
@@ -38,7 +38,7 @@ def check(config: Any, start: Start) -> None:
         )
 
 
-def scale(config: Any, start: Start, own: tuple[float, float]) -> tuple[float, float]:
+def scale(config: Any, start: Initialisation, own: tuple[float, float]) -> tuple[float, float]:
     """Mean and deviation, of grey values in [0, 1], that the network of a configuration expects.
 
     Args:

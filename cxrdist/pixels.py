@@ -5,11 +5,6 @@ Shapes: n samples of a split, B of a batch, S side in pixels.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import hashlib
-import os
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +12,7 @@ import numpy as np
 import torch
 
 from cxrdist.device import usable_cores
+from cxrdist.shared_files import once
 from shards import ShardSet
 
 IN_MEMORY_BYTES = 2 << 30
@@ -74,38 +70,6 @@ def decoded(shards: ShardSet, size: int, cache: Path, threads: int) -> np.ndarra
     return np.load(once(cache / name, fill), mmap_mode="r")
 
 
-def once(path: Path, fill: Callable[[Path], None]) -> Path:
-    """Return `path`, written by `fill(temporary)` unless it is there; of several processes one works, the rest wait.
-
-    A process that dies while it works gives up its lock, and the next one begins again.
-    """
-    if path.is_file():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.with_name(f".{path.name}.lock")):
-        if not path.is_file():
-            temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-            try:
-                fill(temporary)
-                with open(temporary, "rb") as file:
-                    os.fsync(file.fileno())
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
-    return path
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file; the kernel releases it when the process ends, however it ends."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
 def _decode(shards: ShardSet, positions: np.ndarray, out: np.ndarray, threads: int) -> None:
     def part(start: int) -> None:
         chunk = positions[start : start + _CHUNK]
@@ -119,8 +83,3 @@ def _decode(shards: ShardSet, positions: np.ndarray, out: np.ndarray, threads: i
     with ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(part, starts):
             pass
-
-
-def digest(*parts: str) -> str:
-    """A short name for what the parts say, 24 hexadecimal digits."""
-    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:24]

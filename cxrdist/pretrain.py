@@ -20,11 +20,10 @@ import numpy as np
 from cxrdist import pixel_scale
 from cxrdist.augment import Augment
 from cxrdist.augment_draw import load_size
-from cxrdist.cells import read_start
 from cxrdist.config import PretrainConfig, check_batch, from_dict, validate
 from cxrdist.device import keep_freed_memory, pick_device, set_threads, usable_cores
 from cxrdist.distributed import Ranks, join, open_store, wait_for_all
-from cxrdist.identity import check_init
+from cxrdist.initialisation import describe, refuse_another
 from cxrdist.journal import Journal
 from cxrdist.optim import learning_rate
 from cxrdist.places import expected
@@ -135,7 +134,7 @@ Data = tuple[Pool, Order, Augment]
 
 def open_checked(config: PretrainConfig, run: Run) -> Data:
     """As `open_data`; weights and shard set must be those that the run was made with."""
-    check_init(run, config.init)
+    refuse_another(run, config.init)
     return open_data(config, expected(run, config.shards))
 
 
@@ -152,7 +151,7 @@ def open_data(config: PretrainConfig, sha256: str | None = None) -> Data:
     pool = open_pool(config.shards, config.pool, config.seed, stage=config.stage, sha256=sha256)
     card = pool.train.card
     check_batch(config.global_batch, len(pool.train), config.shards)
-    mean, std = pixel_scale.scale(config, read_start(config.init), (card.mean, card.std))
+    mean, std = pixel_scale.scale(config, describe(config.init), (card.mean, card.std))
     order = Order(
         len(pool.train),
         seed=config.seed,

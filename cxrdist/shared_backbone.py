@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from cxrdist.errors import InputError
-from cxrdist.pixels import once
+from cxrdist.shared_files import once
 from cxrdist.weights import fingerprint
 
 KEY_HASH, KEY_FILE = "backbone_sha256", "backbone_file"

@@ -16,10 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cxrdist import cost, search
-from cxrdist.cells import Cell, Ledger, read_start, trial_shards
+from cxrdist.cells import Cell, Ledger
 from cxrdist.errors import InputError
 from cxrdist.finetune_config import plain
 from cxrdist.grid import expand
+from cxrdist.identity import trial_shards
+from cxrdist.initialisation import describe
 from cxrdist.sweep_config import SweepConfig
 from cxrdist.sweep_watch import Watch
 from results import atomic
@@ -83,7 +85,7 @@ def _refuse_other_content(cells: list[Cell], ledger: Ledger) -> None:
     found: dict[str, str | None] = {}
     for cell in cells:
         found |= trial_shards(cell.config)
-        start = read_start(cell.config.init)
+        start = describe(cell.config.init)
         if start.file is not None:
             found[str(start.file)] = start.sha256
     for place, content in found.items():
@@ -111,7 +113,7 @@ def _write_plan(config: SweepConfig, cells: list[Cell], ledger: Ledger) -> None:
                 "work": cost.work(cell),
                 "config": plain(cell.config),
                 "shards": trial_shards(cell.config),
-                "init": read_start(cell.config.init).facts(),
+                "init": describe(cell.config.init).facts(),
             }
             for cell in cells
         ],

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cxrdist import cells
+from cxrdist import places
 from cxrdist.errors import InputError
 from cxrdist.finetune_config import FinetuneConfig, words
 from results import levels
@@ -148,7 +148,7 @@ def opened(path: str, split: str, stage: str = "none", sha256: str | None = None
     Raises:
         InputError: no such set or split, or another set than `sha256` says.
     """
-    card = cells.card(path)
+    card = places.card(path)
     check_content(card, sha256, path)  # here too: a process that has opened the right one would not look again
     return _opened(path, card.sha256, split, stage)
 

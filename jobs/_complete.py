@@ -24,12 +24,12 @@ def pretrained(config: Any) -> bool:
 
 def finetuned(config: Any) -> bool:
     """Whether this trial is done; refuses the folder of another one."""
-    from cxrdist import cells
+    from cxrdist import identity
     from cxrdist.finetune_config import IGNORED_BY_SIGNATURE, plain, weight_decay
     from cxrdist.finetune_config import check as check_trial
 
     def sign() -> str:
-        return cells.trial_signature(cells.resolve(check_trial(config)))
+        return identity.trial_signature(identity.resolve(check_trial(config)))
 
     filled = [name for name in ("arch", "image_size") if getattr(config, name) is None]  # from encoder or shards
     optim = dataclasses.replace(config.optim, weight_decay=weight_decay(config.optim))  # as runs record it

@@ -20,10 +20,10 @@ def began(trial: Any) -> bool:
 
 def run(config: FinetuneConfig) -> int:
     """Make the run, or take up an earlier one, train it in this process and print its numbers."""
-    from cxrdist import cells, identity
+    from cxrdist import identity
     from cxrdist.finetune_config import check
 
-    resolved = cells.resolve(check(config))
+    resolved = identity.resolve(check(config))
     new = not Path(config.out).exists()
     trial = identity.make_run(resolved)
     if not trial.is_done:

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 from cxrdist import pixel_scale
-from cxrdist.cells import NAMED_INITS, Start, check_init, read_start
-from cxrdist.config import IGNORED_BY_SIGNATURE, METHOD, PretrainConfig, check_batch, to_dict, validate
+from cxrdist.config import IGNORED_BY_SIGNATURE, PretrainConfig, check_batch, to_dict, validate
+from cxrdist.configs import METHOD
 from cxrdist.errors import InputError
+from cxrdist.initialisation import NAMED_INITS, Initialisation, check_init, describe
 from cxrdist.places import SCHEME
 from results.run import Run, signature
 
@@ -40,7 +41,7 @@ def create_run(config: PretrainConfig, command: list[str] | None = None) -> Run:
     )
 
 
-def resolve(config: PretrainConfig) -> tuple[PretrainConfig, str, Start]:
+def resolve(config: PretrainConfig) -> tuple[PretrainConfig, str, Initialisation]:
     """A checked configuration with absolute places, the hash of its shard set, and what it starts from.
 
     Raises:
@@ -63,12 +64,12 @@ def resolve(config: PretrainConfig) -> tuple[PretrainConfig, str, Start]:
             )
         check_init(str(init), config.arch)
         config = dataclasses.replace(config, init=str(init.resolve()))
-    start = read_start(config.init)
+    start = describe(config.init)
     pixel_scale.check(config, start)
     return config, card.sha256, start
 
 
-def identify(config: PretrainConfig, shards: str, start: Start) -> str:
+def identify(config: PretrainConfig, shards: str, start: Initialisation) -> str:
     """Signature of a resolved configuration: its shard set and weights file count by content, not by place."""
     by_content = {"shards": shards, "init": start.sha256 or config.init, "method": METHOD}
     return signature(to_dict(config) | by_content, IGNORED_BY_SIGNATURE)

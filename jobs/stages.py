@@ -212,13 +212,13 @@ def _check_pretrain(config: Any, waits: bool) -> None:
 
 
 def _check_trial(config: Any, waits: bool) -> None:
-    from cxrdist import cells
+    from cxrdist import identity
     from cxrdist.finetune_config import check as check_values
     from results.run import Run
 
     check_values(config)
     if not waits:
-        Run.check(config.out, job="finetune", signature=cells.trial_signature(cells.resolve(config)))
+        Run.check(config.out, job="finetune", signature=identity.trial_signature(identity.resolve(config)))
 
 
 def _check_sweep(config: Any, waits: bool) -> None:
@@ -231,10 +231,10 @@ def _check_sweep(config: Any, waits: bool) -> None:
 
 
 def _create_trial(config: Any) -> None:
-    from cxrdist import cells, identity
+    from cxrdist import identity
     from cxrdist.finetune_config import check as check_trial
 
-    identity.make_run(cells.resolve(check_trial(config)), command=[Path(sys.argv[0]).name, *sys.argv[1:]])
+    identity.make_run(identity.resolve(check_trial(config)), command=[Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def prepare(words: Sequence[str]) -> None:

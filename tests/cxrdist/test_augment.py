@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxrdist.augment import Augment
+from cxrdist.augment_config import AUGMENT_PARTS, AugmentConfig
 from cxrdist.augment_draw import Params
-from cxrdist.config import AUGMENT_PARTS, AugmentConfig
 from cxrdist.errors import InputError
 
 

@@ -81,7 +81,7 @@ def test_any_finding_joins_datasets_without_a_label_in_common(run, places):
     rows = rows_of(run, "apart")
     assert {label for label, _ in rows} == {"any_finding", "macro"}
     truth = schema.read_predictions(run.predictions).filter(pc.field("dataset") == "apart")["y_true"]
-    from cxrdist.cells import card
+    from cxrdist.places import card
 
     assert sum(truth.to_pylist()) == card(str(places["apart"])).counts["test"]["labels"]["edema"]["positive"]
 

@@ -13,7 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from cxrdist import probe, trial_data
 from cxrdist.classifier import build
 from cxrdist.features import Network
-from cxrdist.pixels import Pixels, decoded, once
+from cxrdist.pixels import Pixels, decoded
+from cxrdist.shared_files import once
 from results import schema
 from shards import ShardSet
 from tests.cxrdist.conftest import TINY

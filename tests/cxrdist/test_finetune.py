@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from cxrdist import cells, classifier, finetune, fit, identity, trial_data
+from cxrdist import classifier, finetune, fit, identity, places, trial_data
 from cxrdist.errors import InputError
 from cxrdist.finetune_config import FinetuneConfig
 from cxrdist.finetune_parse import from_plain
@@ -31,7 +31,7 @@ BASE |= {"threads": 1, "device": "cpu", "augment": {"preset": "none"}, "optim": 
 
 def trial(out: Path, shards: Path, **changes) -> tuple[FinetuneConfig, Run]:
     values = {**BASE, "shards": str(shards), "out": str(out), **changes}
-    config = cells.resolve(from_plain(values, "test"))
+    config = identity.resolve(from_plain(values, "test"))
     return config, identity.make_run(config)
 
 
@@ -181,7 +181,7 @@ def test_uncertain_and_blank_labels_follow_the_policy(tmp_path, unsure):
         assert policies == {
             {"ones": "ones/zeros", "ignore": "ignore/ignore"}.get(name, "edema:ignore,pneumonia:zeros/zeros")
         }
-    stored = cells.card(str(unsure)).counts["test"]["labels"]
+    stored = places.card(str(unsure)).counts["test"]["labels"]
     assert counts["ones"] == {"pneumonia": 0, "edema": 0}
     assert counts["ignore"] == {label: stored[label]["uncertain"] + stored[label]["null"] for label in stored}
     assert counts["mixed"] == {"pneumonia": 0, "edema": stored["edema"]["uncertain"]}
@@ -202,7 +202,7 @@ def test_fractions_are_nested_and_val_is_cut_only_when_asked(tmp_path, blobs):
 
 def test_a_label_without_positives_is_null_and_counted(tmp_path):
     shards = findings.make(tmp_path, positive={"edema": 0.02}, seed=5)
-    train = cells.card(str(shards)).counts["train"]["labels"]["edema"]["positive"]
+    train = places.card(str(shards)).counts["train"]["labels"]["edema"]["positive"]
     seed = next(
         seed for seed in range(50)
         if not trial_data.load(trial(tmp_path / f"look{seed}", shards, label_fraction=0.2, seed=seed)[0]).trainable[0]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from cxrdist import cell_task, cells, finetune, pretrain, supervise
+from cxrdist import cell_task, cells, finetune, initialisation, pretrain, supervise
 from cxrdist.cells import Ledger
 from cxrdist.errors import InputError
 from cxrdist.evaluate import evaluate
@@ -84,9 +84,11 @@ def test_a_pretraining_worker_refuses_another_shard_set_at_its_place(pair, place
 def test_a_fine_tuning_worker_refuses_another_shard_set_or_encoder_at_its_place(pair, place, tmp_path):
     weights = encoder(tmp_path / "encoder.safetensors", **OURS)
     config, run = trial(tmp_path / "run", place, init=str(weights), eval_shards=[str(pair[1])], **LINEAR)
-    first, kept = cells.file_sha256(weights), weights.read_bytes()
+    first, kept = initialisation.file_sha256(weights), weights.read_bytes()
     encoder(weights, seed=1, **OURS)
-    with pytest.raises(InputError, match=f"another encoder than .* hash {cells.file_sha256(weights)}, not {first}"):
+    with pytest.raises(
+        InputError, match=f"another encoder than .* hash {initialisation.file_sha256(weights)}, not {first}"
+    ):
         finetune.main(str(run.path))
     weights.write_bytes(kept)
     put(pair[1], place)
@@ -274,7 +276,7 @@ def test_where_a_model_comes_from_is_copied_from_its_run(model, again):
     before, kept = numbers(again), weights.read_bytes()
     first = before[0]
     assert (first["init"], first["init_signature"]) == ("simclr:nih", "abc")
-    assert (first["init_hash"], first["pretrain_dataset_hash"]) == (cells.file_sha256(weights), "5" * 64)
+    assert (first["init_hash"], first["pretrain_dataset_hash"]) == (initialisation.file_sha256(weights), "5" * 64)
     assert (first["n_val"], first["val_fraction"], first["threshold_rule"]) == (8, 0.2, "balanced_accuracy")
     assert first["train_dataset_hash"] == read_card(here).sha256
     config = configs.parsed(first["config"])

@@ -7,7 +7,8 @@ from torch import nn
 
 from cxrdist.config import OptimConfig
 from cxrdist.errors import InputError
-from cxrdist.optim import build_optimizer, learning_rate, peak_rate, set_rate, split_decay
+from cxrdist.optim import build_optimizer, learning_rate, peak_rate, set_rate
+from cxrdist.weight_decay import split_decay
 
 
 def test_the_rate_grows_with_the_batch_as_named():

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxrdist import cells, finetune, places, trial_data
+from cxrdist import finetune, identity, places, trial_data
 from cxrdist.evaluate import evaluate
 from results import schema
 from shards import stage as staging
@@ -35,8 +35,8 @@ def scores(run) -> np.ndarray:
 def test_a_trial_reads_shards_behind_a_url_and_is_the_same_trial(web, blobs, tmp_path):
     url = f"{web.url}/{blobs.name}"
     config, run = trial(tmp_path / "far", blobs, **LINEAR)
-    far = cells.resolve(dataclasses.replace(config, shards=url + "/"))
-    assert cells.trial_signature(far) == cells.trial_signature(config)
+    far = identity.resolve(dataclasses.replace(config, shards=url + "/"))
+    assert identity.trial_signature(far) == identity.trial_signature(config)
     assert {Path(path).name for path in web.asked} == {"dataset.json"}, "naming a trial fetches the card alone"
     finetune.run_trial(far, run)
     assert any((tmp_path / "fetched").rglob("index.parquet"))

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxrdist import rng
+from cxrdist.augment_config import AugmentConfig
 from cxrdist.augment_draw import Recipe
-from cxrdist.config import AugmentConfig
 
 PINNED = {
     "AUGMENT": 0.28066739401005014,

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import torch
 
-from cxrdist import cells, checkpoint, classifier, weights
+from cxrdist import checkpoint, classifier, initialisation, weights
 from cxrdist.finetune_config import FinetuneConfig
 from cxrdist.finetune_parse import from_plain
 from cxrdist.grid import check_settings
@@ -274,7 +274,7 @@ def _weights(place: Workplace, seed: int) -> str:
     file.write_bytes(mutations.damaged_bytes(whole, seed))
     if name.endswith(".safetensors"):
         with contextlib.suppress(ValueError):  # what the login node reads; the same refusals
-            cells.safetensors_metadata(file)
+            initialisation.safetensors_metadata(file)
     found = read(file)
     same = expected.keys() == found.keys() and all(torch.equal(expected[key], found[key]) for key in expected)
     if name.endswith(".pth"):  # of others: torch's zip has check sums of its own, which torch does not look at
