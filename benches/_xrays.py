@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from shards.card import Card
 from shards.config import ConvertConfig
+from shards.format import Card
 from shards.opener import Stamp, file_stamp
 from shards.plan import build
 from shards.sample import Sample

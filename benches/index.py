@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benches._xrays import shard_set
-from shards.card import Card, card_bytes
+from shards.format import Card, card_bytes
 from shards.index import Index
 
 LABELS = 14

@@ -31,7 +31,8 @@ def card(place: str) -> Any:
         InputError: no shard set there.
         FailedError: its server cannot be reached.
     """
-    from shards.card import CARD, local
+    from shards.card import local
+    from shards.format import CARD
 
     folder = local(place)
     if folder is None:

@@ -17,10 +17,11 @@ from shards.about import About
 from shards.config import ChexpertConfig
 from shards.delimited import read_table
 from shards.errors import InputError
+from shards.format import SPLITS
 from shards.plan import FileOpener, Plan, build
 from shards.readings import unite
 from shards.rows import Gathered, among, gather, keep, one, place, with_column
-from shards.sample import SPLITS, Sample
+from shards.sample import Sample
 from shards.sources import folder, list_files, reconcile
 from shards.splits import draw_rows
 

@@ -21,9 +21,9 @@ import pyarrow.compute as pc
 
 from shards.atomic import sync, temporary_name
 from shards.errors import InputError
+from shards.format import LABEL
 from shards.labels import NULL
 from shards.locks import locked
-from shards.opener import LABEL
 from shards.parquet import column as column_of
 from shards.parquet import opened
 

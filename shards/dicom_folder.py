@@ -17,7 +17,8 @@ from shards.delimited import read_table
 from shards.dicom import looks_like_dicom, require
 from shards.dicom_headers import Header, read_headers
 from shards.errors import InputError
-from shards.opener import LABEL, FileOpener
+from shards.format import LABEL
+from shards.opener import FileOpener
 from shards.plan import Plan, build
 from shards.rows import Gathered, gather
 from shards.sample import Sample

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shards.about import OWN
-from shards.card import CARD, Card, read_card
+from shards.card import read_card
 from shards.config import ChexpertConfig, ConvertConfig, NihConfig, check_settings
 from shards.errors import InputError
+from shards.format import CARD, Card
 from shards.phantom import PhantomConfig, truth_boxes, write_chexpert, write_nih
 from shards.registry import plan
 from shards.writer import WORK, convert, drop_work, open_work

@@ -18,11 +18,11 @@ import pyarrow.compute
 
 from shards import parquet
 from shards.atomic import write_bytes, write_with
-from shards.card import CARD, FORMAT_VERSION, INDEX, REJECTS, Card, card_bytes
 from shards.config import ConvertConfig
 from shards.errors import FailedError, InputError
+from shards.format import CARD, FORMAT_VERSION, INDEX, LABEL, REJECTS, STUDY, Card, card_bytes, index_schema
 from shards.pack import chunk_header
-from shards.plan import LABEL, STUDY, Plan, in_two_splits, reject_table
+from shards.plan import Plan, in_two_splits, reject_table
 
 if TYPE_CHECKING:
     from shards.layout import Shard
@@ -31,26 +31,6 @@ pc: Any = pyarrow.compute  # its functions are made at import, unseen by type ch
 
 ROW_GROUP = 1 << 17
 """Rows per row group of the index."""
-
-
-def index_schema(labels: Sequence[str], *, studies: bool) -> pa.Schema:
-    """Return the columns of index.parquet, in order; `studies`: the source says which study an image is of."""
-    fixed = [
-        ("key", pa.string()),
-        ("split", pa.string()),
-        ("patient_id", pa.string()),
-        *([(STUDY, pa.string())] if studies else []),
-        ("shard", pa.string()),
-        ("offset", pa.int64()),
-        ("size", pa.int32()),
-        ("view", pa.string()),
-        ("sex", pa.string()),
-        ("age", pa.float32()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("source", pa.string()),
-    ]
-    return pa.schema(fixed + [(LABEL + label, pa.int8()) for label in labels])
 
 
 def conversion_hash(plan: Plan, config: ConvertConfig) -> str:

@@ -16,10 +16,11 @@ from shards.about import About
 from shards.config import NihConfig
 from shards.delimited import read_names, read_table
 from shards.errors import InputError
+from shards.format import SPLITS
 from shards.plan import FileOpener, Plan, SourceBox, build
 from shards.readings import unite
 from shards.rows import Gathered, among, first_of_each, gather, keep, one, place, with_column
-from shards.sample import SPLITS, Sample
+from shards.sample import Sample
 from shards.sources import folder, list_files, reconcile
 from shards.splits import cut_rows, draw_rows
 

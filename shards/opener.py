@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-LABEL = "label_"
-"""Label columns of the index begin with it."""
-
 
 class Opener(Protocol):
     """Gives the content of a source: file bytes, or a uint8 (H, W) or (H, W, 3) array. Must be picklable."""

@@ -20,9 +20,10 @@ import numpy as np
 
 from shards.atomic import write_bytes
 from shards.errors import FailedError
+from shards.format import LABEL
 from shards.grey import Grey, Unusable, check_shape
 from shards.images import decode, encode, fit, grey_sums, is_flat, single_thread
-from shards.opener import LABEL, Opener
+from shards.opener import Opener
 from shards.stamps import stamp
 
 _BLOCK = 512

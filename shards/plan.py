@@ -19,20 +19,14 @@ import pyarrow.compute
 
 from shards.about import OWN, About
 from shards.errors import InputError
-from shards.opener import LABEL, FileOpener, Opener
+from shards.format import LABEL, SEXES, SPLITS, STUDY, VIEWS, box_schema, reject_schema
+from shards.opener import FileOpener, Opener
 from shards.rows import Gathered, among, each, final_order, gather, keep, one, place, sort, with_column, without_repeats
-from shards.sample import SEXES, SPLITS, VIEWS, Sample, printable
+from shards.sample import Sample, printable
 
 pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers
 
-REJECT_SCHEMA = pa.schema([("source", pa.string()), ("reason", pa.string())])
-BOX_SCHEMA = pa.schema(
-    [("key", pa.string()), ("label", pa.string())] + [(name, pa.float64()) for name in ("x", "y", "width", "height")]
-)
-"""boxes.parquet: left, top, width and height in pixels of the published image."""
 SourceBox = tuple[str, str, float, float, float, float]
-STUDY = "study_id"
-"""Column of the examination; sets whose source has none lack it."""
 _COLUMNS = ("key", "split", "patient_id", STUDY, "view", "sex", "age", "source")
 
 
@@ -103,7 +97,7 @@ class _Into(io.RawIOBase):
 def reject_table(rows: Iterable[tuple[str, str]]) -> pa.Table:
     """Return (source, reason) pairs as a table, sorted."""
     ordered = sorted((printable(source), printable(reason)) for source, reason in rows)
-    return pa.table([[row[0] for row in ordered], [row[1] for row in ordered]], schema=REJECT_SCHEMA)
+    return pa.table([[row[0] for row in ordered], [row[1] for row in ordered]], schema=reject_schema())
 
 
 def build(
@@ -249,4 +243,4 @@ def _box_table(boxes: Sequence[SourceBox], table: pa.Table) -> pa.Table:
     rows = place(pa.array([box[0] for box in boxes], pa.string()), table["source"])
     keys = table["key"].take(rows).to_pylist()
     kept = sorted((key, *box[1:]) for key, box in zip(keys, boxes, strict=True) if key is not None)
-    return pa.table([[row[column] for row in kept] for column in range(6)], schema=BOX_SCHEMA)
+    return pa.table([[row[column] for row in kept] for column in range(6)], schema=box_schema())

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from shards.card import Card, check_content, read_card
+from shards.card import check_content, read_card
 from shards.decode import Decoder
 from shards.errors import InputError
+from shards.format import Card
 from shards.index import Index
 from shards.stage import stage as staged
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from shards.errors import InputError
-from shards.opener import LABEL
+from shards.format import LABEL
 from shards.rows import among, first_of_each, keep, one, with_column
 
 pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from shards.opener import LABEL
+from shards.format import LABEL
 from shards.sample import Sample, safe_key
 
 pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers

@@ -8,9 +8,6 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-VIEWS = ("PA", "AP", "LATERAL")
-SEXES = ("M", "F")
-SPLITS = ("train", "val", "test")
 _LONGEST_KEY = 80
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 

@@ -7,47 +7,27 @@ with a card is complete. Copies are named after the hash of the whole set: a cha
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import stat
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
 
-from shards import card as cards
 from shards.atomic import write_bytes
+from shards.card import card_of, check_content, local
 from shards.columns import cache_root
-from shards.errors import FailedError, InputError
+from shards.errors import InputError
+from shards.format import CARD, INDEX, Card
 from shards.locks import locked
+from shards.transfer import Local, Remote, Source, tried
 
 MODES = ("none", "ram", "disk")
 _RAM = Path("/dev/shm")  # memory of the node
-_PIECE = 8 << 20
 _SPARE = 64 << 20  # bytes left free on the target, so that others there go on
 _LOCK_SECONDS = 1800.0  # the owner of a lock fetches one file; after this long it is taken as stuck
-_TRIES = 3
 _REPORT_SECONDS = 15.0
-
-Result = TypeVar("Result")
-
-
-def fetch_card(address: str) -> tuple[cards.Card, bytes]:
-    """The card of a shard set behind an address, and its bytes.
-
-    Raises:
-        InputError: no card there, or one that cannot be used.
-        FailedError: the source could not be read after three tries.
-    """
-    return _card_of(_Remote(address), address)
-
-
-def _card_of(source: _Source, where: str) -> tuple[cards.Card, bytes]:
-    data = source.read(cards.CARD)
-    return cards.parse_card(data, f"{where.rstrip('/')}/{cards.CARD}"), data
 
 
 def stage(
@@ -73,12 +53,12 @@ def stage(
     """
     if mode not in MODES:
         raise InputError(f"stage must be one of {', '.join(MODES)}, got {mode!r}")
-    folder = cards.local(path)
+    folder = local(path)
     if mode == "none" and folder is not None:
         return folder
-    source = _Remote(os.fspath(path)) if folder is None else _Local(str(folder))
-    card, data = _card_of(source, str(source))
-    cards.check_content(card, sha256, path)
+    source = Remote(os.fspath(path)) if folder is None else Local(str(folder))
+    card, data = card_of(source, str(source))
+    check_content(card, sha256, path)
     base = Path(cache_dir) if cache_dir is not None else _default_base(mode)
     target = base / f"{card.name}-{card.sha256[:16]}"
     if not _complete(target, card):
@@ -107,9 +87,9 @@ def _default_base(mode: str) -> Path:
     return base
 
 
-def _files(card: cards.Card) -> list[tuple[str, str, int | None]]:
+def _files(card: Card) -> list[tuple[str, str, int | None]]:
     """Name, sha256 and size (None: unknown) of what a reader needs, the index first."""
-    files: list[tuple[str, str, int | None]] = [(cards.INDEX, card.index_sha256, None)]
+    files: list[tuple[str, str, int | None]] = [(INDEX, card.index_sha256, None)]
     files += [(name, digest, None) for name, digest in card.files.items()]
     files += [(entry["name"], entry["sha256"], int(entry["bytes"])) for entry in card.shards]
     for name, _, _ in files:
@@ -126,11 +106,11 @@ def _present(target: Path, name: str, size: int | None) -> bool:
     return size is None or found == size
 
 
-def _complete(target: Path, card: cards.Card) -> bool:
-    return (target / cards.CARD).exists() and all(_present(target, name, size) for name, _, size in _files(card))
+def _complete(target: Path, card: Card) -> bool:
+    return (target / CARD).exists() and all(_present(target, name, size) for name, _, size in _files(card))
 
 
-def _copy(source: _Source, card: cards.Card, data: bytes, base: Path, target: Path) -> None:
+def _copy(source: Source, card: Card, data: bytes, base: Path, target: Path) -> None:
     files = _files(card)
     try:
         locks = target / ".locks"
@@ -145,11 +125,9 @@ def _copy(source: _Source, card: cards.Card, data: bytes, base: Path, target: Pa
         if not _present(target, name, size):
             with locked(locks / name, _LOCK_SECONDS):
                 if not _present(target, name, size):
-                    _tried(
-                        lambda name=name, digest=digest: source.copy(name, digest, target / name), f"{source}/{name}"
-                    )
+                    tried(lambda name=name, digest=digest: source.copy(name, digest, target / name), f"{source}/{name}")
         progress.file_done()
-    write_bytes(target / cards.CARD, [data])
+    write_bytes(target / CARD, [data])
 
 
 def _check_room(base: Path, needed: int) -> None:
@@ -159,110 +137,6 @@ def _check_room(base: Path, needed: int) -> None:
             f"{base} has {free / 1e9:.2f} GB free, staging needs {needed / 1e9:.2f} GB: "
             "remove older copies there, or stage elsewhere (--stage disk or none)"
         )
-
-
-def _tried(work: Callable[[], Result], what: str) -> Result:
-    """Do something over the network, again after a pause if it fails, at most three times."""
-    for left in reversed(range(_TRIES)):
-        try:
-            return work()
-        except (InputError, FailedError):
-            raise
-        except Exception as error:  # each fsspec backend has its own family of network errors
-            reason = _network_error(error)
-            if reason is None:
-                why = getattr(error, "strerror", None) or "not found"
-                raise InputError(f"{what}: {why}: is this the folder of a shard set?") from error
-            if not left:
-                raise FailedError(f"{what} could not be read in {_TRIES} tries ({_short(reason)})") from error
-            time.sleep(2.0 ** (_TRIES - left) / 2)
-    raise AssertionError("unreachable")
-
-
-def _network_error(error: Exception) -> BaseException | None:
-    """What is to be told and tried again; None where the file is not there or not ours to read.
-
-    fsspec says FileNotFoundError for a refused connection, an untrusted certificate and a busy server, too.
-    """
-    if not isinstance(error, FileNotFoundError | PermissionError):
-        return error
-    cause = error.__cause__
-    if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError | PermissionError):
-        return cause
-    busy = getattr(cause, "status", 0) in (408, 429) or getattr(cause, "status", 0) >= 500
-    return cause if busy else None
-
-
-def _short(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
-
-
-class _Source:
-    """A folder of a shard set; subclasses say how a file is opened."""
-
-    def __init__(self, root: str):
-        self.root = root.rstrip("/") or "/"
-
-    def __str__(self) -> str:
-        return self.root
-
-    def open(self, name: str) -> Any:
-        raise NotImplementedError
-
-    def read(self, name: str) -> bytes:
-        """A small file whole."""
-
-        def work() -> bytes:
-            with self.open(name) as file:
-                return file.read()
-
-        return _tried(work, f"{self}/{name}")
-
-    def copy(self, name: str, digest: str, target: Path) -> None:
-        """Copy one file; it appears under its name only if it has the sha256 `digest`."""
-
-        def pieces() -> Iterator[bytes]:
-            found = hashlib.sha256()
-            with self.open(name) as file:
-                while piece := file.read(_PIECE):
-                    found.update(piece)
-                    yield piece
-            if found.hexdigest() != digest:
-                raise InputError(
-                    f"{self}/{name} does not have the sha256 on the card (damaged or changed): nothing was kept of it; "
-                    "run `cxrdist verify` on the source"
-                )
-
-        write_bytes(target, pieces())
-
-
-class _Local(_Source):
-    def open(self, name: str) -> Any:
-        return open(Path(self.root) / name, "rb")
-
-
-class _Remote(_Source):
-    def __init__(self, root: str):
-        super().__init__(root)
-        import fsspec
-
-        scheme = root.split("://", 1)[0]
-        options: dict[str, Any] = {}
-        try:
-            if scheme in ("http", "https"):
-                import aiohttp
-
-                # The default allows five minutes for a whole file; what matters is that bytes keep coming.
-                options["client_kwargs"] = {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)}
-            self._fs, self._path = fsspec.core.url_to_fs(self.root, **options)
-        except ImportError as error:
-            mend = "; pip install 'cxrdist[s3]'" if scheme in ("s3", "s3a") else ""
-            raise InputError(f"reading {scheme}:// needs another package ({error}){mend}") from error
-        except ValueError as error:
-            raise InputError(f"{root}: fsspec cannot read this address ({error})") from error
-
-    def open(self, name: str) -> Any:
-        return self._fs.open(f"{self._path}/{name}", "rb", block_size=_PIECE)
 
 
 class _Progress:

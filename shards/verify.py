@@ -15,13 +15,14 @@ import pyarrow as pa
 import pyarrow.compute
 
 from shards import parquet
-from shards.card import CARD, INDEX, REJECTS, Card, read_card
+from shards.card import read_card
 from shards.errors import InputError
+from shards.format import CARD, INDEX, LABEL, REJECTS, Card, index_schema
 from shards.grey import Unusable
 from shards.images import decode, flat_warning, grey_sums, is_flat
-from shards.merge import file_sha256, index_schema
+from shards.merge import file_sha256
 from shards.parquet import short
-from shards.plan import LABEL, shared_patients
+from shards.plan import shared_patients
 from shards.pool import cores, run_jobs
 from shards.progress import Progress
 

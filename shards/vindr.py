@@ -19,11 +19,12 @@ from shards.about import About
 from shards.config import DrawnSplits
 from shards.delimited import read_table
 from shards.errors import InputError
+from shards.format import SPLITS
 from shards.opener import FileOpener
 from shards.plan import Plan, SourceBox, build
 from shards.readings import unite
 from shards.rows import Gathered, gather, place, with_column
-from shards.sample import SPLITS, Sample
+from shards.sample import Sample
 from shards.sources import IMAGE_ENDINGS, find_one, folder, with_files
 from shards.splits import cut_rows, draw_rows
 

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from shards.atomic import write_bytes
-from shards.card import CARD, Card, read_card
+from shards.card import read_card
 from shards.config import ConvertConfig
 from shards.errors import FailedError, InputError
+from shards.format import CARD, Card
 from shards.images import flat_warning
 from shards.layout import Shard, layout
 from shards.merge import conversion_hash, is_made, merge, write_rejects_so_far

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from shards.plan import BOX_SCHEMA, Plan
+from shards.format import box_schema
+from shards.plan import Plan
 
 _CHEXPERT = "CheXpert-v1.0-small/"
 
@@ -21,8 +22,8 @@ def truth_boxes(layout: Path, plan: Plan) -> pa.Table:
     sources, keys = plan.table["source"].to_pylist(), plan.table["key"].to_pylist()
     key_of = dict(zip(map(_name, sources), keys, strict=True))
     rows = sorted(_rows(layout / "truth.csv", key_of))
-    columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in BOX_SCHEMA]
-    return pa.table(columns, schema=BOX_SCHEMA)
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in box_schema()]
+    return pa.table(columns, schema=box_schema())
 
 
 def _name(source: str) -> str:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shards.card import FORMAT_VERSION, Card, card_bytes
+from shards.format import FORMAT_VERSION, Card, card_bytes
 from tests.web import Web, serving
 
 LABELS = ("pneumonia", "edema")

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from shards import InputError, ShardSet
+from shards import InputError, ShardSet, transfer
 from shards import stage as staging
-from shards.card import card_bytes, read_card
+from shards.card import read_card
 from shards.errors import FailedError
+from shards.format import card_bytes
 from shards.stage import stage
+from shards.transfer import Source
 from tests.shards.conftest import STAGE, Web, same_files
 
 
@@ -38,7 +40,7 @@ def test_a_staged_copy_is_the_same_and_reads_the_same(folder: Path, cache: Path,
 
 def test_a_second_stage_copies_nothing(folder: Path, cache: Path, monkeypatch) -> None:
     copy = stage(folder, "disk", cache)
-    monkeypatch.setattr(staging._Source, "copy", None)
+    monkeypatch.setattr(Source, "copy", None)
     assert stage(folder, "disk", cache) == copy
 
 
@@ -111,8 +113,8 @@ def test_too_little_room_is_said_before_anything_is_copied(folder: Path, cache: 
 
 
 def test_a_disk_that_fills_up_leaves_no_half_file(folder: Path, cache: Path, monkeypatch) -> None:
-    monkeypatch.setattr(staging, "_PIECE", 1000)
-    real = staging.write_bytes
+    monkeypatch.setattr(transfer, "_PIECE", 1000)
+    real = transfer.write_bytes
 
     def write(path: Path, pieces) -> None:
         def until_full():
@@ -123,7 +125,7 @@ def test_a_disk_that_fills_up_leaves_no_half_file(folder: Path, cache: Path, mon
 
         real(path, until_full() if path.suffix == ".tar" else pieces)
 
-    monkeypatch.setattr(staging, "write_bytes", write)
+    monkeypatch.setattr(transfer, "write_bytes", write)
     with pytest.raises(FailedError, match="no space left"):
         stage(folder, "disk", cache)
     (copy,) = cache.iterdir()
@@ -141,9 +143,9 @@ def test_a_card_that_names_files_elsewhere_is_not_trusted(folder: Path, cache: P
 
 
 def test_a_killed_process_leaves_a_copy_that_the_next_one_completes(folder: Path, cache: Path) -> None:
-    slow = "import time; import shards.stage as s; s._PIECE = 512; real = s._Local.open\n" + (
+    slow = "import time; import shards.stage, shards.transfer as s; s._PIECE = 512; real = s.Local.open\n" + (
         "def sleepy(self, name):\n    print(name, flush=True); time.sleep(0.4); return real(self, name)\n"
-        "s._Local.open = sleepy\n"
+        "s.Local.open = sleepy\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", slow + STAGE, str(folder), str(cache)], stdout=subprocess.PIPE, text=True

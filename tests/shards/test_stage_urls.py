@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from shards import InputError, ShardSet
-from shards import stage as staging
+from shards import InputError, ShardSet, transfer
 from shards.errors import FailedError
 from shards.stage import stage
 from tests.shards.conftest import STAGE, same_files
@@ -50,13 +49,13 @@ def test_other_fsspec_addresses_work_too(folder: Path, cache: Path) -> None:
 
 
 def test_a_passing_network_error_is_tried_again(cache: Path, folder: Path, web: Web, monkeypatch) -> None:
-    monkeypatch.setattr(staging.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(transfer.time, "sleep", lambda seconds: None)
     web.failing = 2
     assert same_files(stage(f"{web.url}/set", "none", cache), folder)
 
 
 def test_a_lasting_network_error_ends_in_one_line(cache: Path, web: Web, monkeypatch) -> None:
-    monkeypatch.setattr(staging.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(transfer.time, "sleep", lambda seconds: None)
     web.failing = 10_000
     with pytest.raises(FailedError, match="dataset.json could not be read in 3 tries") as caught:
         stage(f"{web.url}/set", "none", cache)
@@ -64,7 +63,7 @@ def test_a_lasting_network_error_ends_in_one_line(cache: Path, web: Web, monkeyp
 
 
 def test_a_server_that_is_down_is_not_taken_for_a_missing_set(cache: Path, web: Web, monkeypatch) -> None:
-    monkeypatch.setattr(staging.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(transfer.time, "sleep", lambda seconds: None)
     web.server_close()
     with pytest.raises(FailedError, match="dataset.json could not be read in 3 tries .*Cannot connect"):
         stage(f"{web.url}/set", "none", cache)

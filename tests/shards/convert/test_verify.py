@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from shards import InputError
-from shards.card import card_bytes, parse_card, read_card
+from shards.card import read_card
+from shards.format import card_bytes, parse_card
 from shards.verify import verify
 from tests.shards.convert.conftest import make, write_nih
 

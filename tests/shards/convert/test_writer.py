@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from shards import InputError, read_card
-from shards.card import card_bytes
+from shards.format import card_bytes
 from tests.shards.convert.conftest import grey_file, hashes, make, stored, write_nih
 
 
