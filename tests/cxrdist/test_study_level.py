@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from cxrdist import cells
+from cxrdist import identity
 from cxrdist.errors import InputError
 from cxrdist.evaluate import evaluate
 from jobs import cli
@@ -93,7 +93,7 @@ def test_images_are_the_default_and_keep_the_signature_of_runs_from_before(place
     config, run = trial(tmp_path / "run", places["here"], **QUICK)
     named, _ = trial(tmp_path / "run", places["here"], level="image", **QUICK)
     studies, _ = trial(tmp_path / "other", places["here"], level="study", **QUICK)
-    signatures = [cells.trial_signature(one) for one in (config, named, studies)]
+    signatures = [identity.trial_signature(one) for one in (config, named, studies)]
     assert signatures[0] == signatures[1] == run.read_info()["signature"] != signatures[2]
 
 
