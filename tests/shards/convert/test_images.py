@@ -14,7 +14,7 @@ from PIL import Image
 import shards.png
 from shards.errors import FailedError
 from shards.grey import Unusable
-from shards.images import decode, encode, fit
+from shards.images import decode, encode, fit, grey_sums
 from shards.orientation import turn
 from tests.shards.convert.conftest import grey_file, jpeg, picture, png
 
@@ -86,6 +86,13 @@ def test_shrinking_averages_areas_and_keeps_the_aspect() -> None:
     assert np.array_equal(pixels(png(large), 12), blocks)
     assert pixels(png(picture(2, 100, 150)), 32).shape == (32, 48)
     assert pixels(png(picture(2, 150, 100)), 32).shape == (48, 32)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (32, 40), (224, 224), (1000, 900)])
+def test_sums_of_pixels_and_squares_are_exact(shape: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    whole = pixels.astype(np.int64)
+    assert grey_sums(pixels) == (whole.sum(), (whole**2).sum())
 
 
 def test_small_sources_are_enlarged_to_the_size_asked_for() -> None:
