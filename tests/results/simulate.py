@@ -84,13 +84,14 @@ def finetune(
     shards: Mapping[str, str] | None = None,
     n: Mapping[str, int] | None = None,
     test_datasets: Sequence[str] = (),
-    data_seed: int = 0,
+    data_seed: int | Mapping[str, int] = 0,
     levels: Sequence[str] = ("image",),
     **context: Any,
 ) -> Run:
     """Write a whole fine-tuning run below `folder`; `context` overrides the columns that describe it.
 
     With more `levels` than that of images, patients' images are of one study, and each level has its rows.
+    `data_seed` is that of all test datasets, or one for each by name.
     """
     labels = labels or {"cardiomegaly": 0.8, "edema": 0.85}
     facts: dict[str, Any] = {
@@ -120,7 +121,7 @@ def finetune(
             run=str(run.path),
             seed=seed + sum(map(ord, identity)),
             n=n,
-            data_seed=data_seed,
+            data_seed=data_seed if isinstance(data_seed, int) else data_seed[name],
             studies=tuple(levels) != ("image",),
         )
         for name in (test_datasets or (facts["train_dataset"],))
