@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--shards", required=True)
     parser.add_argument("--image_size", type=int, required=True)
     parser.add_argument("--arch", default="resnet10t")
+    parser.add_argument("--stem", default="auto")
     parser.add_argument("--label_fraction", type=float, default=0.1)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=8)
@@ -62,7 +63,8 @@ def main() -> None:
 
 def _trial(options: Any, out: Path, way: str, seed: int, off: tuple[str, ...] = ()) -> finetune.Trial:
     values = {
-        "shards": options.shards, "out": str(out), "arch": options.arch, "image_size": options.image_size,
+        "shards": options.shards, "out": str(out), "arch": options.arch, "stem": options.stem,
+        "image_size": options.image_size,
         "label_fraction": options.label_fraction, "epochs": options.epochs, "seed": seed, "n_boot": 0, "threads": 1,
         "device": "cpu", "precision": "float32", "augment": {"off": list(off)},
     }  # fmt: skip
@@ -118,11 +120,9 @@ def _cut_from_stored(trial: finetune.Trial, rows: np.ndarray) -> torch.Tensor:
 
 
 def _report(options: Any, energy: dict[str, float], scores: dict[str, list[float]]) -> None:
-    print(
-        f"\n{Path(options.shards).name}: {options.arch} at {options.image_size} pixels, {options.label_fraction:.0%} of"
-    )
-    print(f"the labels, {options.epochs} epochs, {options.seeds} seeds; {os.cpu_count()} cores, load "
-          f"{os.getloadavg()[0]:.1f}\n")  # fmt: skip
+    print(f"\n{Path(options.shards).name}: {options.arch} (stem {options.stem}) at {options.image_size} pixels,")
+    print(f"{options.label_fraction:.0%} of the labels, {options.epochs} epochs, {options.seeds} seeds;", end=" ")
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
     print("| pictures | mean squared Laplacian |\n|---|---:|")
     for name, value in energy.items():
         print(f"| {name} | {value:.4f} |")
