@@ -44,8 +44,8 @@ class Config:
     """Filters with blanks between, e.g. "mode=full label_fraction=0.1"; a result must meet all.
     Keys of the configuration work too (optim.lr=0.001). None = no filter."""
     level: Literal["image", "study", "study_max"] | None = None
-    """What is scored: image, study (the mean over a study's images) or study_max (their highest); None = what the
-    results hold, one or the other."""
+    """What is scored: image, study (the mean over a study's images) or study_max (their highest), made from
+    the predictions where runs were not scored so; None = what the results hold, one or the other."""
     allow: str | None = None
     """What is refused unless asked for: splits, policies, levels (mixed on a test set), configs, sets, seeds (several
     configurations, test sets of one name, runs of one seed in one cell)."""
@@ -65,7 +65,7 @@ def run(config: Config) -> None:
     out = Path(config.out or f"{config.name}.png")
     if out.suffix.removeprefix(".").lower() not in FORMATS:
         raise InputError(f"--out {out} must end in one of {', '.join('.' + form for form in FORMATS)}")
-    results, warnings = open_results(config.inputs)
+    results, warnings = open_results(config.inputs, config.level)
     if warnings:
         print(f"note: {warnings[0]}" + (f" (and {len(warnings) - 1} more)" if warnings[1:] else ""), file=sys.stderr)
     options = Options(

@@ -26,8 +26,8 @@ class Config:
     """Filters with blanks between, e.g. "mode=full optim.lr=0.001": the runs that the report is about, with the
     pretraining runs that they started from. None = all."""
     level: Literal["image", "study", "study_max"] | None = None
-    """What is scored: image, study (the mean over a study's images) or study_max (their highest); None = what the
-    results hold, one or the other."""
+    """What is scored: image, study (the mean over a study's images) or study_max (their highest), made from
+    the predictions where runs were not scored so; None = what the results hold, one or the other."""
     allow: str | None = None
     """What is refused unless asked for: splits, policies, levels (mixed on a test set), configs, sets, seeds (several
     configurations, test sets of one name, runs of one seed in one cell)."""

@@ -38,8 +38,8 @@ class Config:
     """Filters with blanks between, e.g. "mode=full label_fraction=0.1,1"; a result must meet all.
     Keys of the configuration work too (optim.lr=0.001). None = no filter."""
     level: Literal["image", "study", "study_max"] | None = None
-    """What is scored: image, study (the mean over a study's images) or study_max (their highest); None = what the
-    results hold, one or the other."""
+    """What is scored: image, study (the mean over a study's images) or study_max (their highest), made from
+    the predictions where runs were not scored so; None = what the results hold, one or the other."""
     allow: str | None = None
     """What is refused unless asked for: splits, policies, levels (mixed on a test set), configs, sets, seeds (several
     configurations, test sets of one name, runs of one seed in one cell)."""
@@ -70,7 +70,7 @@ def run(config: Config) -> None:
 
     if not 0 <= config.digits <= 10 or config.limit < 1:
         raise InputError("--digits goes from 0 to 10, --limit from 1 up")
-    results, warnings = open_results(config.inputs)
+    results, warnings = open_results(config.inputs, config.level)
     for warning in warnings[:3]:
         print(f"note: {warning}", file=sys.stderr)
     if len(warnings) > 3:

@@ -102,9 +102,22 @@ def load(path: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> pan
     return open_results(path)[0].to_pandas()
 
 
-def open_results(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> tuple[pa.Table, list[str]]:
-    """A table of COLLECTED from whatever a user names, and the warnings."""
-    return collect(paths)
+def open_results(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], level: str | None = None
+) -> tuple[pa.Table, list[str]]:
+    """A table of COLLECTED from whatever a user names, and the warnings.
+
+    Args:
+        paths: as `collect`.
+        level: one of `levels.LEVELS`, whose rows are made from predictions where runs do not have them; None adds none.
+    """
+    table, warnings = collect(paths)
+    if level is None:
+        return table, warnings
+    from results import rescore
+
+    table, notes = rescore.at_level(table, level)
+    return table, [*warnings, *notes]
 
 
 def write_collected(path: str | os.PathLike[str], table: pa.Table) -> None:

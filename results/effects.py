@@ -207,14 +207,13 @@ def cuts_of(
 def _cuts(source: str, dataset: str, content: str | None, level: str, _written: int) -> dict[str, float | None]:
     rows = read_metrics(Path(source)).select(["test_dataset", "label", "metric", "threshold", "level"]).to_pylist()
     name = dataset_names.in_run(dataset, content, {row["test_dataset"] for row in rows})
-    return {
-        row["label"]: row["threshold"]
-        for row in rows
-        if row["metric"] == "accuracy"
-        and row["test_dataset"] == name
-        and row["label"] != MACRO
-        and levels.of(row) == level
-    }
+    rows = [row for row in rows if row["test_dataset"] == name]
+    held = [row for row in rows if levels.of(row) == level]
+    if rows and not held:  # the numbers are not the run's own, they were made from its predictions
+        from results import rescore
+
+        held = rescore.made(source, dataset, content, level)
+    return {row["label"]: row["threshold"] for row in held if row["metric"] == "accuracy" and row["label"] != MACRO}
 
 
 def interval(rows: Sequence[Row]) -> tuple[float | None, float | None] | str:

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from results import atomic, configs, figures, page, tables
 from results.collect import COST_METRIC, open_results
 from results.errors import InputError
+from results.levels import LEVELS
 from results.names import count, listing, show
 from results.options import Options
 from results.provenance import now, versions
@@ -58,8 +59,9 @@ def write_report(
     Raises:
         InputError: no results, images and studies of one test set, or `out` cannot be written.
     """
-    results, warnings = open_results(inputs)
     options = options or Options()
+    wanted = [text.partition("=")[2] for text in options.where if text.startswith("level=")]
+    results, warnings = open_results(inputs, wanted[0] if wanted and wanted[0] in LEVELS else None)
     results, options = _chosen(results, options)
     if "levels" not in options.allow:
         _refuse_levels(results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from sklearn import metrics as sk
 
 from jobs import cli
 from results.cells import gather
-from results.collect import collect
+from results.collect import collect, open_results
 from results.compare import Comparer
 from results.delong import Difference
 from results.errors import InputError
@@ -239,12 +240,79 @@ def test_commands_take_a_level_and_say_how_to_get_one(tmp_path: Path, capsys: py
     assert "--allow levels" in capsys.readouterr().err
     assert cli.main([*words, "--level", "study"]) == 0
     assert "by study" in capsys.readouterr().out
-    assert cli.main([*words, "--level", "study_max"]) == 2
+    assert cli.main([*words, "--level", "study_max"]) == 0
+    assert "by study (highest of its images)" in capsys.readouterr().out
+    simulate.finetune(tmp_path / "plain")
+    assert cli.main(["table", "per-class", str(tmp_path / "plain"), "--level", "study"]) == 2
     told = capsys.readouterr().err
-    assert "cxrdist evaluate RUN --shards SET --level study_max adds them" in told and told.count("\n") == 1
+    assert "cxrdist evaluate RUN --shards SET --level study adds them" in told and "1 test of a run left out" in told
     page = tmp_path / "report.html"
     assert cli.main(["report", str(tmp_path / "runs"), "--out", str(page)]) == 2
     assert "choose one with --level image" in capsys.readouterr().err and not page.exists()
+
+
+def test_numbers_of_studies_are_made_from_predictions_where_runs_have_those_of_images_alone(tmp_path: Path) -> None:
+    labels = {"cardiomegaly": 0.8, "edema": 0.75}
+    runs = [simulate.finetune(tmp_path / "both", labels=labels, seed=seed, levels=BOTH) for seed in (0, 1)]
+    wanted, notes = open_results(tmp_path / "both", "study")
+    assert notes == [] and len(wanted) == len(collect(tmp_path / "both")[0]), "rows that are there are not made again"
+    shutil.copytree(tmp_path / "both", tmp_path / "images")
+    for run in runs:
+        file = tmp_path / "images" / run.path.name / "results" / "metrics.parquet"
+        table = read_metrics(file)
+        write_metrics(file, table.filter(pc.field("level") == "image"))
+    made, notes = open_results(tmp_path / "images", "study")
+    assert notes == [] and len(made) == len(wanted)
+    columns = ["run", "label", "metric", "value", "n_pos", "n_neg", "threshold", "n_patients", "n_labels", "seed"]
+    columns += ["n_labels_undefined", "test_dataset", "signature"]
+    one, other = (
+        table.filter(pc.field("level") == "study").sort_by(
+            [("run", "ascending"), ("label", "ascending"), ("metric", "ascending")]
+        )
+        for table in (wanted, made)
+    )
+    assert one.select(columns).equals(other.select(columns))
+    for name, metric in (("label-efficiency", None), ("models", None), ("per-class", "recall")):
+        chosen = Options(where=filters(None, "study"), metric=metric)
+        cells = [
+            [(cell.value, cell.low, cell.high) for line in build(name, table, chosen).cells for cell in line if cell]
+            for table in (wanted, made)
+        ]
+        assert cells[0] == cells[1] and cells[0]
+
+
+def test_runs_whose_predictions_say_no_study_are_counted_and_left_out(tmp_path: Path) -> None:
+    simulate.finetune(tmp_path, seed=0, levels=BOTH)
+    simulate.finetune(tmp_path, seed=1)
+    table, notes = open_results(tmp_path, "study")
+    assert set(table.filter(pc.field("level") == "study")["seed"].to_pylist()) == {0}
+    assert notes == ["1 test of a run left out: no scores by study, and the predictions are gone or say no study"]
+
+
+def test_thresholds_of_images_are_not_used_for_studies(tmp_path: Path) -> None:
+    run = simulate.finetune(tmp_path, levels=BOTH)
+    table = read_predictions(run.predictions)
+    silent = [None if row["split"] == "val" else row["study_id"] for row in table.to_pylist()]
+    write_predictions(run.predictions, table.set_column(8, "study_id", pa.array(silent)))
+    write_metrics(run.metrics, read_metrics(run.metrics).filter(pc.field("level") == "image"))
+    rows = open_results(tmp_path, "study")[0].filter(pc.field("level") == "study").to_pylist()
+    found = {(row["label"], row["metric"]): row for row in rows}
+    assert found["edema", "auroc"]["value"] is not None and found["macro", "brier"]["value"] is not None
+    assert {found["edema", metric]["value"] for metric in ("recall", "accuracy", "tp")} == {None}
+    assert {row["threshold"] for row in rows} == {None}
+
+
+def test_a_label_that_was_not_learnt_stays_counted_in_numbers_made_from_predictions(tmp_path: Path) -> None:
+    run = simulate.finetune(tmp_path, levels=BOTH)
+    rows = [row for row in read_metrics(run.metrics).to_pylist() if row["level"] == "image"]
+    for row in rows:
+        row["n_labels_undefined"] = 1 if row["label"] == "macro" else None
+    rows += [row | {"label": "hernia", "value": None} for row in rows if row["label"] == "edema"]
+    write_metrics(run.metrics, rows)
+    made = open_results(tmp_path, "study")[0].filter((pc.field("level") == "study") & (pc.field("metric") == "auroc"))
+    found = {row["label"]: row for row in made.to_pylist()}
+    assert found["hernia"]["value"] is None and found["macro"]["n_labels_undefined"] == 1
+    assert found["macro"]["n_labels"] == 2
 
 
 def test_levels_of_one_run_stay_apart_when_they_are_collected_again(tmp_path: Path) -> None:
