@@ -7,6 +7,7 @@ overwritten with zeros and one that was exchanged are errors and not other score
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,6 +37,8 @@ def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
 def write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
     """Write tensors and metadata, complete or not at all, and return the tensors' hash.
 
+    Equal contents give equal bytes, so that an encoder file written again keeps its hash.
+
     Raises:
         FailedError: no room, or the folder cannot be written to.
     """
@@ -44,14 +47,31 @@ def write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str
     digest = fingerprint(plain)
     try:
         safetensors.torch.save_file(plain, temporary, {**metadata, KEY: digest})
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        _sort_metadata(temporary)
         os.replace(temporary, path)
     except (OSError, safetensors.SafetensorError) as error:
         raise FailedError(f"{path} could not be written: {error}") from None
     finally:
         temporary.unlink(missing_ok=True)
     return digest
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put a file's metadata into alphabetical order, in place; safetensors writes them in a random one.
+
+    The file is the length of its header (8 bytes, little endian), the header in JSON padded with spaces, the tensors,
+    whose places are counted from the end of the header: https://github.com/huggingface/safetensors#format.
+    """
+    with open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(length)
+        assert len(text) == length, "the same JSON in another order has the same length"
+        file.seek(8)
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_metadata(path: Path) -> dict[str, str]:

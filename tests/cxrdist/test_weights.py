@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 
-from cxrdist import classifier, encoder, weights
+from cxrdist import cells, classifier, encoder, weights
 from cxrdist.errors import InputError
 from cxrdist.finetune_config import FinetuneConfig
 from cxrdist.model import build_backbone, load_encoder, load_init, save_encoder
@@ -132,3 +135,29 @@ def test_both_files_carry_the_hash_of_their_weights(made):
         tensors, facts = weights.read(made / name)
         assert facts[weights.KEY] == weights.fingerprint(tensors)
     assert json.loads(weights.read_metadata(made / "model.safetensors")["labels"]) == ["edema", "pneumonia"]
+
+
+WRITE = """
+import sys
+import torch
+from pathlib import Path
+from cxrdist import weights
+facts = {name: name.upper() for name in "arch stem mean std image_size labels seed é".split()}
+weights.write(Path(sys.argv[1]), {"b": torch.arange(6.0), "a": torch.zeros(3, dtype=torch.int64)}, facts)
+"""
+
+
+def test_equal_weights_and_metadata_are_equal_bytes_in_whatever_process(tmp_path):
+    subprocess.run(
+        [sys.executable, "-c", WRITE, str(tmp_path / "there")],
+        check=True,
+        cwd=Path(__file__).resolve().parents[2],
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+    )
+    expected = (tmp_path / "there").read_bytes()
+    for _ in range(8):  # an order drawn anew for each file would be the same eight times once in 10^30
+        exec(WRITE.replace("sys.argv[1]", repr(str(tmp_path / "here"))), {})
+        assert (tmp_path / "here").read_bytes() == expected
+    tensors, metadata = weights.read(tmp_path / "here")
+    assert tensors["b"].tolist() == [0, 1, 2, 3, 4, 5] and metadata["é"] == "É"
+    assert cells.safetensors_metadata(tmp_path / "here") == metadata
