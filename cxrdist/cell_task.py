@@ -38,9 +38,7 @@ def looks(out: str, cell: dict[str, Any]) -> Iterator[float | None]:
         Whatever the trial raises, after it was recorded as a failed attempt.
     """
     from cxrdist import finetune
-    from cxrdist.device import keep_freed_memory
 
-    keep_freed_memory()
     ledger, name = Ledger(Path(out)), str(cell["signature"])
     with _logged(ledger.log(name)):
         try:

@@ -12,7 +12,9 @@ from cxrdist.errors import FailedError, InputError
 
 
 def pick_device(name: str = "auto", local_rank: int | None = None) -> torch.device:
-    """The device of this process.
+    """The device of this process, which keeps freed memory from here on where it computes on the CPU.
+
+    Whatever trains or scores asks here, so that nothing forgets `keep_freed_memory`.
 
     Args:
         name: auto (the GPU where there is one), cpu or cuda.
@@ -30,6 +32,7 @@ def pick_device(name: str = "auto", local_rank: int | None = None) -> torch.devi
                 "looks closer, --device cpu trains on the CPU all the same"
             )
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        keep_freed_memory()
         return torch.device("cpu")
     if name not in ("auto", "cuda"):
         raise InputError(f"device {name!r} is unknown; use auto, cpu or cuda")

@@ -21,7 +21,7 @@ from cxrdist import pixel_scale
 from cxrdist.augment import Augment
 from cxrdist.augment_draw import load_size
 from cxrdist.config import PretrainConfig, check_batch, from_dict, validate
-from cxrdist.device import keep_freed_memory, pick_device, set_threads, usable_cores
+from cxrdist.device import pick_device, set_threads, usable_cores
 from cxrdist.distributed import Ranks, join, open_store, wait_for_all
 from cxrdist.initialisation import describe, refuse_another
 from cxrdist.journal import Journal
@@ -52,8 +52,6 @@ def main(path: str | os.PathLike[str]) -> None:
     config: PretrainConfig = from_dict(PretrainConfig, run.read_config())
     validate(config)
     device = pick_device(config.device)
-    if device.type == "cpu":
-        keep_freed_memory()
     set_threads(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     store = open_store()
     data = open_checked(config, run)  # before the ranks join: one node may copy its shards for longer than another

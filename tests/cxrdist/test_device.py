@@ -1,5 +1,8 @@
 """Which device a process takes, which precision computes, and what is said of one that the CPU only emulates."""
 
+import platform
+import resource
+
 import pytest
 import torch
 
@@ -98,3 +101,17 @@ def test_auto_is_the_cpu_where_no_gpu_was_given(monkeypatch):
     assert pick_device("auto").type == "cpu" and job_gpus() == ""
     with pytest.raises(InputError, match="GPU 0 was asked for, but 0 are visible"):
         pick_device("cuda")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps memory in its own way")
+def test_a_process_that_computes_on_the_cpu_keeps_the_memory_that_tensors_give_back():
+    pick_device("cpu")
+
+    def fill() -> None:
+        torch.empty(16 << 20).fill_(1.0)  # 64 MiB, 16,384 pages
+
+    fill()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(8):
+        fill()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 16_384, "cleared anew by the kernel each time"
