@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from cxrdist import classifier, evaluate, places, probe, trial_data
+from cxrdist import classifier, evaluate, places, preparation, probe, trial_data
 from cxrdist.augment import Augment
 from cxrdist.augment_draw import load_size, resolve
 from cxrdist.classifier import Classifier
-from cxrdist.device import keep_freed_memory, pick_device, resolve_precision, set_threads
+from cxrdist.device import pick_device, resolve_precision, set_threads
 from cxrdist.features import Network
 from cxrdist.finetune_config import FinetuneConfig, words
 from cxrdist.finetune_parse import from_plain
@@ -254,7 +254,8 @@ class Trial:
         clock = time.monotonic()
         backbones = Path(self.config.backbones) if self.config.backbones and self.config.mode == "linear" else None
         signature = self.run.read_info()["signature"]
-        weights = classifier.save(self.run.model, self.model, backbones, signature=signature)
+        pixels = {preparation.KEY: preparation.settings_of(data.card)}
+        weights = classifier.save(self.run.model, self.model, backbones, signature=signature, **pixels)
         spent = {"wall_seconds": seconds, "gpu_seconds": seconds if self.device.type == "cuda" else 0.0}
         tested = evaluate.write_own(self.run, self.config, data, self.network, counts | spent)
         self.run.finish(
@@ -280,7 +281,6 @@ def main(path: str) -> int:
     run = Run.open(path)
     config = dataclasses.replace(from_plain(run.read_config(), str(run.config)), out=str(run.path))
     stop = StopRequest().install()
-    keep_freed_memory()
     try:
         run_trial(config, run, stop)
     except Stopped as stopped:

@@ -20,6 +20,7 @@ from cxrdist.encoder import BATCH, Encoder, ahead, learnt_labels
 from cxrdist.errors import InputError
 from shards import images
 from shards.dicom import looks_like_dicom
+from shards.sample import printable
 from shards.sources import IMAGE_ENDINGS, find_files
 
 MAX_PIXELS = 1 << 26
@@ -142,7 +143,7 @@ def write_csv(
     good = bad = 0
     for one in scored:
         values = [""] * len(labels) if one.scores is None else [f"{one.scores[column]:.6f}" for column in columns]
-        writer.writerow([one.path, *values, one.problem])
+        writer.writerow([printable(one.path), *values, printable(one.problem)])
         good, bad = (good + 1, bad) if one.scores is not None else (good, bad + 1)
     return good, bad
 

@@ -22,7 +22,7 @@ class Config:
     """CSV file to write; None = stdout."""
     shards: str | None = None
     """Shard set (a folder or a URL) whose conversion (size, JPEG) the images go through first, so that scores are those
-    the model gives inside it; None = that of the run where it still exists, else straight to the model's size."""
+    the model gives inside it; None = the conversion of the run's training set, which the model file records."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto, cpu or cuda."""
 
@@ -38,7 +38,7 @@ def run(config: Config) -> int:
     network = encoder.load(config.run, config.device, classify=True)
     paths = predict.find_images(config.images)
     labels, columns = predict.columns_of(config.run, network)
-    scored = predict.predict(network, paths, _conversion(config))
+    scored = predict.predict(network, paths, _conversion(config, network))
     counts = (0, 0)
     if config.out is None:
         counts = predict.write_csv(sys.stdout, scored, labels, columns)
@@ -58,14 +58,20 @@ def run(config: Config) -> int:
     return 1 if bad else 0
 
 
-def _conversion(config: Config) -> Any:
+def _conversion(config: Config, network: Any) -> Any:
+    """The settings that images are prepared with; None = straight to the model's size."""
+    from cxrdist import preparation
     from cxrdist.encoder import own_shards
     from cxrdist.errors import InputError
     from cxrdist.places import absolute, card, recorded, run_of
     from shards import FailedError
     from shards.card import check_content
 
-    try:
+    held = preparation.recorded(network.classifier.facts, network.source)
+    if config.shards is None and held is not None:
+        print("images are prepared as those of the run's training set", file=sys.stderr)
+        return held
+    try:  # a model file of an earlier version: the training set's card says it, where it is still there
         place = absolute(own_shards(config.run, config.shards))
     except InputError:
         place = ""

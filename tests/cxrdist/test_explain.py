@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from cxrdist import boxes, classifier, encoder, explain, heatmaps, predict
+from cxrdist import boxes, classifier, encoder, explain, heatmaps, predict, weights
 from cxrdist.boxes import Box
 from cxrdist.classifier import Classifier
 from cxrdist.embed import embed
@@ -75,6 +75,37 @@ def test_predicted_scores_are_those_of_the_test_split(run: Path, source: Path, t
     for row in rows:
         for label in {label for _, label in expected}:
             assert float(row[label]) == pytest.approx(expected[Path(row["image"]).stem, label], abs=2e-6)
+
+
+def test_scores_stay_the_same_when_the_training_set_is_gone(
+    run: Path, shards_path: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [str(path) for path in sorted(source.glob("images_*/images/*.png"))[:5]]
+
+    def scores(model: Path, *more: str) -> str:
+        assert cli.main(["predict", str(model), *files, "--device", "cpu", *more]) == 0
+        return capsys.readouterr().out
+
+    there = scores(run)
+    assert there == scores(run, "--shards", str(shards_path))
+    alone = tmp_path / "alone.safetensors"
+    alone.write_bytes((run / "model.safetensors").read_bytes())
+    moved = shards_path.rename(tmp_path / "elsewhere")
+    try:
+        assert scores(run) == scores(alone) == there
+    finally:
+        moved.rename(shards_path)
+
+
+@pytest.mark.parametrize("held", ["[]", '{"size": 0}', '{"bits": true}', '{"quality": 95.0}', '{"colour": 1}', "{"])
+def test_a_model_file_with_a_damaged_record_of_its_pixels_is_refused(
+    held: str, run: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tensors, facts = weights.read(run / "model.safetensors")
+    weights.write(tmp_path / "model.safetensors", tensors, facts | {"conversion": held})
+    image = str(next(source.glob("images_*/images/*.png")))
+    assert cli.main(["predict", str(tmp_path / "model.safetensors"), image, "--device", "cpu"]) == 2
+    assert "conversion" in capsys.readouterr().err
 
 
 def test_dicom_files_without_an_ending_are_found_in_a_folder(tmp_path: Path) -> None:
