@@ -91,18 +91,26 @@ class Ledger:
         Raises:
             InputError: it holds something else, or cannot be written.
         """
-        if self.out.exists() and not self.out.is_dir():
-            raise InputError(f"{self.out} is a file, not a folder; choose another --out")
-        if self.out.is_dir() and not self.spec.is_file():
-            ours = {"cache", "backbones", "logs", "cells", "submission", "sweep.lock"}
-            foreign = [entry.name for entry in self.out.iterdir() if entry.name not in ours and entry.name[0] != "."]
-            if foreign:
-                raise InputError(f"{self.out} holds {foreign[0]} and is not a sweep; choose an empty or new --out")
+        self.refuse_foreign()
         try:
             for folder in (self.out, self.logs, self.cache, self.out / "cells", self.out / "failures"):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot write in {self.out}: {error.strerror}; choose another --out") from error
+
+    def refuse_foreign(self) -> None:
+        """Refuse a place where a sweep would write over something else; nothing is written.
+
+        Raises:
+            InputError: it is a file, or holds what is no sweep's.
+        """
+        if self.out.exists() and not self.out.is_dir():
+            raise InputError(f"{self.out} is a file, not a folder; choose another --out")
+        if self.out.is_dir() and not self.spec.is_file():
+            ours = {"cache", "backbones", "logs", "cells", "submission", "failures", "sweep.lock"}
+            foreign = [entry.name for entry in self.out.iterdir() if entry.name not in ours and entry.name[0] != "."]
+            if foreign:
+                raise InputError(f"{self.out} holds {foreign[0]} and is not a sweep; choose an empty or new --out")
 
     def missing(self, cells: Iterable[Cell]) -> list[Cell]:
         """Cells without done.json, in order."""

@@ -23,7 +23,7 @@ from cxrdist.heads import build_head
 from cxrdist.initialisation import describe
 from cxrdist.small_cnn import SmallCNN
 
-SMALL_CNN = "small_cnn"
+SMALL_CNN = initialisation.SMALL_CNN
 
 
 class Classifier(nn.Module):

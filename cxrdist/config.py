@@ -224,6 +224,20 @@ def check_batch(global_batch: int, n: int, shards: str) -> None:
         )
 
 
+def check_pool(config: PoolConfig, card: Any, shards: str) -> None:
+    """Refuse a shard set, by its card, without a train split, or without a label that the pool's rules name.
+
+    Raises:
+        InputError: naming the set, the rule and what there is.
+    """
+    if "train" not in card.splits:
+        raise InputError(f"{shards} has no train split; it has {', '.join(card.splits) or 'none'}")
+    for rule in config.keep:
+        label = rule.removeprefix("!")
+        if label not in card.labels:
+            raise InputError(f"pool.keep names {label!r}; {shards} has the labels {', '.join(card.labels)}")
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """The nested plain dict of a configuration, None left out, as TOML can hold it."""
 

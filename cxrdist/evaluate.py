@@ -22,6 +22,7 @@ from cxrdist.features import Network
 from cxrdist.finetune_config import FinetuneConfig, words
 from cxrdist.finetune_parse import from_plain
 from cxrdist.identity import kept_context, trained_context
+from cxrdist.input_checks import check_policy
 from cxrdist.places import absolute, recorded
 from cxrdist.shared_files import locked
 from cxrdist.studies import check_studies, with_studies
@@ -292,6 +293,7 @@ def evaluate(
         config = dataclasses.replace(config, uncertain=uncertain or config.uncertain, blanks=blanks or config.blanks)
     set_threads(1, config.threads)
     model = classifier.load(run.model)
+    check_policy(uncertain or {}, model.facts["labels"])
     where = pick_device(device)
     model.to(where)
     network = Network(config, model, resolve_precision(config.precision, where, model.facts["image_size"]))

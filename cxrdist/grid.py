@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cxrdist import identity, search
+from cxrdist import identity, pending, search
 from cxrdist.augment_config import AUGMENT_PARTS
 from cxrdist.cells import Cell, Ledger
 from cxrdist.errors import InputError
@@ -96,35 +97,53 @@ def expand(config: SweepConfig) -> list[Cell]:
     include, exclude = _rules(config.include, "include", axes), _rules(config.exclude, "exclude", axes)
     base = _one_network(_base(config, axes), axes)
     draws = search.draws(config.search, base)
-    checked = {name: [_checked(base, name, choice) for choice in choices] for name, choices in axes.items()}
     ledger = Ledger(Path(config.out))
-    found: list[Cell] = []
+    return _unique(
+        [
+            _cell(config, ledger, axes, base, values | drawn, options | drawn)
+            for values, options in _combinations(base, axes, include, exclude)
+            for drawn in draws
+        ]
+    )
+
+
+def _combinations(
+    base: FinetuneConfig,
+    axes: Mapping[str, list[Choice]],
+    include: list[dict[str, list[Any]]],
+    exclude: list[dict[str, list[Any]]],
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The axes' values and the options they set, of every cell that the rules keep; the last axis runs fastest.
+
+    Raises:
+        InputError: a value that cannot be, naming its axis; no cell is left.
+    """
+    checked = {name: [_checked(base, name, choice) for choice in choices] for name, choices in axes.items()}
+    found = []
     for combination in itertools.product(*checked.values()):
         values = {name: choice.name for name, choice in zip(checked, combination, strict=True)}
-        if not _kept(values, include, exclude):
-            continue
-        options = {key: item for choice in combination for key, item in choice.options.items()}
-        for drawn in draws:
-            found.append(_cell(config, ledger, axes, base, values | drawn, options | drawn))
+        if _kept(values, include, exclude):
+            found.append((values, {key: item for choice in combination for key, item in choice.options.items()}))
     if not found:
         raise InputError("the grid is empty: [include] and [exclude] leave no cell of the axes")
-    return _unique(found)
+    return found
 
 
 def check_settings(config: SweepConfig) -> None:
-    """Check what can be checked while shard sets and encoders are yet to be made: every key, type and range.
+    """Check what can be checked while shard sets and encoders are yet to be made: keys, types, ranges, what is there.
 
     Raises:
-        InputError: as `expand`, for all that no file decides.
+        InputError: as `expand`, for all that no missing file decides.
     """
     axes = axes_of(config)
-    _rules(config.include, "include", axes)
-    _rules(config.exclude, "exclude", axes)
+    include, exclude = _rules(config.include, "include", axes), _rules(config.exclude, "exclude", axes)
     base = _base(config, axes)
-    search.draws(config.search, base)
-    for name, choices in axes.items():
-        for choice in choices:
-            _checked(base, name, choice)
+    draws = search.draws(config.search, base)
+    for values, options in _combinations(base, axes, include, exclude):
+        for drawn in draws:
+            trial = replaced(base, options | drawn)
+            with _naming(values | drawn):
+                pending.check_trial(trial)
 
 
 def _base(config: SweepConfig, axes: Mapping[str, list[Choice]]) -> FinetuneConfig:
@@ -226,12 +245,19 @@ def _cell(
             device=trial.device if config.device == "auto" else config.device,
         )
     )
-    try:
+    with _naming(values):
         trial = identity.resolve(trial)
+    return _placed(values, trial, ledger)
+
+
+@contextlib.contextmanager
+def _naming(values: Mapping[str, Any]) -> Iterator[None]:
+    """Say which cell an error is about."""
+    try:
+        yield
     except InputError as error:
         named = " ".join(f"{key}={value}" for key, value in values.items())
         raise InputError(f"cell {named}: {error}") from error
-    return _placed(values, trial, ledger)
 
 
 def _placed(values: dict[str, Any], trial: FinetuneConfig, ledger: Ledger) -> Cell:

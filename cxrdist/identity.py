@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cxrdist import pixel_scale
+from cxrdist import input_checks
 from cxrdist.configs import METHOD
-from cxrdist.errors import InputError
 from cxrdist.finetune_config import IGNORED_BY_SIGNATURE, FinetuneConfig, plain, weight_decay, words
-from cxrdist.initialisation import NAMED_INITS, check_init, describe
+from cxrdist.initialisation import NAMED_INITS, check_init, check_start, describe
 from cxrdist.places import absolute, card, recorded
 from results.configs import config_text, of_run
 from results.run import Run, signature
@@ -37,29 +36,18 @@ def resolve(config: FinetuneConfig) -> FinetuneConfig:
     """Fill in what follows from the encoder and the shard set: arch, image_size, paths made absolute.
 
     Raises:
-        InputError: the encoder is of another architecture or image size than the configuration asks for.
+        InputError: the encoder is of another architecture or image size than the configuration asks for, or the shard
+            sets do not have the splits and labels (see `input_checks`).
     """
     check_init(config.init, None)
+    input_checks.check_sets(config)
     start = describe(config.init)
-    arch = config.arch or start.arch or DEFAULT_ARCH
-    if start.arch and start.arch != arch:
-        raise InputError(
-            f"init {config.init} holds a {start.arch}, this trial asks for arch {arch}; leave arch out or pretrain one"
-        )
-    size = config.image_size or start.image_size or card(config.shards).image_size
-    if start.image_size and start.image_size != size:
-        raise InputError(
-            f"init {config.init} was trained at {start.image_size} pixels, this trial asks for image_size {size};"
-            " leave image_size out or pretrain at that size"
-        )
+    check_start(config, start)
     more = words(config.eval_shards)
-    pixel_scale.check(config, start)
-    for place in (config.shards, *(more or [])):
-        need_studies(config.level, card(place).studies > 0, place)
     return replace(
         config,
-        arch=arch,
-        image_size=size,
+        arch=config.arch or start.arch or DEFAULT_ARCH,
+        image_size=config.image_size or start.image_size or card(config.shards).image_size,
         init=config.init if config.init in NAMED_INITS else os.path.abspath(config.init),
         shards=absolute(config.shards),
         eval_shards=[absolute(path) for path in more] if more else None,
@@ -67,24 +55,6 @@ def resolve(config: FinetuneConfig) -> FinetuneConfig:
         labels=words(config.labels),
         optim=replace(config.optim, weight_decay=weight_decay(config.optim)),
     )
-
-
-def need_studies(level: str, known: bool, place: str | os.PathLike[str]) -> None:
-    """Refuse to score a shard set by study that does not say which study an image is of.
-
-    Args:
-        level: see `FinetuneConfig.level`.
-        known: whether the set says it.
-        place: the set, for the error.
-
-    Raises:
-        InputError: it is to be scored by study and has none.
-    """
-    if level != "image" and not known:
-        raise InputError(
-            f"{place} does not say which study an image is of (no study_id in its index), so level = {level} is not"
-            " possible; use --level image, or convert it again if its source says it"
-        )
 
 
 def trial_signature(config: FinetuneConfig) -> str:

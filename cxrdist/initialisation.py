@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cxrdist import pixel_scale
 from cxrdist.errors import InputError
 from cxrdist.places import card
 from results.run import Run
 
 NAMED_INITS = ("scratch", "imagenet")
+SMALL_CNN = "small_cnn"
+"""The architecture that is not timm's (`cxrdist.small_cnn`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,8 @@ class Initialisation:
     """Hash of that shard set (`Card.sha256`)."""
     pixel: tuple[float, float] | None = None
     """Mean and deviation of the pixels in [0, 1] that the file says its network expects."""
+    stem: str | None = None
+    """Its first layers, standard or small; None when it does not say."""
 
     def facts(self) -> dict[str, Any]:
         """What a run records of it, for its results and to know it again."""
@@ -93,6 +98,7 @@ def _read(path: Path, _mtime: int, _size: int) -> Initialisation:
         signature=header.get("signature") or None,
         dataset_hash=header.get("shards_sha256") or None,
         pixel=_pixel(header),
+        stem=header.get("stem") or None,
     )
 
 
@@ -153,6 +159,49 @@ def check_init(init: str, arch: str | None) -> None:
         start = file.read(4)
     if not start.startswith((b"PK", b"\x80")):  # torch's zip files, and the pickles of its early versions
         raise InputError(f"init {init} is neither a .safetensors file nor one that torch.save wrote")
+
+
+def check_start(config: Any, start: Initialisation) -> None:
+    """Refuse a trial that its initialisation cannot serve.
+
+    Args:
+        config: its configuration.
+        start: what its `init` is.
+
+    Raises:
+        InputError: weights of another architecture, image size or stem, or of which nobody said what pixels they
+            expect.
+    """
+    if start.arch and config.arch not in (None, start.arch):
+        raise InputError(
+            f"init {config.init} holds a {start.arch}, this trial asks for arch {config.arch}; leave arch out or "
+            "pretrain one"
+        )
+    if start.image_size and config.image_size not in (None, start.image_size):
+        raise InputError(
+            f"init {config.init} was trained at {start.image_size} pixels, this trial asks for image_size "
+            f"{config.image_size}; leave image_size out or pretrain at that size"
+        )
+    if config.arch == SMALL_CNN and config.init != "scratch":
+        raise InputError(f"{SMALL_CNN} starts from scratch only, not from init {config.init}")
+    check_weights(config, start)
+
+
+def check_weights(config: Any, start: Initialisation) -> None:
+    """Refuse weights that a run cannot start from, in pretraining and fine-tuning alike.
+
+    Args:
+        config: a configuration with `init`, `stem`, `init_mean` and `init_std`.
+        start: what its `init` is.
+
+    Raises:
+        InputError: the stem is another, or nobody said what pixels the weights expect.
+    """
+    if start.stem and config.stem not in ("auto", start.stem):
+        raise InputError(
+            f"init {config.init} has the {start.stem} stem, this run asks for {config.stem}; leave it auto"
+        )
+    pixel_scale.check(config, start)
 
 
 def file_sha256(path: Path) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrdist import identity, trial_data
+from cxrdist import input_checks, trial_data
 from cxrdist.errors import InputError
 from cxrdist.trial_data import Split
 from results import levels, schema
@@ -34,7 +34,7 @@ def check_studies(split: Split, wanted: Collection[str]) -> None:
         return
     names, where = split.described["study_id"], split.shards.path
     known = np.array([name is not None for name in names], bool)
-    identity.need_studies(by_study[0], bool(known.any()), where)
+    input_checks.need_studies(by_study[0], bool(known.any()), where)
     if not known.all():
         log.warning("%s: %d images without a study are studies of their own", where, (~known).sum())
     of_unit = split.studies

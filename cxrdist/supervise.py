@@ -44,7 +44,7 @@ def run(config: SweepConfig) -> int:
         missing = ledger.missing(cells)
         for cell in missing:  # attempts are counted within one run of the sweep: the user may have mended the cause
             ledger.forgive(cell.signature)
-        _refuse_other_content(cells, ledger)
+        refuse_other_content(cells, ledger)
         _write_plan(config, cells, ledger)
         if missing:
             with contextlib.suppress(FileNotFoundError):
@@ -67,7 +67,7 @@ def _alone(ledger: Ledger) -> Iterator[None]:
         os.close(handle)
 
 
-def _refuse_other_content(cells: list[Cell], ledger: Ledger) -> None:
+def refuse_other_content(cells: list[Cell], ledger: Ledger) -> None:
     """A sweep that goes on (a requeued job does by itself) must find the data and the encoders it began with.
 
     Raises:

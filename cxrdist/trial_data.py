@@ -16,11 +16,12 @@ import numpy as np
 from cxrdist import places
 from cxrdist.errors import InputError
 from cxrdist.finetune_config import FinetuneConfig, words
+from cxrdist.input_checks import ANY_FINDING
 from results import levels
 from shards import ShardSet
 from shards.card import check_content
 from shards.fractions import Manifest, fraction_manifest
-from shards.labels import NEGATIVE, NULL, POSITIVE, UNCERTAIN, choose, resolve
+from shards.labels import NEGATIVE, NULL, POSITIVE, UNCERTAIN, choose, known, resolve
 
 log = logging.getLogger("cxrdist.finetune")
 
@@ -103,9 +104,6 @@ class TrialData:
         """Labels without positives or negatives in the label fraction."""
         return [name for name, good in zip(self.labels, self.trainable, strict=True) if not good]
 
-
-ANY_FINDING = "any_finding"
-"""Derived label: some finding is positive, or no_finding is 0. Shard sets without a label in common share it."""
 
 NO_FINDINGS = ("no_finding", "support_devices")
 """Labels that are no findings of a disease."""
@@ -249,10 +247,11 @@ def _any_finding(shards: ShardSet, rows: np.ndarray) -> np.ndarray:
 
 
 def _policy(config: FinetuneConfig, labels: Sequence[str]) -> Any:
-    """The uncertainty policy for these labels: an evaluation on fewer labels drops the others' policies."""
+    """The uncertainty policy for these labels, whatever their spelling: those of other labels have nothing to say."""
     if isinstance(config.uncertain, str):
         return config.uncertain
-    return {name: policy for name, policy in config.uncertain.items() if name == "default" or name in labels}
+    named = {name if name in labels else known(name) or name: policy for name, policy in config.uncertain.items()}
+    return {name: policy for name, policy in named.items() if name == "default" or name in labels}
 
 
 def policy_text(config: FinetuneConfig) -> str:

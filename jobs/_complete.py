@@ -25,17 +25,21 @@ def pretrained(config: Any) -> bool:
 def finetuned(config: Any) -> bool:
     """Whether this trial is done; refuses the folder of another one."""
     from cxrdist import identity
-    from cxrdist.finetune_config import IGNORED_BY_SIGNATURE, plain, weight_decay
     from cxrdist.finetune_config import check as check_trial
 
     def sign() -> str:
         return identity.trial_signature(identity.resolve(check_trial(config)))
 
+    return _is_complete(config.out, sign, *trial_settings(config))
+
+
+def trial_settings(config: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The settings of a trial as its run records them, and which of them say nothing about its result."""
+    from cxrdist.finetune_config import IGNORED_BY_SIGNATURE, plain, weight_decay
+
     filled = [name for name in ("arch", "image_size") if getattr(config, name) is None]  # from encoder or shards
-    optim = dataclasses.replace(config.optim, weight_decay=weight_decay(config.optim))  # as runs record it
-    return _is_complete(
-        config.out, sign, plain(dataclasses.replace(config, optim=optim)), (*IGNORED_BY_SIGNATURE, *filled)
-    )
+    optim = dataclasses.replace(config.optim, weight_decay=weight_decay(config.optim))
+    return plain(dataclasses.replace(config, optim=optim)), (*IGNORED_BY_SIGNATURE, *filled)
 
 
 _BY_CONTENT = ("shards", "eval_shards", "init", "labels")
@@ -71,6 +75,34 @@ def _is_complete(out: str, sign: Callable[[], str], settings: dict[str, Any], ig
         return True
     what = "; ".join(differ[:3]) or f"of other data or weights: signature {held}, not {signature}"
     raise InputError(f"{run.path} holds another run ({what}); choose another --out, or the options that made it")
+
+
+def refuse_other(out: str, job: str, settings: dict[str, Any], ignored: Sequence[str]) -> None:
+    """Refuse the folder of another run, as far as settings tell: its data and weights may be yet to be made.
+
+    Args:
+        out: the folder.
+        job: pretrain or finetune.
+        settings: see `_is_complete`.
+        ignored: see `_is_complete`.
+
+    Raises:
+        InputError: it is a file, or holds other files or a run of other settings.
+    """
+    from results.run import Run, differences
+
+    run = Run(out)
+    if not run.info.exists():
+        Run.check(out, job=job, signature="")
+        return
+    held = run.read_info().get("job")
+    differ = [f"job {held}, not {job}"] if held != job else []
+    if not differ and run.config.is_file():
+        differ = differences(run.read_config(), settings, (*ignored, *_BY_CONTENT))
+    if differ:
+        raise InputError(
+            f"{run.path} holds another run ({'; '.join(differ[:3])}); choose another --out, or the options that made it"
+        )
 
 
 def is_made(mark: Path, out: Path | None) -> bool:

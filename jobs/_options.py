@@ -48,11 +48,27 @@ def parse_options(prog: str, config: type, positionals: Sequence[str], about: st
     except (ArgumentError, OverflowError) as error:  # the second: an integer that no float can hold
         raise UsageError(_explain(prog, str(error), parser, config)) from error
     ready = config(**{key: value for key, value in built.items() if key not in OWN_KEYS})
+    if holder := _null_byte(dataclasses.asdict(ready)):
+        raise UsageError(f"{prog}: {holder} holds a null byte, which no name and no path can hold; leave it out")
     if wrong := out_of_range(ready):
         raise UsageError(f"{prog}: {wrong}")
     if empty := _empty(ready):
         raise UsageError(f"{prog}: {empty} is empty (a variable that is not set?); name it, or . for this folder")
     return ready
+
+
+def _null_byte(value: Any, name: str = "") -> str | None:
+    """The dotted name of a setting whose text holds a null byte, which TOML can write and words cannot; or None."""
+    if isinstance(value, dict):
+        pairs = [(item, f"{name}.{key}".lstrip(".")) for key, item in value.items()]
+        return next((f"a key of {name}" for key in value if "\0" in str(key)), None) or _first_null_byte(pairs)
+    if isinstance(value, (list, tuple)):
+        return _first_null_byte([(item, name) for item in value])
+    return name if isinstance(value, str) and "\0" in value else None
+
+
+def _first_null_byte(pairs: Sequence[tuple[Any, str]]) -> str | None:
+    return next((found for value, name in pairs if (found := _null_byte(value, name))), None)
 
 
 def _empty(config: Any) -> str | None:

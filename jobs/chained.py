@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs import stages
-from jobs.submit import check_all, queue_all, requests_for, show_all
+from jobs.submit import check_all, check_alone, queue_all, requests_for, show_all
 from slurm.errors import InputError
 
 
@@ -59,9 +59,8 @@ def queue_chain(words: Sequence[str]) -> int:
         raise InputError("usage: cxrdist submit chain SPEC.toml [--dry_run] [--profile NAME]")
     planned = plan(Path(rest[0]), own)
     dry_run = any(stage.at.dry_run for stage in planned)
-    if not dry_run:
-        for stage in planned:
-            check_all(requests_for(stage.work, stage.at, stage.name))
+    for stage in planned:
+        (check_alone if dry_run else check_all)(requests_for(stage.work, stage.at, stage.name))
     job_of: dict[str, str] = {}  # stages that are not complete -> the job that makes them so
     for stage in planned:
         work, at = stage.work, stage.at

@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import importlib
 import importlib.util
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words or os.environ.get("CXRDIST_DEBUG") == "1"
     words = [word for word in words if word != "--debug"]
     forget_ranks()
+    _print_anything()
     try:
         return _dispatch(words)
     except SystemExit as stop:  # argparse's own --help and --print_config end this way
@@ -67,6 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return _explain(error)
+
+
+def _print_anything() -> None:
+    """Have names that are no valid text (bytes of a file's name that are not UTF-8) printed with escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _explain(error: Exception) -> int:

@@ -6,11 +6,10 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from cxrdist import pixel_scale
-from cxrdist.config import IGNORED_BY_SIGNATURE, PretrainConfig, check_batch, to_dict, validate
+from cxrdist.config import IGNORED_BY_SIGNATURE, PretrainConfig, check_batch, check_pool, to_dict, validate
 from cxrdist.configs import METHOD
 from cxrdist.errors import InputError
-from cxrdist.initialisation import NAMED_INITS, Initialisation, check_init, describe
+from cxrdist.initialisation import NAMED_INITS, Initialisation, check_init, check_weights, describe
 from cxrdist.places import SCHEME
 from results.run import Run, signature
 
@@ -53,8 +52,7 @@ def resolve(config: PretrainConfig) -> tuple[PretrainConfig, str, Initialisation
     place = config.shards if SCHEME in config.shards else str(Path(config.shards).expanduser().resolve())
     config = dataclasses.replace(config, shards=place.rstrip("/"))
     card = read_card(config.shards)
-    if "train" not in card.splits:
-        raise InputError(f"{config.shards} has no train split; it has {', '.join(card.splits) or 'none'}")
+    check_pool(config.pool, card, config.shards)
     check_batch(config.global_batch, card.counts["train"]["n"], config.shards)
     if config.init not in NAMED_INITS:
         init = Path(config.init).expanduser()
@@ -65,7 +63,7 @@ def resolve(config: PretrainConfig) -> tuple[PretrainConfig, str, Initialisation
         check_init(str(init), config.arch)
         config = dataclasses.replace(config, init=str(init.resolve()))
     start = describe(config.init)
-    pixel_scale.check(config, start)
+    check_weights(config, start)
     return config, card.sha256, start
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs import _complete
+from jobs import _checks, _complete
 from slurm.errors import InputError
 from slurm.node import Task
 from slurm.profiles import Profile, check, load, nodes_for, time_seconds
@@ -142,7 +142,7 @@ def work(words: Sequence[str], at: Where, *, create: bool, waits: bool = False) 
     if name == "finetune":
         return _finetune(config, list(rest), at, create, waits)
     if name == "sweep":
-        _check_sweep(config, waits)
+        _checks.sweep(config, waits)
         return _command("sweep", config, rest, at, kind="ray")
     if at.nodes > 1 and name != "shard":
         raise InputError(f"cxrdist submit {name}: runs on one node; leave --nodes out")
@@ -167,7 +167,7 @@ def _pretrain(config: Any, rest: list[str], at: Where, create: bool, waits: bool
     config = dataclasses.replace(config, out=str(out))
     complete = _complete.pretrained(config)
     if not complete:  # a run that is done needs its input no more
-        _check_pretrain(config, waits)
+        _checks.pretrain(config, waits)
     if create:
         from jobs.pretrain import create_run
 
@@ -187,7 +187,7 @@ def _finetune(config: Any, rest: list[str], at: Where, create: bool, waits: bool
     config = dataclasses.replace(config, out=str(out))
     complete = _complete.finetuned(config)
     if not complete:
-        _check_trial(config, waits)
+        _checks.trial(config, waits)
     if create:
         _create_trial(config)
     prepare = () if create else ("jobs.submit", "prepare", "finetune", *rest)
@@ -197,37 +197,6 @@ def _finetune(config: Any, rest: list[str], at: Where, create: bool, waits: bool
         done=str(out / "done.json"), prepare=prepare, prepared=str(out / "config.toml"),
     )  # fmt: skip
     return Work(tasks=(task,), folder=out, complete=complete)
-
-
-def _check_pretrain(config: Any, waits: bool) -> None:
-    """Refuse what creating the run would refuse; of a run whose input is yet to be made, its settings."""
-    from cxrdist.config import validate
-    from jobs.pretrain import identify, resolve
-    from results.run import Run
-
-    if waits:
-        validate(config)
-        return
-    Run.check(config.out, job="pretrain", signature=identify(*resolve(config)))
-
-
-def _check_trial(config: Any, waits: bool) -> None:
-    from cxrdist import identity
-    from cxrdist.finetune_config import check as check_values
-    from results.run import Run
-
-    check_values(config)
-    if not waits:
-        Run.check(config.out, job="finetune", signature=identity.trial_signature(identity.resolve(config)))
-
-
-def _check_sweep(config: Any, waits: bool) -> None:
-    from cxrdist import grid
-
-    if waits:
-        grid.check_settings(config)
-    else:
-        grid.expand(config)
 
 
 def _create_trial(config: Any) -> None:

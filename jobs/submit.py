@@ -47,7 +47,10 @@ def main(words: Sequence[str]) -> int:
     work = stages.work([words[0], *rest], at, create=False)
     requests = requests_for(work, at, at.name or words[0])
     if at.dry_run:
+        check_alone(requests)
         show_all(requests)
+        if work.complete:
+            print(f"cxrdist: {work.folder} is complete: nothing would be queued", file=sys.stderr)
         return 0
     if work.complete:
         print(f"{work.folder} is complete: nothing to queue")
@@ -104,6 +107,14 @@ def check_all(requests: Sequence[Request]) -> None:
 
     for request in requests:
         submit.check(request)
+
+
+def check_alone(requests: Sequence[Request]) -> None:
+    """Check of requests what needs no cluster (slurm.submit.check_alone), for a dry run."""
+    from slurm import submit
+
+    for request in requests:
+        submit.check_alone(request)
 
 
 def _refuse_queued(requests: Sequence[Request]) -> None:

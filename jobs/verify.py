@@ -37,7 +37,7 @@ def run(config: Config) -> int:
     for line in problems:
         print(line)
     if problems:
-        print(f"cxrdist: {path}: {len(problems)} problems", file=sys.stderr)
+        print(f"cxrdist: {path}: {len(problems)} problem{'s' if len(problems) > 1 else ''}", file=sys.stderr)
         return 1
     card = read_card(path)
     print(f"{path}: {card.n_samples} samples in {len(card.shards)} tars, all whole")

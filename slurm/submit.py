@@ -154,6 +154,24 @@ def text(request: Request) -> str:
     return _executor(request).text()
 
 
+def check_alone(request: Request) -> None:
+    """Check of a request what needs no cluster.
+
+    Raises:
+        InputError: more nodes at least than at most, several clusters, or a folder that cannot be.
+    """
+    if request.min_nodes is not None and not 1 <= request.min_nodes <= request.nodes:
+        raise InputError(f"--min_nodes {request.min_nodes} must be between 1 and --nodes {request.nodes}")
+    if "," in os.environ.get("SLURM_CLUSTERS", ""):
+        raise InputError(f"SLURM_CLUSTERS={os.environ['SLURM_CLUSTERS']} names several clusters; choose one")
+    _refuse_patterns(request.folder)
+    there = next(folder for folder in (request.folder, *request.folder.parents) if folder.exists())
+    if not there.is_dir():
+        raise InputError(f"{there} is a file, not a folder; choose another --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{there} cannot be written to; choose another --out")
+
+
 def check(request: Request) -> None:
     """Compare a request with the cluster before anything is written.
 
@@ -162,11 +180,7 @@ def check(request: Request) -> None:
         FailedError: SLURM absent or not answering.
     """
     profile = request.profile
-    if request.min_nodes is not None and not 1 <= request.min_nodes <= request.nodes:
-        raise InputError(f"--min_nodes {request.min_nodes} must be between 1 and --nodes {request.nodes}")
-    if "," in os.environ.get("SLURM_CLUSTERS", ""):
-        raise InputError(f"SLURM_CLUSTERS={os.environ['SLURM_CLUSTERS']} names several clusters; choose one")
-    _refuse_patterns(request.folder)
+    check_alone(request)
     if request.array is not None and request.array > (most := queue.max_array_size()):
         raise InputError(
             f"--parts {request.array}: this cluster takes job arrays of at most {most} parts (MaxArraySize)"

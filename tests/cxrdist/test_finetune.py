@@ -296,9 +296,11 @@ def test_a_damaged_encoder_is_refused(tmp_path, blobs, encoder):
 
 
 def test_a_label_that_the_shard_set_lacks_is_refused(tmp_path, blobs):
-    config, run = trial(tmp_path / "run", blobs, labels="hernia")
+    with pytest.raises(InputError, match="hernia"):
+        trial(tmp_path / "run", blobs, labels="hernia")
+    config, run = trial(tmp_path / "run", blobs)
     with pytest.raises(ShardsInputError, match="hernia"):
-        finetune.run_trial(config, run)
+        finetune.run_trial(dataclasses.replace(config, labels=["hernia"]), run)
 
 
 def test_input_that_cannot_be_used_leaves_no_folder_behind(tmp_path, blobs, capsys):
@@ -320,9 +322,11 @@ def test_input_that_cannot_be_used_leaves_no_folder_behind(tmp_path, blobs, caps
 
 def test_a_test_set_without_a_shared_label_is_refused_before_training(tmp_path, blobs):
     other = findings.make(tmp_path, name="other", labels=("edema",))
-    config, run = trial(tmp_path / "run", blobs, labels="pneumonia", eval_shards=[str(other)])
+    with pytest.raises(InputError, match="none of its labels .edema. is among the trial's"):
+        trial(tmp_path / "run", blobs, labels="pneumonia", eval_shards=[str(other)])
+    config, run = trial(tmp_path / "run", blobs, labels="pneumonia")
     with pytest.raises(InputError, match="none of its labels .edema. is among those the model knows"):
-        finetune.run_trial(config, run)
+        finetune.run_trial(dataclasses.replace(config, eval_shards=[str(other)]), run)
     assert not run.metrics_log.exists() and not run.checkpoints.exists()
 
 

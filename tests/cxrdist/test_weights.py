@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from cxrdist import cells, classifier, encoder, weights
+from cxrdist import classifier, encoder, initialisation, weights
 from cxrdist.errors import InputError
 from cxrdist.finetune_config import FinetuneConfig
 from cxrdist.model import build_backbone, load_encoder, load_init, save_encoder
@@ -160,4 +160,4 @@ def test_equal_weights_and_metadata_are_equal_bytes_in_whatever_process(tmp_path
         assert (tmp_path / "here").read_bytes() == expected
     tensors, metadata = weights.read(tmp_path / "here")
     assert tensors["b"].tolist() == [0, 1, 2, 3, 4, 5] and metadata["é"] == "É"
-    assert cells.safetensors_metadata(tmp_path / "here") == metadata
+    assert initialisation.safetensors_metadata(tmp_path / "here") == metadata

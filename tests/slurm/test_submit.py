@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -106,6 +108,19 @@ def test_dry_run_prints_the_text_and_writes_nothing(tmp_path, monkeypatch, capsy
         ("finetune --shards s --out taken", "taken holds other files (notes.txt)"),
         ("finetune --shards s --out r --init taken/notes.txt", "notes.txt is neither a .safetensors file"),
         ("finetune --shards s --out r --threshold best", "threshold = 'best'"),
+        ("finetune --shards s --out r --labels nonsense", "s: unknown label 'nonsense'; the labels are"),
+        ("finetune --shards s --out r --labels mass,edema", "s: no label mass in this shard set; it has pneumonia,"),
+        ('finetune --shards s --out r --uncertain={"nonsense":"ones"}', "uncertain names 'nonsense', no label"),
+        ("finetune --shards t --out r", "t has no split 'test'; it has train"),
+        ("finetune --shards s --out r --eval_shards t", "t has no split 'test'"),
+        ("finetune --shards s --out r --arch small_cnn --init imagenet", "small_cnn starts from scratch only"),
+        ("finetune --shards s --out taken/notes.txt/r", "notes.txt is a file, not a folder"),
+        ('pretrain --shards s --out r --pool.keep={"nonsense":1.0}', "pool.keep names 'nonsense'; "),
+        ("pretrain --shards s --out r --nodes 1 --min_nodes 2", "--min_nodes 2 must be between 1 and --nodes 1"),
+        ("pretrain --shards s --out r%j", "SLURM gives '%' in the path of a log a meaning of its own"),
+        ("pretrain --shards s --out r --init_mean 0.4", "init_mean is given alone"),
+        ("sweep --shards s --out taken --init scratch", "taken holds notes.txt and is not a sweep"),
+        ('sweep --shards s --out r --finetune={"labels":["nonsense"]}', "cell shards=s: s: unknown label 'nonsense'"),
         ("sweep --shards s --out r --init nowhere", "init nowhere: no such file or run"),
         ("shard csv --src s --out r --table t --part 3/2", "--part '3/2'"),
     ],
@@ -113,6 +128,7 @@ def test_dry_run_prints_the_text_and_writes_nothing(tmp_path, monkeypatch, capsy
 def test_a_dry_run_refuses_what_the_run_would_refuse(tmp_path, monkeypatch, capsys, words, message):
     monkeypatch.chdir(tmp_path)
     by_hand(tmp_path / "s", splits={"train": 4, "val": 2, "test": 2})
+    by_hand(tmp_path / "t", splits={"train": 4})
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "notes.txt").write_text("mine")
     (tmp_path / "w.safetensors").write_bytes(b"hello")
@@ -130,12 +146,24 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(tmp_path, monkeypatch, caps
         ("pretrain --shards made --out p --nproc 3 --global_batch 8", "does not divide evenly among 3 ranks"),
         ("finetune --shards made --out f --threshold best", "threshold = 'best'"),
         ("sweep --shards made --out w --label_fraction 0.1,2", "label_fraction = 2.0: must be in (0, 1]"),
+        ("finetune --shards there --out f --init made --labels nonsense", "there: unknown label 'nonsense'"),
+        ("finetune --shards made --out f --init there/dataset.json", "neither a .safetensors file nor one that"),
+        ("finetune --shards made --out there", "there holds other files"),
+        ("pretrain --shards there --out p --init made --global_batch 64", "there has 37 images to learn from"),
+        ("pretrain --shards there --out p --pool.keep '{\"nonsense\": 1.0}'", "pool.keep names 'nonsense'"),
+        ("sweep --shards made --out there", " and is not a sweep; choose an empty or new --out"),
+        (
+            'sweep --shards made,there --out w --finetune \'{"labels": ["nonsense"]}\'',
+            "cell shards=there: there: unknown label 'nonsense'",
+        ),
     ],
 )
 def test_a_stage_that_waits_for_another_has_its_settings_checked(tmp_path, monkeypatch, capsys, run, message):
     monkeypatch.chdir(tmp_path)
     first = 'name = "first"\nrun = "shard csv --src s --out made --table t.csv"'
-    text = f'[[stage]]\n{first}\n[[stage]]\nname = "second"\nneeds = ["first"]\nrun = "{run}"\n'
+    words = json.dumps(shlex.split(run))  # a list of strings is written alike in JSON and TOML
+    text = f'[[stage]]\n{first}\n[[stage]]\nname = "second"\nneeds = ["first"]\nrun = {words}\n'
+    by_hand(tmp_path / "there")
     (tmp_path / "chain.toml").write_text(text)
     assert cli.main("submit chain chain.toml --dry_run".split()) == 2
     error = capsys.readouterr().err

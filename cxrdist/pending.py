@@ -1,0 +1,79 @@
+"""What can be checked of a run whose inputs a job before it may still have to make. Free of torch.
+
+What is there already is looked at as for a run that starts now; what is not is taken to come.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from cxrdist import initialisation, input_checks, places
+from cxrdist.config import PretrainConfig, check_batch, check_pool
+from cxrdist.errors import InputError
+from cxrdist.finetune_config import FinetuneConfig, words
+from results.run import Run
+
+
+def card(place: str) -> Any:
+    """The card of a shard set, or None where it is yet to be made (or lies behind a URL that does not answer).
+
+    Raises:
+        InputError: a card that is damaged.
+    """
+    from shards import FailedError
+    from shards.card import CARD, local
+
+    place = places.absolute(place)
+    folder = local(place)
+    if folder is not None:
+        return places.card(place) if (folder / CARD).is_file() else None
+    with contextlib.suppress(InputError, ValueError, FailedError):
+        return places.card(place)
+    return None
+
+
+def check_trial(config: FinetuneConfig) -> None:
+    """Refuse a trial that what is there of its inputs cannot serve.
+
+    Raises:
+        InputError: see `identity.resolve` and `input_checks.check_sets`.
+    """
+    if (start := _start(config)) is not None:
+        initialisation.check_start(config, start)
+    own = card(config.shards)
+    if own is None:
+        return
+    input_checks.check_card(config, own)
+    for place in words(config.eval_shards) or []:
+        if (other := card(place)) is not None:
+            input_checks.check_test_set(config, own, other, place)
+
+
+def check_pretraining(config: PretrainConfig) -> None:
+    """Refuse a pretraining that what is there of its inputs cannot serve.
+
+    Raises:
+        InputError: weights of another network; a pool or batch that the shard set does not have.
+    """
+    if (start := _start(config)) is not None:
+        initialisation.check_weights(config, start)
+    if (found := card(config.shards)) is not None:
+        check_pool(config.pool, found, config.shards)
+        check_batch(config.global_batch, found.counts["train"]["n"], config.shards)
+
+
+def _start(config: FinetuneConfig | PretrainConfig) -> initialisation.Initialisation | None:
+    """What a run starts from, or None where its weights are yet to be made.
+
+    Raises:
+        InputError: no file of weights, or weights of another architecture.
+    """
+    path = Path(config.init).expanduser()
+    if config.init in initialisation.NAMED_INITS:
+        return initialisation.describe(config.init)
+    if path.is_file() or Run(path).encoder.is_file():
+        initialisation.check_init(str(path), config.arch)
+        return initialisation.describe(str(path))
+    return None

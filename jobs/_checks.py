@@ -1,0 +1,58 @@
+"""What a login node refuses before anything is queued, as the run itself would: settings, inputs, the output's folder.
+
+Torch-free. A run whose inputs a job before it is yet to make (`waits`) is checked as far as its inputs are there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jobs import _complete
+
+
+def pretrain(config: Any, waits: bool) -> None:
+    """Refuse a pretraining that could not start, or would start in another run's folder.
+
+    Raises:
+        ValueError: naming the setting, the file or the folder; it has exit code 2.
+    """
+    from cxrdist import pending
+    from cxrdist.config import IGNORED_BY_SIGNATURE, to_dict, validate
+    from jobs.pretrain import identify, resolve
+    from results.run import Run
+
+    if waits:
+        validate(config)
+        pending.check_pretraining(config)
+        _complete.refuse_other(config.out, "pretrain", to_dict(config), IGNORED_BY_SIGNATURE)
+    else:
+        Run.check(config.out, job="pretrain", signature=identify(*resolve(config)))
+
+
+def trial(config: Any, waits: bool) -> None:
+    """The same for one fine-tuning."""
+    from cxrdist import identity, pending
+    from cxrdist.finetune_config import check
+    from results.run import Run
+
+    check(config)
+    if waits:
+        pending.check_trial(config)
+        _complete.refuse_other(config.out, "finetune", *_complete.trial_settings(config))
+    else:
+        Run.check(config.out, job="finetune", signature=identity.trial_signature(identity.resolve(config)))
+
+
+def sweep(config: Any, waits: bool) -> None:
+    """The same for a sweep: every cell, its folder, and that what an earlier part of it began with is still there."""
+    from cxrdist import grid
+    from cxrdist.cells import Ledger
+    from cxrdist.supervise import refuse_other_content
+
+    ledger = Ledger(Path(config.out))
+    ledger.refuse_foreign()
+    if waits:
+        grid.check_settings(config)
+    else:
+        refuse_other_content(grid.expand(config), ledger)
