@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from results import stats
+from results.bands import Carriers, Curve, band
 from results.captions import interval_sentence
+from results.cells import Cell
+from results.effects import TOO_FEW
 from results.errors import InputError
 from results.grids import MAX_PANELS
 from results.names import METRIC_TITLES, show
 from results.options import Options
-from results.scores import BAND_RESAMPLES, GRID, Scores, Series, material
+from results.render import FEW_MARK
+from results.scores import GRID, Scores, Series, material
 from results.style import COLOURS, Drawing, canvas, look
 
 
 def roc(results: pa.Table, options: Options) -> Drawing:
     """True over false positive rate, one panel per label."""
-    return _curve_panels("roc", results, options, roc_curve, ("False positive rate", "True positive rate"))
+    return _curve_panels(
+        "roc", results, options, (roc_curve, _positives), ("False positive rate", "True positive rate")
+    )
 
 
 def precision_recall(results: pa.Table, options: Options) -> Drawing:
     """Precision over recall, one panel per label."""
-    return _curve_panels("precision-recall", results, options, precision_recall_curve, ("Recall", "Precision"))
+    how = (precision_recall_curve, _called)
+    return _curve_panels("precision-recall", results, options, how, ("Recall", "Precision"))
 
 
 def roc_curve(truth: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -50,9 +56,13 @@ def precision_recall_curve(truth: np.ndarray, score: np.ndarray, weights: np.nda
         precision, recall = hits / (hits + misses), hits / hits[:, -1:]
     lines = []
     for x, y in zip(recall, precision, strict=True):
-        place = np.minimum(np.searchsorted(x, np.maximum(GRID, 1e-9) - 1e-12), len(x) - 1)
-        lines.append(y[place] if np.isfinite(x[-1]) else np.full(101, np.nan))
+        lines.append(y[_reached(x)] if np.isfinite(x[-1]) else np.full(101, np.nan))
     return np.stack(lines)
+
+
+def _reached(recall: np.ndarray) -> np.ndarray:
+    """Places among the thresholds, highest first, whose recall (K,) is the first to reach each of GRID, (101,)."""
+    return np.minimum(np.searchsorted(recall, np.maximum(GRID, 1e-9) - 1e-12), len(recall) - 1)
 
 
 def _cumulative(truth: np.ndarray, score: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -64,27 +74,31 @@ def _cumulative(truth: np.ndarray, score: np.ndarray, weights: np.ndarray) -> tu
     return hits, np.cumsum(ranked, axis=1)[:, last] - hits
 
 
-Curve = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+def _positives(run: Scores) -> tuple[np.ndarray, np.ndarray]:
+    """A true positive rate is a share of the positives; at a false positive rate of 1 it is 1, whoever is tested."""
+    counts = (int(run.truth.sum()), len(np.unique(run.patients[run.truth])))
+    images, patients = (np.append(np.full(len(GRID) - 1, float(count)), _EVERYBODY) for count in counts)
+    return images, patients
 
 
-def with_band(runs: Sequence[Scores], curve: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean curve over seeds, and its 95 % band over patients (all seeds see the same resample), each (101,)."""
-    ones = [curve(run.truth, run.score, np.ones((1, len(run.truth)), np.int32))[0] for run in runs]
-    resampled = np.zeros((BAND_RESAMPLES, len(GRID)))
-    for run in runs:
-        blocks = [
-            curve(run.truth, run.score, counts[:, run.patients])
-            for counts in stats.resample_counts(int(run.patients.max()) + 1, BAND_RESAMPLES, 0, len(run.patients))
-        ]
-        resampled += np.concatenate(blocks) / len(runs)
-    defined = resampled[np.isfinite(resampled).all(axis=1)]
-    if len(defined) * 2 <= len(resampled):
-        return np.mean(ones, axis=0), np.full(len(GRID), np.nan), np.full(len(GRID), np.nan)
-    low, high = np.quantile(defined, [0.025, 0.975], axis=0)
-    return np.mean(ones, axis=0), low, high
+_EVERYBODY = 1e15
+"""Patients behind a value that no sample can change."""
 
 
-def _curve_panels(name: str, results: pa.Table, options: Options, curve: Curve, titles: tuple[str, str]) -> Drawing:
+def _called(run: Scores) -> tuple[np.ndarray, np.ndarray]:
+    """A precision is a share of what is called positive, at the threshold that reaches the recall."""
+    order = np.argsort(-run.score, kind="stable")
+    hits, misses = _cumulative(run.truth, run.score, np.ones((1, len(run.truth)), np.int32))
+    called = (hits + misses)[0].astype(int)
+    met = np.zeros(len(order))
+    met[np.unique(run.patients[order], return_index=True)[1]] = 1
+    place = _reached(hits[0] / hits[0, -1])
+    return called[place].astype(float), np.cumsum(met)[called[place] - 1]
+
+
+def _curve_panels(
+    name: str, results: pa.Table, options: Options, how: tuple[Curve, Carriers], titles: tuple[str, str]
+) -> Drawing:
     metric = "auroc" if name == "roc" else "auprc"
     data = material(results, options, metric)
     if len(data.labels) > MAX_PANELS:
@@ -94,9 +108,9 @@ def _curve_panels(name: str, results: pa.Table, options: Options, curve: Curve, 
         for place, series in enumerate(data.series):
             if label not in series.runs:
                 continue
-            mean, low, high = with_band(series.runs[label], curve)
-            axis.plot(GRID, mean, label=_legend(series, label), **look(place, mark=""))
-            axis.fill_between(GRID, low, high, color=COLOURS[place], alpha=0.15, linewidth=0)
+            found = band(series.runs[label], *how)
+            axis.plot(GRID, found.value, label=_legend(series, label), **look(place, mark=""))
+            axis.fill_between(GRID, found.low, found.high, color=COLOURS[place], alpha=0.15, linewidth=0)
         if name == "roc":
             axis.plot([0, 1], [0, 1], color="#666666", linewidth=0.8, linestyle=":")
         else:
@@ -108,8 +122,8 @@ def _curve_panels(name: str, results: pa.Table, options: Options, curve: Curve, 
     cells = [cell for series in data.series for cell in series.cells.values()]
     what = "ROC curves" if name == "roc" else "Precision-recall curves"
     caption = (
-        f"{what}, mean over seeds with 95 % bands by bootstrap over test patients ({BAND_RESAMPLES} resamples). "
-        f"Legends: {METRIC_TITLES[metric]}. {interval_sentence(cells)} {data.sentence} Dotted: chance."
+        f"{what}, mean over seeds with 95 % bands, point by point. Legends: {METRIC_TITLES[metric]}. "
+        f"{interval_sentence(cells)} Bands are intervals of the same kind.{_few(cells)} {data.sentence} Dotted: chance."
     )
     return Drawing(name=name, figure=figure, caption=caption)
 
@@ -119,5 +133,11 @@ def _legend(series: Series, label: str) -> str:
     cell = series.cells[label]
     if cell.value is None:
         return series.name
-    interval = "" if cell.low is None or cell.high is None else f" [{cell.low:.2f}, {cell.high:.2f}]"
+    mark = FEW_MARK if cell.few else ""
+    interval = mark if cell.low is None or cell.high is None else f" [{cell.low:.2f}, {cell.high:.2f}]"
     return f"{series.name} {cell.value:.2f}{interval}"
+
+
+def _few(cells: Sequence[Cell]) -> str:
+    """For a caption: why some lines have neither band nor interval."""
+    return f" {FEW_MARK} No band and no interval: {TOO_FEW}." if any(cell.few for cell in cells) else ""

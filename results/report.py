@@ -315,8 +315,8 @@ def _limits(results: pa.Table, runs: dict[str, Run], warnings: Sequence[str], le
     seeds = {value for value in results["seed"].to_pylist() if value is not None}
     items = [
         RESEARCH_ONLY,
-        "Intervals of single runs come from a bootstrap over test patients and do not include the spread over seeds;"
-        " intervals over seeds do not include the choice of test patients.",
+        "Intervals of one trained model are over test patients and do not include the spread over seeds; those of"
+        " several seeds cover both.",
         f"{count(len(seeds), 'seed')} in all" + (": the spread over seeds is hardly known." if len(seeds) < 5 else "."),
         "Labels of public chest X-ray sets were mined from reports and are wrong in places; the numbers are measured"
         " against them.",

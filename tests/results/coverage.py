@@ -1,6 +1,6 @@
 """How often printed intervals hold the truth, and how often tests find a difference where there is none.
 
-    python -m tests.results.coverage [intervals|alike|tests|counts|proportions] [--replicates 2000]
+    python -m tests.results.coverage [intervals|alike|tests|counts|bands|proportions] [--replicates 2000]
 
 Patients and seeds are drawn anew in every replicate, and the package's own code makes the interval or the test. The
 model: an image's score is normal, `strength` above zero when the finding is there and below when not; part of it is
@@ -19,6 +19,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from results import influence, uncertainty
+from results.scores import Scores
 
 LEVELS = {"auroc": 0.8, "balanced_accuracy": 0.75}
 """Mean over seeds of the simulated metric."""
@@ -204,6 +205,39 @@ def proportion(share: float, patients: int, several: bool, *, replicates: int = 
     return held / replicates
 
 
+def bands(kind: str, positives: int, *, negatives: int = 150, replicates: int = 500) -> list[list[float]]:
+    """Coverage of a curve's band, and of the percentiles of resampled patients, at three of its points.
+
+    One trained model of AUROC 0.8, one image per patient; true positive rates at false positive rates (`roc`), or
+    precisions at recalls (`precision-recall`), of 0.1, 0.2, 0.5.
+    """
+    from results import bands as ours
+    from results import curves
+
+    curve, carriers = {
+        "roc": (curves.roc_curve, curves._positives),
+        "precision-recall": (curves.precision_recall_curve, curves._called),
+    }[kind]
+    shift, points = float(2 * strength("auroc", np.array(0.8))), np.array([10, 20, 50])
+    at = points / 100
+    if kind == "roc":
+        truth = ndtr(shift + ndtri(at))
+    else:
+        false = negatives * ndtr(ndtri(at) - shift)
+        truth = positives * at / (positives * at + false)
+    generator = np.random.default_rng([positives, len(kind), 5])
+    held = np.zeros((2, 3))
+    for _ in range(replicates):
+        data = Patients(generator, 1, False).of_counts(generator, positives, negatives)
+        score = data.scores(generator, [shift / 2])[0, 0]
+        run = Scores(truth=data.truth, score=score, patients=data.patients, threshold=None)
+        found = ours.band([run], curve, carriers)
+        low, high = np.quantile(ours._resampled([run], curve)[0], [0.025, 0.975], axis=0)
+        for place, ends in enumerate(((found.low, found.high), (low, high))):
+            held[place] += (ends[0][points] - 1e-9 <= truth) & (truth <= ends[1][points] + 1e-9)
+    return (held / replicates).tolist()
+
+
 def head(*titles: str) -> str:
     """The first two lines of a Markdown table."""
     return f"\n| {' | '.join(titles)} |\n|{'---:|' * len(titles)}"
@@ -239,6 +273,12 @@ def tables(which: Sequence[str], replicates: int) -> Iterator[str]:
             for metric in ("auroc", "recall"):
                 words.append(f"{(few_positives_p(metric, m, replicates=replicates) < 0.05).mean():.3f}")
             yield f"| {m} | {' | '.join(words)} |"
+    if "bands" in which:
+        yield head("curve", "positives", "at 0.1", "at 0.2", "at 0.5", "percentiles: at 0.1", "at 0.2", "at 0.5")
+        for kind in ("roc", "precision-recall"):
+            for m in (3, 5, 10, 30, 100):
+                found, percentiles = bands(kind, m, replicates=replicates)
+                yield f"| {kind} | {m} | {' | '.join(f'{one:.3f}' for one in found + percentiles)} |"
     if "proportions" in which:
         yield head("sensitivity", "images per patient", "5 positive patients", "10", "30", "100")
         for share in (0.5, 0.8, 0.95, 0.99):
@@ -249,7 +289,8 @@ def tables(which: Sequence[str], replicates: int) -> Iterator[str]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("which", nargs="*", default=["intervals", "alike", "tests", "counts", "proportions"])
+    known = ["intervals", "alike", "tests", "counts", "bands", "proportions"]
+    parser.add_argument("which", nargs="*", default=known)
     parser.add_argument("--replicates", type=int, default=2000)
     asked = parser.parse_args()
     for line in tables(asked.which, asked.replicates):

@@ -37,6 +37,20 @@ def test_sensitivity_near_one_is_covered() -> None:
     assert coverage.proportion(0.95, 10, True, replicates=200) >= 0.95 - near(200)
 
 
+@pytest.mark.parametrize("kind", ["roc", "precision-recall"])
+def test_bands_of_curves_of_few_positives_hold_the_truth(kind: str) -> None:
+    found, percentiles = coverage.bands(kind, 5, replicates=100)
+    assert min(found) >= 0.93 - near(100)
+    assert kind != "roc" or min(percentiles) < 0.93 - near(100)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["roc", "precision-recall"])
+@pytest.mark.parametrize("positives", [3, 10, 100])
+def test_bands_of_curves_hold_the_truth_at_any_number_of_positives(kind: str, positives: int) -> None:
+    assert min(coverage.bands(kind, positives)[0]) >= 0.93 - near(500)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("several", [False, True], ids=["one image a patient", "several"])
 @pytest.mark.parametrize("ratio", coverage.RATIOS)

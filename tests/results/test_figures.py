@@ -9,11 +9,13 @@ import pyarrow as pa
 import pytest
 from sklearn import metrics as sk
 
-from results import curves, thresholds
+from results import bands, curves, thresholds
 from results.collect import collect, predictions_beside
+from results.effects import TOO_FEW
 from results.errors import InputError
 from results.figures import NAMES, draw
 from results.options import Options
+from results.render import FEW_MARK
 from results.scores import Scores
 from results.style import COLOURS, encode, save
 from results.tables import build
@@ -172,6 +174,102 @@ def test_legends_of_curves_carry_the_value_and_interval_of_the_table(results: pa
     held = [text.get_text() for text in legend.get_texts()]
     wanted = [f"{cell.value:.2f} [{cell.low:.2f}, {cell.high:.2f}]" for cell in cells if cell]
     assert held == [f"{name} {text}" for name, text in zip(("Scratch", "ImageNet", "simclr:nih"), wanted, strict=True)]
+
+
+def few(positives: int, *, hit: bool = True, negatives: int = 40) -> Scores:
+    """A test set of this many positives, each a patient, all of them above (or among) the negatives."""
+    truth = np.arange(positives + negatives) < positives
+    score = np.linspace(0.1, 0.6, len(truth))
+    score[truth] = np.linspace(0.9, 0.95, positives) if hit else np.linspace(0.15, 0.55, positives)
+    return Scores(truth=truth, score=score, patients=np.arange(len(truth)), threshold=None)
+
+
+CURVES = {
+    "roc": (curves.roc_curve, curves._positives),
+    "precision-recall": (curves.precision_recall_curve, curves._called),
+}
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_curves_of_too_few_patients_have_no_band(name: str) -> None:
+    for run, banded in ((few(2), False), (few(3, negatives=6), False), (few(40, negatives=2), False), (few(3), True)):
+        found = bands.band([run], *CURVES[name])
+        assert np.isfinite(found.value).all()
+        assert np.isfinite(found.low).all() == np.isfinite(found.high).all() == banded
+
+
+def test_three_positives_that_are_all_found_leave_a_band_as_wide_as_wilsons_interval() -> None:
+    from scipy.stats import binomtest
+
+    found = bands.band([few(3)], *CURVES["roc"])
+    expected = binomtest(3, 3).proportion_ci(method="wilson")
+    assert found.value == pytest.approx(1) and found.high == pytest.approx(1)
+    assert found.low[1:-1] == pytest.approx(expected.low, abs=1e-6), "resamples are all alike and say nothing"
+    assert found.low[-1] == pytest.approx(1), "at a false positive rate of 1 every curve ends"
+    found = bands.band([few(3)], *CURVES["precision-recall"])
+    lows = [binomtest(n, n).proportion_ci(method="wilson").low for n in (1, 2, 3)]
+    assert found.low[[20, 50, 90]] == pytest.approx(lows, abs=1e-6), "one, two and three are called positive there"
+
+
+def test_bands_grow_with_the_spread_over_seeds_and_count_patients_not_images() -> None:
+    truth, _ = sample(5)
+    noise = np.random.default_rng(6).normal(size=(4, len(truth)))
+
+    def width(strengths: tuple[float, ...], images: int = 1, patients: int = 1) -> float:
+        """Mean width where every image is there so often, as images of one patient or of several."""
+        runs = [
+            Scores(
+                truth=np.repeat(truth, images),
+                score=np.repeat(1 / (1 + np.exp(-(noise[0] + 0.1 * noise[i + 1] + s * truth))), images),
+                patients=np.arange(len(truth) * images) // (images // patients),
+                threshold=None,
+            )
+            for i, s in enumerate(strengths)
+        ]
+        found = bands.band(runs, *CURVES["roc"])
+        assert (found.low <= found.value + 1e-12).all() and (found.value <= found.high + 1e-12).all()
+        return float((found.high - found.low)[10:60].mean())
+
+    alone = width((1.0,))
+    assert width((1.0, 1.0, 1.0)) == pytest.approx(alone, rel=0.15), "seeds that answer alike are one trained model"
+    assert width((0.2, 1.0, 1.8)) > 1.5 * alone
+    assert width((1.0,), images=4) == pytest.approx(alone, rel=0.15), "the same picture four times says no more"
+    assert width((1.0,), images=4, patients=4) < 0.7 * alone
+
+
+def test_a_label_of_too_few_positives_is_marked_and_has_no_band(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        simulate.finetune(tmp_path, seed=seed, labels={"edema": 0.8}, n={"val": 60, "test": 9}, history=False)
+    for name in CURVES:
+        drawing = draw(name, collect(tmp_path)[0])
+        (axis,) = drawing.figure.get_axes()
+        legend = axis.get_legend()
+        assert legend is not None and FEW_MARK in legend.get_texts()[0].get_text()
+        assert "[" not in legend.get_texts()[0].get_text()
+        assert f"{FEW_MARK} No band and no interval: {TOO_FEW}" in drawing.caption
+        assert not any(np.isfinite(path.vertices).any() for area in axis.collections for path in area.get_paths())
+
+
+def test_an_ece_has_no_interval_in_any_table_or_figure(results: pa.Table) -> None:
+    place = results.column_names.index("ci_low")
+    forged = results.set_column(
+        place, "ci_low", pa.array([0.0] * len(results), pa.float64())
+    )  # as earlier versions did
+    forged = forged.set_column(place + 1, "ci_high", pa.array([1.0] * len(results), pa.float64()))
+    for name in ("label-efficiency", "per-class"):
+        where = ("label_fraction=1",) if name == "per-class" else ()
+        for table in (results, forged):
+            made = build(name, table, Options(metric="ece", where=where))
+            cells = [cell for line in made.cells for cell in line if cell]
+            assert cells and all(cell.value is not None and cell.low is None and not cell.best for cell in cells)
+            assert any("ECE has no interval and no test" in note for note in made.notes)
+            drawing = draw(name, table, Options(metric="ece", where=where))
+            assert not any(axis.collections for axis in drawing.figure.get_axes()), "no band, no bar"
+            assert "no interval" in drawing.caption
+    drawing = draw("calibration", results)
+    (legend,) = drawing.figure.legends
+    assert all("ECE 0." in text.get_text() and "[" not in text.get_text() for text in legend.get_texts())
+    assert "ECE over 15 bins, mean over labels and seeds, has no interval" in drawing.caption
 
 
 def test_calibration_bins_have_intervals_at_zero_and_one_and_count_their_images() -> None:
