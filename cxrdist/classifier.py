@@ -20,10 +20,8 @@ from cxrdist.configs import from_dict
 from cxrdist.errors import InputError
 from cxrdist.finetune_config import ClassifierHeadConfig, FinetuneConfig
 from cxrdist.heads import build_head
-from cxrdist.initialisation import describe
+from cxrdist.initialisation import SMALL_CNN, describe
 from cxrdist.small_cnn import SmallCNN
-
-SMALL_CNN = initialisation.SMALL_CNN
 
 
 class Classifier(nn.Module):

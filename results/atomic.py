@@ -21,6 +21,7 @@ def write(path: Path, fill: Callable[[Path], object]) -> None:
         InputError: the folder cannot be written to; nothing is left behind.
     """
     path = Path(path)
+    refuse_no_text(path)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,9 +38,21 @@ def write(path: Path, fill: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def refuse_no_text(path: Path) -> None:
+    """Refuse a path that is no valid text: results name the files they come from, and tables are text.
+
+    Raises:
+        InputError: it holds bytes that are not UTF-8.
+    """
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{path}: its path is no valid text (UTF-8); choose another --out") from None
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 to `path` in one piece."""
-    write(path, lambda temporary: Path(temporary).write_bytes(text.encode()))
+    """Write `text` as UTF-8 to `path` in one piece; what is no valid text in it becomes escapes."""
+    write(path, lambda temporary: Path(temporary).write_bytes(text.encode("utf-8", "backslashreplace")))
 
 
 def write_bytes(path: Path, data: bytes) -> None:

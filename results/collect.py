@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from results import configs, dataset_names, parquet
 from results.errors import InputError
+from results.metrics import METRICS as SHARES
 from results.run import Run
 from results.schema import METRICS, VERSION, read_any
 
@@ -193,11 +194,23 @@ def _read(item: Path | Run) -> pa.Table | str:
         table = read_any(item, METRICS, COLLECTED)
         if not len(table):
             return f"{item}: holds no rows, skipped; evaluate or train that run again"
+        if odd := _outside(table):
+            return f"{item}: holds {odd}, skipped; evaluate or train that run again"
         if "source" in table.column_names:
             return _with_configs(_at_home(table, item))
         return _with_configs(_with_source(table, str(item.resolve())))
     except (InputError, KeyError, TypeError, ValueError) as error:
         return f"{error}, skipped"
+
+
+def _outside(table: pa.Table) -> str | None:
+    """A value that its metric cannot have, in words, or None."""
+    beyond = pc.or_(pc.less(table["value"], 0.0), pc.greater(table["value"], 1.0))
+    wrong = table.filter(pc.fill_null(pc.and_(beyond, pc.is_in(table["metric"], pa.array(SHARES))), False))
+    if not len(wrong):
+        return None
+    row = wrong.slice(0, 1).to_pylist()[0]
+    return f"{len(wrong)} values outside [0, 1], first {row['metric']} {row['value']:g} of {row['label']}"
 
 
 def _with_source(table: pa.Table, source: str) -> pa.Table:

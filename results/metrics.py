@@ -23,7 +23,7 @@ COUNTS = ("tp", "fp", "tn", "fn")
 """Images at a threshold."""
 
 METRICS = RANK_METRICS + THRESHOLD_METRICS + PROBABILITY_METRICS
-"""Every metric with an interval."""
+"""Every metric; each has its values in [0, 1]."""
 
 ECE_BINS = 15
 """Equal-width bins of the expected calibration error."""

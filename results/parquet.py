@@ -37,6 +37,8 @@ def read(path: Path) -> pa.Table:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             table = file.read(use_threads=False)
         table.validate(full=True)
+    except UnicodeEncodeError:
+        raise InputError(f"{path}: its path is no valid text (UTF-8), which results must name; rename it") from None
     except UNREADABLE as error:
         raise InputError(f"{path} is damaged or no Parquet file: {' '.join(str(error).split())[:200]}") from error
     except OSError as error:

@@ -225,6 +225,7 @@ class Run:
             InputError: it is a file, or holds another run or other files.
         """
         run = cls(path)
+        atomic.refuse_no_text(run.path)
         if run.path.exists() and not run.path.is_dir():
             raise InputError(f"{run.path} is a file, not a folder; choose another --out")
         if run.info.exists():
@@ -243,6 +244,7 @@ class Run:
         return held
 
     def _make_folder(self) -> None:
+        atomic.refuse_no_text(self.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.mkdir(mode=0o700, exist_ok=True)

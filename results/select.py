@@ -102,6 +102,8 @@ def choose(table: pa.Table, choice: Choice) -> list[Row]:
     if unknown:
         raise InputError(f"--allow {unknown[0]} is not known; there are {', '.join(ALLOWANCES)}")
     table = everything = table.filter(pc.is_valid(table["label"]))
+    if not len(table):
+        raise InputError("there are no results to choose from: these are pretraining runs; name fine-tuned ones")
     table = matching(table, choice.where)
     for column, wanted in (("metric", choice.metrics), ("label", choice.labels)):
         if wanted:

@@ -281,7 +281,7 @@ def with_misses_and_size(
     misses = common.on_all(choose(results, choice), [axis for axis in by if axis != "metric"])
     missed: dict[tuple[Any, ...], dict[str, list[int]]] = {}
     for row in misses:
-        if row["value"] is not None:
+        if row["value"] is not None and row["n_pos"] is not None:
             runs = missed.setdefault(tuple(row[axis] for axis in down), {})
             held = runs.setdefault(str(row["signature"]), [0, 0])
             held[0] += int(row["value"])

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from shards.card_shape import misshapen
 from shards.errors import InputError
 
 if TYPE_CHECKING:
@@ -124,10 +125,14 @@ def parse_card(data: bytes, where: str) -> Card:
     if version != FORMAT_VERSION:
         raise InputError(f"{where} has format_version {version}, this program reads {FORMAT_VERSION}; convert again")
     fields.pop("~sha256", None)
-    names = {field.name for field in dataclasses.fields(Card)}
+    kinds = {field.name: str(field.type) for field in dataclasses.fields(Card)}
+    names = set(kinds)
     if not names.difference(_LATER) <= set(fields) <= names:
         raise InputError(f"{where} is damaged (keys {sorted(set(fields) ^ names)}): convert the data set again")
+    if wrong := misshapen(fields, kinds):
+        raise InputError(f"{where} is damaged ({wrong} = {str(fields[wrong])[:60]!r}): convert the data set again")
     try:
+        json.dumps(fields, ensure_ascii=False).encode()  # half of a surrogate pair cannot be written anywhere else
         card = Card(**{**fields, "labels": tuple(fields["labels"]), "shards": tuple(fields["shards"])})
         same = card_bytes(card) == data
     except (TypeError, ValueError) as error:

@@ -40,6 +40,8 @@ def opened(source: Path | pa.Buffer, where: Path) -> pq.ParquetFile:
         return pq.ParquetFile(source, memory_map=True, page_checksum_verification=True)
     except FileNotFoundError:
         raise InputError(f"{where} does not exist: is this a shard set (made by `cxrdist shard`)?") from None
+    except UnicodeEncodeError:
+        raise InputError(f"{where}: its path is no valid text (UTF-8); rename the folder") from None
     except UNREADABLE as error:
         raise InputError(f"{where} is not a readable Parquet file: {short(error)}") from error
 

@@ -70,8 +70,11 @@ def verify(
         index = parquet.read_table(root / INDEX)
     except InputError as error:
         return [*problems, f"{INDEX} cannot be read ({error})"]
-    if index.schema.names != index_schema(card.labels, studies=card.studies > 0).names:
+    schema = index_schema(card.labels, studies=card.studies > 0)
+    if index.schema.names != schema.names:
         return [*problems, f"{INDEX} has columns {', '.join(index.schema.names)}, not those of the card"]
+    if unusable := _columns(index, schema):
+        return problems + unusable
     problems += _counts(root, card, index, say)
     jobs = [job for facts in card.shards if (job := _job(root, card, index, facts, decode_images)) is not None]
     by_name: dict[str, list[str]] = {}
@@ -101,6 +104,26 @@ def _files(root: Path, card: Card) -> list[str]:
         if (root / name).is_file() and file_sha256(root / name) != wanted:
             problems.append(f"{name} was changed or damaged (sha256 differs from {CARD})")
     return problems
+
+
+def _columns(index: pa.Table, schema: pa.Schema) -> list[str]:
+    """Columns that nothing more can be said of: they hold another kind of values, or none where there must be one."""
+    problems = []
+    for field in schema:
+        found = index.schema.field(field.name).type
+        if not any(kind(found) and kind(field.type) for kind in (_is_text, pa.types.is_integer, pa.types.is_floating)):
+            problems.append(f"{INDEX}: column {field.name} holds {found}, not {field.type}")
+        elif field.name in NEEDED and (empty := index[field.name].null_count):
+            problems.append(f"{INDEX}: column {field.name} has {empty} empty values")
+    return problems
+
+
+NEEDED = ("key", "split", "shard", "offset", "size")
+"""Columns of the index in which every sample has a value."""
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _counts(root: Path, card: Card, index: pa.Table, say: Callable[[str], None]) -> list[str]:

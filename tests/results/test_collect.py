@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import results
+from jobs import cli
 from results.collect import COLLECTED, collect, predictions_beside
 from results.errors import InputError
 from results.run import Run
-from results.schema import METRICS
+from results.schema import METRICS, write_metrics
 from tests.results import simulate
 
 
@@ -69,6 +70,36 @@ def test_state_of_every_unusable_run_is_named_and_the_rest_is_used(tmp_path: Pat
     ):
         assert any(str(run.path) in line and reason in line for line in warnings), (reason, text)
     assert len(warnings) == 6, text
+
+
+def test_a_done_run_whose_metrics_file_holds_no_rows_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = simulate.finetune(tmp_path, seed=0, intervals=False)
+    empty = simulate.finetune(tmp_path, seed=1, intervals=False)
+    write_metrics(empty.metrics, [])
+    table, warnings = collect(tmp_path)
+    assert runs_of(table) == {str(good.path)}
+    assert len(warnings) == 1 and str(empty.path) in warnings[0] and "holds no rows" in warnings[0]
+    assert cli.main(["collect", str(tmp_path), "--out", str(tmp_path / "all.parquet")]) == 0
+    assert str(empty.path) in capsys.readouterr().err
+    with pytest.raises(InputError, match="holds no rows"):
+        collect(empty.path)
+
+
+@pytest.mark.parametrize("words", [[""], [" "], ["runs", ""]])
+def test_an_empty_path_does_not_mean_the_folder_where_one_stands(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulate.finetune(tmp_path / "runs", intervals=False)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["collect", *words, "--out", "all.parquet"]) == 2
+    assert "empty" in capsys.readouterr().err and not Path("all.parquet").exists()
+    for command in (["table", "label-efficiency"], ["plot", "label-efficiency"], ["report"]):
+        assert cli.main([*command, *words, "--out", "made.md" if command[0] == "table" else "made.png"]) == 2
+        assert "empty" in capsys.readouterr().err
+    with pytest.raises(InputError, match="empty"):
+        collect(words)
 
 
 def test_runs_inside_a_sweeps_own_run_folder_are_found(tmp_path: Path) -> None:
