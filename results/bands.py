@@ -25,7 +25,8 @@ Curve = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """(truth (N,), score (N,), weights (B, N)) -> the curve at the points of `scores.GRID`, (B, G)."""
 
 Carriers = Callable[[Scores], tuple[np.ndarray, np.ndarray]]
-"""Scores -> images, and patients, of which the curve's value is a share, at each point, each (G,)."""
+"""Scores -> images, and patients, of which the curve's value is a share, at each point, each (G,); NaN patients where
+they are too few for a band."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ def band(runs: Sequence[Scores], curve: Curve, carriers: Carriers) -> Band:
         images, patients = (np.min([one[part] for one in carried], axis=0) for part in (0, 1))
         variance = _patients_part(_resampled(runs, curve), _least(values, images, patients))
         spread = values.var(axis=0, ddof=1) / len(runs) if len(runs) > 1 else np.zeros(len(mean))
-        for point in np.flatnonzero(np.isfinite(mean)):
+        for point in np.flatnonzero(np.isfinite(mean) & np.isfinite(patients)):
             parts = Components(
                 value=float(mean[point]),
                 patients=float(variance[point]),

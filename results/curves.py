@@ -13,6 +13,7 @@ from results.cells import Cell
 from results.effects import TOO_FEW
 from results.errors import InputError
 from results.grids import MAX_PANELS
+from results.influence import MIN_CLASS_PATIENTS
 from results.names import METRIC_TITLES, show
 from results.options import Options
 from results.render import FEW_MARK
@@ -86,14 +87,25 @@ _EVERYBODY = 1e15
 
 
 def _called(run: Scores) -> tuple[np.ndarray, np.ndarray]:
-    """A precision is a share of what is called positive, at the threshold that reaches the recall."""
+    """A precision is a share of what is called positive, at the threshold that reaches the recall.
+
+    NaN where that threshold finds positives of fewer patients than an interval needs: the first positive of a ranking
+    may be its first image by luck.
+    """
     order = np.argsort(-run.score, kind="stable")
     hits, misses = _cumulative(run.truth, run.score, np.ones((1, len(run.truth)), np.int32))
     called = (hits + misses)[0].astype(int)
-    met = np.zeros(len(order))
-    met[np.unique(run.patients[order], return_index=True)[1]] = 1
-    place = _reached(hits[0] / hits[0, -1])
-    return called[place].astype(float), np.cumsum(met)[called[place] - 1]
+    place = called[_reached(hits[0] / hits[0, -1])] - 1
+    ranked, truth = run.patients[order], run.truth[order]
+    found, met = _met(ranked, truth)[place], _met(ranked, np.ones(len(order), bool))[place]
+    return place + 1.0, np.where(found < MIN_CLASS_PATIENTS, np.nan, met)
+
+
+def _met(patients: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """How many different patients the images `among` (bool) up to each place are of, (N,)."""
+    first, chosen = np.zeros(len(patients)), np.flatnonzero(among)
+    first[chosen[np.unique(patients[chosen], return_index=True)[1]]] = 1
+    return first.cumsum()
 
 
 def _curve_panels(
@@ -123,7 +135,8 @@ def _curve_panels(
     what = "ROC curves" if name == "roc" else "Precision-recall curves"
     caption = (
         f"{what}, mean over seeds with 95 % bands, point by point. Legends: {METRIC_TITLES[metric]}. "
-        f"{interval_sentence(cells)} Bands are intervals of the same kind.{_few(cells)} {data.sentence} Dotted: chance."
+        f"{interval_sentence(cells)} Bands are intervals of the same kind{_from(name)}.{_few(cells)} {data.sentence} "
+        "Dotted: chance."
     )
     return Drawing(name=name, figure=figure, caption=caption)
 
@@ -136,6 +149,11 @@ def _legend(series: Series, label: str) -> str:
     mark = FEW_MARK if cell.few else ""
     interval = mark if cell.low is None or cell.high is None else f" [{cell.low:.2f}, {cell.high:.2f}]"
     return f"{series.name} {cell.value:.2f}{interval}"
+
+
+def _from(name: str) -> str:
+    """For a caption: where bands begin."""
+    return f", from {MIN_CLASS_PATIENTS} found patients on" if name == "precision-recall" else ""
 
 
 def _few(cells: Sequence[Cell]) -> str:

@@ -40,7 +40,7 @@ def test_sensitivity_near_one_is_covered() -> None:
 @pytest.mark.parametrize("kind", ["roc", "precision-recall"])
 def test_bands_of_curves_of_few_positives_hold_the_truth(kind: str) -> None:
     found, percentiles = coverage.bands(kind, 5, replicates=100)
-    assert min(found) >= 0.93 - near(100)
+    assert np.nanmin(found) >= 0.93 - near(100)
     assert kind != "roc" or min(percentiles) < 0.93 - near(100)
 
 
@@ -48,7 +48,7 @@ def test_bands_of_curves_of_few_positives_hold_the_truth(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["roc", "precision-recall"])
 @pytest.mark.parametrize("positives", [3, 10, 100])
 def test_bands_of_curves_hold_the_truth_at_any_number_of_positives(kind: str, positives: int) -> None:
-    assert min(coverage.bands(kind, positives)[0]) >= 0.93 - near(500)
+    assert np.nanmin(coverage.bands(kind, positives)[0]) >= 0.93 - near(500)
 
 
 @pytest.mark.slow
