@@ -19,7 +19,7 @@ import numpy as np
 from results import stats
 from results.influence import too_few
 from results.scores import BAND_RESAMPLES, Scores
-from results.uncertainty import Components, bounds
+from results.uncertainty import Components, bounds, split_variance
 
 Curve = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """(truth (N,), score (N,), weights (B, N)) -> the curve at the points of `scores.GRID`, (B, G)."""
@@ -52,8 +52,10 @@ def band(runs: Sequence[Scores], curve: Curve, carriers: Carriers) -> Band:
     if not too_few(runs[0].truth, runs[0].patients) and _same_images(runs):
         carried = [carriers(run) for run in runs]
         images, patients = (np.min([one[part] for one in carried], axis=0) for part in (0, 1))
-        variance = _patients_part(_resampled(runs, curve), _least(values, images, patients))
-        spread = values.var(axis=0, ddof=1) / len(runs) if len(runs) > 1 else np.zeros(len(mean))
+        resampled = _resampled(runs, curve)
+        own, between = resampled.var(axis=1), values.var(axis=0, ddof=1) if len(runs) > 1 else np.zeros(len(mean))
+        variance, spread = split_variance(len(runs), own.mean(axis=0), resampled.mean(axis=0).var(axis=0), between)
+        variance = variance + np.maximum(0.0, _least(values, images, patients) - own).mean(axis=0)
         for point in np.flatnonzero(np.isfinite(mean) & np.isfinite(patients)):
             parts = Components(
                 value=float(mean[point]),
@@ -96,12 +98,3 @@ def _least(values: np.ndarray, images: np.ndarray, patients: np.ndarray) -> np.n
     inside = (values > 0) & (values < 1)
     share = np.where(inside, values, (values * patients + 0.5) / (patients + 1))
     return share * (1 - share) / np.where(inside, images, patients)
-
-
-def _patients_part(resampled: np.ndarray, least: np.ndarray) -> np.ndarray:
-    """Variance of the mean over seeds that the test patients contribute, (G,); as `uncertainty.components` has it."""
-    seeds, own = len(resampled), resampled.var(axis=1)
-    shared = resampled.mean(axis=0).var(axis=0)
-    if seeds > 1:
-        shared = np.maximum(0.0, (seeds * shared - own.mean(axis=0)) / (seeds - 1))
-    return shared + np.maximum(0.0, least - own).mean(axis=0)

@@ -86,8 +86,8 @@ def calibration(results: pa.Table, options: Options) -> Drawing:
     images = f"{data.unit}{'' if len(data.shared) == 1 else ' of all labels'} (mean over seeds)"
     caption = (
         f"Calibration in ten bins of equal width, with 95 % Wilson intervals that count patients, not {data.unit},"
-        f" where these agree; below, {images} in each bin. ECE over 15 bins, mean over labels and seeds, has no interval:"
-        f" it is too large on average, the more so the fewer the {data.unit}."
+        f" where these agree; below, {images} in each bin. ECE over 15 bins, mean over labels and seeds, has no"
+        f" interval: it is too large on average, the more so the fewer the {data.unit}."
         f" {data.pooling}{data.sentence} Dotted: perfect."
     )
     return Drawing(name="calibration", figure=figure, caption=caption)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -63,22 +64,34 @@ def components(runs: Sequence[Influence]) -> Components:
     k = len(runs)
     own = float(np.einsum("kp,kp->", effects, effects)) / k
     together = effects.mean(axis=0)
-    shared = float(together @ together)
     values = np.array([run.value for run in runs])
-    seeds = 0.0
-    if k > 1:
-        shared = max(0.0, (k * shared - own) / (k - 1))  # mean covariance of two seeds
-        interaction = max(0.0, own - shared)
-        known, between = min(interaction, KNOWN * own), float(values.var(ddof=1))
-        seeds = max(0.0, between - known) / k
-        shared += max(between, known, LEAST * interaction) / k - seeds
+    between = float(values.var(ddof=1)) if k > 1 else 0.0
+    patients, seeds = split_variance(k, own, float(together @ together), between)
     return Components(
         value=float(values.mean()),
-        patients=shared + float(np.mean([run.extra for run in runs])),
+        patients=float(patients) + float(np.mean([run.extra for run in runs])),
         patient_freedom=min(run.freedom for run in runs),
-        seeds=seeds,
+        seeds=float(seeds),
         seed_freedom=k - 1 if k > 1 else np.inf,
     )
+
+
+def split_variance(k: int, own: Any, together: Any, between: Any) -> tuple[Any, Any]:
+    """The parts of the variance of a mean over seeds that patients and seeds contribute; of numbers or of arrays.
+
+    Args:
+        k: K.
+        own: variance over patients of one seed's value, mean over seeds.
+        together: variance over patients of the mean over seeds.
+        between: variance of the values between seeds.
+    """
+    if k == 1:
+        return together, 0.0 * together
+    shared = np.maximum(0.0, (k * together - own) / (k - 1))  # mean covariance of two seeds
+    interaction = np.maximum(0.0, own - shared)
+    known = np.minimum(interaction, KNOWN * own)
+    seeds = np.maximum(0.0, between - known) / k
+    return shared + (np.maximum(np.maximum(between, known), LEAST * interaction) / k - seeds), seeds
 
 
 def interval(runs: Sequence[Influence]) -> tuple[float, float] | tuple[None, None]:
