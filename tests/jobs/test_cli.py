@@ -129,3 +129,16 @@ def test_help_and_every_subcommand_module_import_nothing_heavy():
 def test_every_command_explains_itself(name, capsys):
     assert cli.main([name, "--help"]) == 0
     assert "usage" in capsys.readouterr().out
+
+
+def test_a_null_byte_in_a_file_of_settings_is_refused_by_name(tmp_path, capsys):
+    spec = tmp_path / "spec.toml"
+    for text, name in (
+        ('shards = "a\\u0000b"\nout = "o"', "shards"),
+        ('shards = "s"\nout = "o"\n[head]\nkind = "linear"\n[augment]\noff = ["cr\\u0000op"]', "augment.off"),
+        ('shards = "s"\nout = "o"\n[uncertain]\n"a\\u0000" = "ones"', "uncertain"),
+    ):
+        spec.write_text(text)
+        assert cli.main(["finetune", "--config", str(spec)]) == 2
+        error = capsys.readouterr().err
+        assert name in error and "null byte" in error and error.count("\n") == 1

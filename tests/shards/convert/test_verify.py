@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs import cli
 from shards import InputError
 from shards.card import read_card
 from shards.format import card_bytes, parse_card
@@ -140,3 +141,83 @@ def test_shared_patients_that_the_card_owns_up_to_are_a_warning(copy: Path) -> N
     found = verify(copy, workers=1, say=told.append)
     assert not any("patients are in both" in line for line in found)
     assert any("WARNING: 1 patients are in both train and test" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("counts", {"train": 5}),
+        ("counts", {"train": {"n": "5"}}),
+        ("counts", {"train": {"n": 5, "labels": {"mass": {"positive": None}}}}),
+        ("shards", ("train-000000.tar",)),
+        ("shards", ({"name": "../train.tar", "split": "train", "n": 1, "bytes": 1, "sha256": "0"},)),
+        ("shards", ({"name": "train-000000.tar", "split": "train", "n": 1.5, "bytes": 1, "sha256": "0"},)),
+        ("files", ["rejects.parquet"]),
+        ("files", {"/etc/passwd": "0"}),
+        ("labels", (1,)),
+        ("n_samples", True),
+        ("mean", "0.5"),
+        ("shared_patients", {"train/test": "two"}),
+        ("name", None),
+        ("name", "half of a pair: \ud83d"),
+    ],
+)
+def test_a_card_of_another_shape_is_refused_when_it_is_read_though_its_check_sum_fits(
+    copy: Path, field: str, value: object
+) -> None:
+    forge(copy, **{field: value})
+    with pytest.raises(InputError, match=r"dataset\.json is damaged \(.*\): convert the data set again"):
+        read_card(copy)
+
+
+def not_text() -> pa.Array:
+    """One string that is no UTF-8."""
+    return pa.StringArray.from_buffers(1, pa.py_buffer(np.array([0, 2], np.int32)), pa.py_buffer(b"\xff\xfe"))
+
+
+@pytest.mark.parametrize("name", ["key", "split", "patient_id", "shard", "source"])
+def test_text_of_the_index_that_is_no_text_is_a_problem(copy: Path, name: str) -> None:
+    table = pq.read_table(copy / "index.parquet")
+    column = pa.chunked_array([not_text(), *table[name].slice(1).chunks])
+    rewrite_index(copy, table.set_column(table.column_names.index(name), name, column))
+    assert any("index.parquet cannot be read" in line for line in problems(copy))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "says"),
+    [
+        ("shard", pa.array(range(24)), "column shard holds int64, not string"),
+        ("offset", pa.array(["x"] * 24), "column offset holds string, not int64"),
+        ("label_mass", pa.array(["x"] * 24), "column label_mass holds string, not int8"),
+        ("size", pa.nulls(24, pa.int32()), "column size has 24 empty values"),
+        ("split", pa.nulls(24, pa.string()), "column split has 24 empty values"),
+    ],
+)
+def test_columns_of_another_kind_and_empty_ones_are_problems(
+    copy: Path, name: str, values: pa.Array, says: str
+) -> None:
+    table = pq.read_table(copy / "index.parquet")
+    rewrite_index(copy, table.set_column(table.column_names.index(name), name, values))
+    assert f"index.parquet: {says}" in problems(copy)
+
+
+def test_rejects_that_are_no_text_are_a_problem(copy: Path) -> None:
+    pq.write_table(pa.table({"source": not_text(), "reason": pa.array(["x"])}), copy / "rejects.parquet")
+    assert any("rejects.parquet cannot be read" in line for line in problems(copy))
+
+
+def test_names_that_are_no_text_are_printed_with_escapes(copy: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    import tarfile
+
+    (copy / "\udcff\udcfe.tar").write_bytes(b"")
+    path = copy / "test-000000.tar"
+    with tarfile.open(path) as held, tarfile.open(copy / "new", "w", format=tarfile.USTAR_FORMAT) as made:
+        for number, info in enumerate(held):
+            data = held.extractfile(info)
+            info.name = f"\udcff{number}" if number < 2 else info.name
+            made.addfile(info, data)
+    (copy / "new").rename(path)
+    assert cli.main(["verify", str(copy), "--workers", "1"]) == 1
+    printed = capfdbinary.readouterr().out.decode()
+    assert "\\udcff\\udcfe.tar does not belong to the set" in printed
+    assert "test-000000.tar: 2 members missing, 2 unknown" in printed
