@@ -36,11 +36,11 @@ def run(config: Any) -> int:
 
         convert_phantom(config, say=_say)
         return 0
-    from shards.registry import plan
+    from shards.standing import planned
     from shards.writer import convert
 
     config.check()
-    convert(plan(config), config, say=_say)
+    convert(planned(config, say=_say), config, say=_say)
     return 0
 
 

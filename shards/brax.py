@@ -60,7 +60,7 @@ def plan(config: Config) -> Plan:
     )  # fmt: skip
     if config.views == "frontal":
         rows, others = split_off_views(rows)
-        excluded += others
+        excluded.append(others)
     rows = with_drawn_splits(rows, config)
     return build(
         Gathered(rows),

@@ -20,9 +20,10 @@ from shards.errors import InputError
 from shards.format import SPLITS
 from shards.plan import FileOpener, Plan, build
 from shards.readings import unite
-from shards.rows import Gathered, among, gather, keep, one, place, with_column
+from shards.rows import Gathered, among, gather, keep, left_out, looked_up, one, place, with_column
 from shards.sample import Sample
 from shards.sources import folder, list_files, reconcile
+from shards.spill import stored
 from shards.splits import draw_rows
 
 pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers
@@ -70,13 +71,13 @@ def plan_chexpert(config: ChexpertConfig) -> Plan:
     del parts
     files, paths, odd = _images(root, set(tables))
     listed = " + ".join(table.name for table in tables.values())
-    excluded = reconcile(rows["source"], files, table=listed, allow_missing=config.allow_missing, odd=odd)
+    excluded = [reconcile(rows["source"], files, table=listed, allow_missing=config.allow_missing, odd=odd)]
     rows = keep(rows, among(rows["source"], files))
-    rows = with_column(rows, "source", paths.take(place(rows["source"], files)))
+    rows = with_column(rows, "source", looked_up(paths, place(rows["source"], files)))
     del files, paths
     if config.views == "frontal":
         lateral = pc.fill_null(pc.equal(rows["view"], "LATERAL"), False)
-        excluded += [(source, "lateral view (views=frontal)") for source in rows["source"].filter(lateral).to_pylist()]
+        excluded.append(left_out(rows["source"].filter(lateral), "lateral view (views=frontal)"))
         rows = keep(rows, ~one(lateral).to_numpy(zero_copy_only=False))
     rows = Gathered(with_column(rows, "split", _splits(rows, config)))
     return build(
@@ -135,7 +136,7 @@ def _tables_in(places: Sequence[Path]) -> dict[str, Path]:
     return {split: path for split, path in found.items() if path is not None}
 
 
-def _images(root: Path, splits: set[str]) -> tuple[pa.Array, pa.Array, list[str]]:
+def _images(root: Path, splits: set[str]) -> tuple[pa.ChunkedArray, pa.ChunkedArray, list[str]]:
     """Return the images as the tables name them (train/patientN/...), where each lies, and names of no use."""
     folders = {split: ("valid", "val") if split == "valid" else (split,) for split in splits}
     wanted = {name for names in folders.values() for name in names}
@@ -145,10 +146,17 @@ def _images(root: Path, splits: set[str]) -> tuple[pa.Array, pa.Array, list[str]
         return top in wanted or top.startswith("CheXpert-v1.0 batch")
 
     paths, odd = list_files(root, (".jpg", ".jpeg", ".png"), leads_on)
-    paths = paths.filter(pc.match_substring(paths, "/"))
-    files = pc.replace_substring_regex(paths, _BATCH.pattern.replace("(?=patient)", "(patient)"), r"\1/\2")
-    files = pc.replace_substring_regex(files, r"^CheXpert-v1\.0 batch[^/]*/", "")
-    return pc.replace_substring_regex(files, r"^val/", "valid/"), paths, odd
+    columns = pa.schema([("file", pa.string()), ("path", pa.string())])
+
+    def named() -> Iterator[pa.RecordBatch]:
+        for some in paths.chunks:
+            some = some.filter(pc.match_substring(some, "/"))
+            files = pc.replace_substring_regex(some, _BATCH.pattern.replace("(?=patient)", "(patient)"), r"\1/\2")
+            files = pc.replace_substring_regex(files, r"^CheXpert-v1\.0 batch[^/]*/", "")
+            yield pa.record_batch([pc.replace_substring_regex(files, r"^val/", "valid/"), some], schema=columns)
+
+    table = stored(named(), columns)
+    return table["file"], table["path"], odd
 
 
 def read_rows(table: Path, split: str, notes: list[str] | None = None) -> Iterator[Sample]:
@@ -222,19 +230,19 @@ def observations(row: dict[str, str], columns: dict[str, str], where: str) -> di
     return values
 
 
-def _splits(rows: pa.Table, config: ChexpertConfig) -> pa.Array:
+def _splits(rows: pa.Table, config: ChexpertConfig) -> pa.ChunkedArray:
     """Return train, val or test of every row from the name of its table."""
     train, valid, test = (
         one(pc.equal(rows["split"], name)).to_numpy(zero_copy_only=False) for name in ("train", "valid", "test")
     )
     if config.valid_as == "test" and test.any():
         raise InputError("valid_as=test, but the test set is there: leave valid_as out")
-    codes = np.where(test, SPLITS.index("test"), SPLITS.index("train"))
+    codes = np.where(test, SPLITS.index("test"), SPLITS.index("train")).astype(np.int8)
     codes[valid] = SPLITS.index(config.valid_as)
     if config.valid_as == "test":
         val = draw_rows(rows["patient_id"].filter(pa.array(train)), config.val_fraction, config.seed)
         codes[np.flatnonzero(train)[val]] = SPLITS.index("val")
-    return pa.array(SPLITS).take(pa.array(codes))
+    return looked_up(pa.array(SPLITS), pa.array(codes))
 
 
 def _detail(config: ChexpertConfig) -> dict[str, object]:

@@ -17,6 +17,7 @@ from shards.chexpert import LABELS, observation_columns, observations
 from shards.config import ConvertConfig, later_field
 from shards.delimited import read_table
 from shards.errors import InputError
+from shards.inputs import note
 from shards.opener import FileOpener
 from shards.plan import Plan, build
 from shards.ranges import SEEDS
@@ -75,7 +76,7 @@ def plan(config: Config) -> Plan:
     )  # fmt: skip
     if config.views == "frontal":
         rows, laterals = split_off_views(rows, keep_unknown=True)
-        excluded += laterals
+        excluded.append(laterals)
     detail: dict[str, Any] = {"labels_from": config.labels_from}
     if config.valid_as == "test":
         rows = _valid_as_test(rows, config)
@@ -108,6 +109,7 @@ def _labels(path: Path) -> dict[str, dict[str, int | None]]:
     """Return the labels of every image (by its path without ending) from a file of one JSON object per line."""
     found: dict[str, dict[str, int | None]] = {}
     columns: dict[str, str] | None = None
+    note(path)
     with open(path, encoding="utf-8") as file:
         for line, text in enumerate(file, start=1):
             if not text.strip():

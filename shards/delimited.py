@@ -17,6 +17,7 @@ from typing import IO
 import pyarrow as pa
 
 from shards.errors import InputError
+from shards.inputs import note
 from shards.rows import strings
 
 DELIMITERS = (",", ";", "\t", "|")
@@ -111,7 +112,7 @@ def _check_width(cells: list[str], header: list[str], path: Path, first: int, la
         )
 
 
-def read_names(path: Path) -> pa.Array:
+def read_names(path: Path) -> pa.ChunkedArray:
     """Return the lines of a list file, stripped, empty ones left out."""
     with _readable(path, "utf-8-sig"), open(path, encoding="utf-8-sig") as file:
         return strings(line.strip() for line in file if line.strip())
@@ -127,6 +128,7 @@ def _open(path: Path, encoding: str) -> IO[str]:
 def _readable(path: Path, encoding: str) -> Iterator[None]:
     """Turn what may go wrong while a text file is read into one line."""
     name = encoding.removesuffix("-sig").upper()
+    note(path)
     try:
         yield
     except FileNotFoundError as error:

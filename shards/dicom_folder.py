@@ -19,7 +19,7 @@ from shards.dicom_headers import Header, read_headers
 from shards.errors import InputError
 from shards.format import LABEL
 from shards.opener import FileOpener
-from shards.plan import Plan, build
+from shards.plan import Plan, build, reject_table
 from shards.rows import Gathered, gather
 from shards.sample import Sample
 from shards.sources import find_files, folder
@@ -81,7 +81,7 @@ def plan(config: Config) -> Plan:
         split_scheme="random",
         split_detail=config.split_detail(),
         opener=FileOpener(str(root)),
-        excluded=excluded,
+        excluded=[reject_table(excluded)],
         refused=refused,
         notes=[f"{unlabelled} images have no label in the table: their labels are null"] if unlabelled else [],
     )

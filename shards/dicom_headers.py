@@ -14,6 +14,7 @@ from tqdm import tqdm
 from shards import cells
 from shards.dicom import looks_like_dicom, read_header
 from shards.grey import plain_reason
+from shards.inputs import note
 from shards.rows import with_column
 
 _TAGS = ("PatientID", "StudyInstanceUID", "SOPInstanceUID", "ViewPosition", "PatientSex", "PatientAge", "Rows")
@@ -44,6 +45,8 @@ def read_headers(root: Path, sources: Sequence[str]) -> list[Header | str]:
     """
     from pydicom import config
 
+    for source in sources:
+        note(root / source)
     kept = config.settings.reading_validation_mode
     config.settings.reading_validation_mode = config.IGNORE  # an age written "51" is read, and not worth a warning
     try:

@@ -31,8 +31,7 @@ def layout(plan: Plan, shard_size: int) -> list[Shard]:
     """Return the tars of a plan: per split as few as `shard_size` allows, of nearly equal length."""
     shards: list[Shard] = []
     start = 0
-    counts = {entry["values"]: entry["counts"] for entry in plan.table["split"].value_counts().to_pylist()}
-    for split, length in sorted(counts.items()):
+    for split, length in sorted(plan.split_counts.items()):
         count = -(-length // shard_size)
         bounds = [start + length * number // count for number in range(count + 1)]
         shards += [

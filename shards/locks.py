@@ -27,6 +27,7 @@ def locked(path: Path, wait_seconds: float) -> Iterator[bool]:
 
 
 def _wait(fd: int, deadline: float) -> bool:
+    pause = 0.05
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -36,4 +37,5 @@ def _wait(fd: int, deadline: float) -> bool:
                 return False
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.05)
+        time.sleep(pause)
+        pause = min(1.0, 1.2 * pause)  # many waiters ask a network file system

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
@@ -20,9 +21,10 @@ from shards import parquet
 from shards.atomic import write_bytes, write_with
 from shards.config import ConvertConfig
 from shards.errors import FailedError, InputError
-from shards.format import CARD, FORMAT_VERSION, INDEX, LABEL, REJECTS, STUDY, Card, card_bytes, index_schema
+from shards.format import CARD, FORMAT_VERSION, INDEX, LABEL, REJECTS, SPLITS, STUDY, Card, card_bytes, index_schema
 from shards.pack import chunk_header
-from shards.plan import Plan, in_two_splits, reject_table
+from shards.plan import Plan, in_two_splits, members_of_splits, reject_table
+from shards.rows import groups
 
 if TYPE_CHECKING:
     from shards.layout import Shard
@@ -64,7 +66,7 @@ def merge(plan: Plan, config: ConvertConfig, shards: Sequence[Shard], out: Path,
     schema = index_schema(plan.labels, studies=STUDY in plan.table.column_names)
     tally = _Tally(plan.labels, plan.patients_known)
     write_with(out / INDEX, lambda path: _write_index(path, schema, plan, shards, work, tally), temporary_in=work)
-    rejects = reject_table([*refused, *plan.excluded])
+    rejects = reject_table(refused, plan.left_out())
     _write_parquet(out / REJECTS, rejects, work)
     for name, table in plan.extras.items():
         _write_parquet(out / name, _only_kept(table, plan, facts), work)
@@ -125,8 +127,7 @@ def _summary(shard: Shard, work: Path, *, sides: bool) -> dict[str, Any]:
 
 
 def _rejects(plan: Plan, facts: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    sources = plan.table["source"]
-    return [(sources[row].as_py(), reason) for fact in facts for row, reason in fact["rejects"]]
+    return [(plan.cell("source", row), reason) for fact in facts for row, reason in fact["rejects"]]
 
 
 def _write_index(path: Path, schema: pa.Schema, plan: Plan, shards: Sequence[Shard], work: Path, tally: _Tally) -> None:
@@ -153,7 +154,7 @@ def _index_tables(schema: pa.Schema, plan: Plan, shards: Sequence[Shard], work: 
         if not fact["n"]:
             continue
         done = fact["done"]
-        rows = plan.table.take(pa.array(done["row"], pa.int64()))
+        rows = plan.rows(shard.first, shard.last).take(pa.array(np.array(done["row"], np.int64) - shard.first))
         made = {name: pa.array(done[name], schema.field(name).type) for name in ("offset", "size", "height", "width")}
         made["shard"] = pa.array([f"{shard.name}.tar"] * fact["n"], pa.string())
         yield pa.table(
@@ -167,37 +168,40 @@ class _Tally:
     def __init__(self, labels: Sequence[str], patients_known: bool) -> None:
         self.labels, self.patients_known = labels, patients_known
         self.n: Counter[str] = Counter()
-        self._patients: dict[str, list[pa.Array]] = {}
+        self._patients: list[pa.Array] = []
+        self._splits: list[np.ndarray] = []
         self._studies: list[pa.Array] = []
         self.values: dict[tuple[str, str], Counter[int | None]] = {}
 
     def add(self, table: pa.Table) -> None:
         split = table["split"][0].as_py()  # a tar holds one split only
         self.n[split] += table.num_rows
-        self._patients.setdefault(split, []).append(pc.unique(table["patient_id"]))
+        patients = pc.unique(table["patient_id"])
+        self._patients.append(patients)
+        self._splits.append(np.full(len(patients), SPLITS.index(split), dtype=np.int8))
         if STUDY in table.column_names:
-            self._studies.append(pc.unique(table[STUDY]))
+            self._studies.append(pc.unique(table[STUDY].drop_null()))
         for label in self.labels:
             for entry in pc.value_counts(table[LABEL + label]).to_pylist():
                 self.values.setdefault((split, label), Counter())[entry["values"]] += entry["counts"]
 
     @functools.cached_property
-    def patients(self) -> dict[str, pa.Array]:
-        """The different patients of every split."""
-        return {split: pc.unique(pa.concat_arrays(found)) for split, found in self._patients.items()}
+    def members(self) -> np.ndarray:
+        """Whether a patient is in a split, bool (splits, patients)."""
+        return members_of_splits(pa.chunked_array(self._patients, pa.string()), np.concatenate(self._splits))
 
     def studies(self) -> int:
-        return pc.count_distinct(pa.concat_arrays(self._studies)).as_py() if self._studies else 0
+        return len(groups(pa.chunked_array(self._studies, pa.string()))[1]) if self._studies else 0
 
     def shared(self) -> dict[str, int]:
-        return in_two_splits(self.patients) if self.patients_known else {}
+        return in_two_splits(self.members) if self.patients_known else {}
 
     def counts(self) -> dict[str, Any]:
         kinds = {"positive": 1, "negative": 0, "uncertain": -1, "null": None}
         return {
             split: {
                 "n": self.n[split],
-                "patients": len(self.patients[split]),
+                "patients": int(self.members[SPLITS.index(split)].sum()),
                 "labels": {
                     label: {kind: self.values[split, label][value] for kind, value in kinds.items()}
                     for label in self.labels
@@ -209,8 +213,7 @@ class _Tally:
 
 def _only_kept(table: pa.Table, plan: Plan, facts: Sequence[dict[str, Any]]) -> pa.Table:
     """Drop rows of samples that became rejects."""
-    keys = plan.table["key"]
-    lost = [keys[row].as_py() for fact in facts for row, _ in fact["rejects"]]
+    lost = [plan.cell("key", row) for fact in facts for row, _ in fact["rejects"]]
     return table.filter(pc.invert(pc.is_in(table["key"], value_set=pa.array(lost, pa.string()))))
 
 
@@ -248,7 +251,7 @@ def write_rejects_so_far(plan: Plan, shards: Sequence[Shard], out: Path, work: P
             header = chunk_header(work / name)
             if header is not None:
                 found += _rejects(plan, [header])
-    _write_parquet(out / REJECTS, reject_table([*found, *plan.excluded]), work)
+    _write_parquet(out / REJECTS, reject_table(found, plan.left_out()), work)
     return sorted(found)
 
 

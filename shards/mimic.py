@@ -62,7 +62,7 @@ def plan(config: Config) -> Plan:
     )  # fmt: skip
     if config.views == "frontal":
         rows, laterals = split_off_views(rows)
-        excluded += laterals
+        excluded.append(laterals)
     told = f"{len(unlabelled)} studies have no row in the {config.labeler} table: their labels are null"
     return build(
         Gathered(rows),

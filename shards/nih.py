@@ -19,9 +19,10 @@ from shards.errors import InputError
 from shards.format import SPLITS
 from shards.plan import FileOpener, Plan, SourceBox, build
 from shards.readings import unite
-from shards.rows import Gathered, among, first_of_each, gather, keep, one, place, with_column
+from shards.rows import Gathered, among, first_of_each, gather, keep, left_out, looked_up, one, place, with_column
 from shards.sample import Sample
 from shards.sources import folder, list_files, reconcile
+from shards.spill import stored_column
 from shards.splits import cut_rows, draw_rows
 
 pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers
@@ -55,17 +56,15 @@ def plan_nih(config: NihConfig) -> Plan:
     paths, odd = list_files(root, (".png", ".jpg", ".jpeg"))
     paths, bare, refused = _bare_names(paths)
     missing = reconcile(rows["source"], bare, table=table.name, allow_missing=config.allow_missing, odd=odd)
-    where = place(pa.array([name for name, _ in missing], pa.string()), bare)
-    found = paths.take(where).to_pylist()
-    excluded = [(path or name, reason) for path, (name, reason) in zip(found, missing, strict=True)]
+    at = pc.coalesce(looked_up(paths, place(missing["source"], bare)), missing["source"])
+    excluded = [left_out(at, missing["reason"])]
     rows = keep(rows, among(rows["source"], bare))
     splits = _splits(config, root, rows)
-    sources = paths.take(place(rows["source"], bare))
-    unlisted = sources.filter(pc.is_null(splits)).to_pylist()
-    excluded += [(path, "in none of the split lists") for path in unlisted]
+    sources = looked_up(paths, place(rows["source"], bare))
+    excluded.append(left_out(sources.filter(pc.is_null(splits)), "in none of the split lists"))
     boxes = read_boxes(root, paths, bare)
     rows = with_column(with_column(rows, "split", splits), "source", sources)
-    rows = Gathered(keep(rows, splits.is_valid().to_numpy(zero_copy_only=False)))
+    rows = Gathered(keep(rows, one(splits.is_valid()).to_numpy(zero_copy_only=False)))
     del paths, bare, sources, splits
     return build(
         rows,
@@ -82,15 +81,16 @@ def plan_nih(config: NihConfig) -> Plan:
     )
 
 
-def _bare_names(paths: pa.Array) -> tuple[pa.Array, pa.Array, list[tuple[str, str]]]:
+def _bare_names(paths: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray, list[tuple[str, str]]]:
     """Return paths and their file names, the first path of every name, and (path, reason) of the others."""
-    bare = one(pc.replace_substring_regex(paths, "(?s)^.*/", ""))
+    bare = stored_column((pc.replace_substring_regex(some, "(?s)^.*/", "") for some in paths.chunks), pa.string())
     first = first_of_each(bare)
     if first.all():
         return paths, bare, []
-    kept, kept_names = paths.filter(pa.array(first)), bare.filter(pa.array(first))
+    kept = keep(pa.table([paths, bare], ["path", "name"]), first)
+    kept, kept_names = kept["path"], kept["name"]
     again = pa.array(~first)
-    owners = kept.take(place(bare.filter(again), kept_names))
+    owners = looked_up(kept, place(bare.filter(again), kept_names))
     pairs = zip(paths.filter(again).to_pylist(), owners.to_pylist(), strict=True)
     return kept, kept_names, [(path, f"duplicate file name (taken by {owner})") for path, owner in pairs]
 
@@ -148,7 +148,7 @@ def findings(text: str, separator: str, labels: Iterable[str], where: str) -> di
     return values
 
 
-def _splits(config: NihConfig, root: Path, rows: pa.Table) -> pa.Array:
+def _splits(config: NihConfig, root: Path, rows: pa.Table) -> pa.ChunkedArray:
     """Return the split of every row, null where no list holds it."""
     if config.splits == "random":
         fractions = {"val_fraction": config.val_fraction, "test_fraction": config.test_fraction}
@@ -178,15 +178,15 @@ def _splits(config: NihConfig, root: Path, rows: pa.Table) -> pa.Array:
         train = codes == SPLITS.index("train")
         val = draw_rows(rows["patient_id"].filter(pa.array(train)), config.val_fraction, config.seed)
         codes[np.flatnonzero(train)[val]] = SPLITS.index("val")
-    return pa.array(SPLITS).take(pa.array(codes, mask=codes < 0))
+    return looked_up(pa.array(SPLITS), pa.array(codes, mask=codes < 0))
 
 
-def in_both(first: pa.Array, second: pa.Array) -> list[str]:
+def in_both(first: pa.ChunkedArray, second: pa.ChunkedArray) -> list[str]:
     """Return the names found in both lists, sorted."""
     return sorted(set(first.filter(pa.array(among(first, second))).to_pylist()))
 
 
-def read_boxes(root: Path, paths: pa.Array, bare: pa.Array) -> list[SourceBox] | None:
+def read_boxes(root: Path, paths: pa.ChunkedArray, bare: pa.ChunkedArray) -> list[SourceBox] | None:
     """Return (source, label, x, y, width, height), pixels of the 1024 x 1024 image; None without BBox_List_2017.csv.
 
     `paths` are the image files and `bare` their names; boxes of other images are left out.
@@ -205,5 +205,5 @@ def read_boxes(root: Path, paths: pa.Array, bare: pa.Array) -> list[SourceBox] |
         except ValueError as error:
             raise InputError(f"{path}, line {line}: a box needs four numbers ({error})") from error
         boxes.append((cells[0].strip(), label, x, y, width, height))
-    sources = paths.take(place(pa.array([box[0] for box in boxes], pa.string()), bare)).to_pylist()
+    sources = looked_up(paths, place(pa.array([box[0] for box in boxes], pa.string()), bare)).to_pylist()
     return [(source, *box[1:]) for source, box in zip(sources, boxes, strict=True) if source is not None]

@@ -19,7 +19,7 @@ from shards.errors import InputError
 from shards.opener import FileOpener
 from shards.plan import Plan, build
 from shards.readings import unite
-from shards.rows import Gathered, among, gather, keep, split_off_views, strings
+from shards.rows import Gathered, among, each, gather, keep, left_out, split_off_views, strings
 from shards.sample import Sample
 from shards.sources import find_one, folder, with_files
 from shards.splits import with_drawn_splits
@@ -106,12 +106,13 @@ def plan(config: Config) -> Plan:
     unwanted: dict[str, str] = {}
     rows = unite(gather(_samples(table, config, labels, unwanted), labels), where=table.name)
     rows, excluded = with_files(rows, root, (".png",), table=table.name, allow_missing=config.allow_missing)
-    left_out = among(rows["source"], strings(unwanted))
-    excluded += [(source, unwanted[source]) for source in rows["source"].filter(pa.array(left_out)).to_pylist()]
-    rows = keep(rows, ~left_out)
+    dropped = among(rows["source"], strings(unwanted))
+    sources = rows["source"].filter(pa.array(dropped))
+    excluded.append(left_out(sources, strings(unwanted[source] for source in each(sources))))
+    rows = keep(rows, ~dropped)
     if config.views == "frontal":
         rows, others = split_off_views(rows)
-        excluded += others
+        excluded.append(others)
     rows = with_drawn_splits(rows, config)
     return build(
         Gathered(rows),

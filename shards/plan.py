@@ -1,7 +1,8 @@
 """What a conversion is going to do, decided before any pixel is read: one row per sample, in final order.
 
 A converter yields `Sample`s; `build` turns them into columns, gives every sample a safe unique key, refuses
-duplicates, and fixes the order. Nothing after it depends on the number of workers.
+duplicates, and fixes the order. Nothing after it depends on the number of workers. `shards.standing` keeps a plan in a
+file, for the parts of a conversion.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +22,24 @@ from shards.about import OWN, About
 from shards.errors import InputError
 from shards.format import LABEL, SEXES, SPLITS, STUDY, VIEWS, box_schema, reject_schema
 from shards.opener import FileOpener, Opener
-from shards.rows import Gathered, among, each, final_order, gather, keep, one, place, sort, with_column, without_repeats
+from shards.rows import (
+    Gathered,
+    coalesced,
+    each,
+    final_order,
+    gather,
+    groups,
+    keep,
+    one,
+    place,
+    with_column,
+    without_repeats,
+)
 from shards.sample import Sample, printable
+from shards.spill import contiguous, forget, reordered
+
+if TYPE_CHECKING:
+    from shards.plan_file import PlanFile
 
 pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers
 
@@ -38,13 +55,13 @@ class Plan:
     """Data set name for the card."""
     labels: tuple[str, ...]
     """Label columns, in order."""
-    table: pa.Table
+    table: pa.Table | PlanFile
     """Columns key, split, patient_id, study_id (where the source has it), view, sex, age, source, label_*; sorted by
     split, then by hash of the key."""
     refused: tuple[tuple[str, str], ...]
     """(source, reason) of rows refused without reading them; they count as rejects."""
-    excluded: tuple[tuple[str, str], ...]
-    """(source, reason) of rows left out by choice or without a file; listed, but no sign of a bad run."""
+    excluded: pa.Table | PlanFile
+    """Columns source and reason, sorted, of rows left out by choice or without a file: listed, no sign of a bad run."""
     split_scheme: str
     """Name of the scheme for the card."""
     split_detail: Mapping[str, Any]
@@ -65,14 +82,41 @@ class Plan:
     """Licence, citation and home of a published data set."""
     origin: Mapping[str, Any] = field(default_factory=dict)
     """More facts for the card's config, e.g. how the pictures were drawn."""
+    known_fingerprint: str | None = None
+    """The fingerprint, where it was taken already."""
+
+    def rows(self, first: int, last: int) -> pa.Table:
+        """Return some rows (`last` excluded)."""
+        return self.table.slice(first, last - first)
+
+    def left_out(self) -> pa.Table:
+        """Return all of `excluded`."""
+        return self.excluded.slice(0, self.excluded.num_rows)
+
+    def cell(self, column: str, row: int) -> Any:
+        """Return one value."""
+        return self.rows(row, row + 1)[column][0].as_py()
+
+    @property
+    def split_counts(self) -> dict[str, int]:
+        """Rows of every split."""
+        if isinstance(self.table, pa.Table):
+            return {entry["values"]: entry["counts"] for entry in self.table["split"].value_counts().to_pylist()}
+        return self.table.split_counts
 
     @property
     def fingerprint(self) -> str:
         """sha256 over every row, kept or left out."""
-        digest = hashlib.sha256()
-        for table in (self.table, reject_table(self.refused), reject_table(self.excluded), *self.extras.values()):
+        if self.known_fingerprint is not None:
+            return self.known_fingerprint
+        digest, own = hashlib.sha256(), self.table
+        assert isinstance(own, pa.Table)
+        for table in (own, reject_table(self.refused), self.left_out(), *self.extras.values()):
+            whole = [contiguous(column) for column in table.columns]
             with pa.PythonFile(_Into(digest), "w") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
-                stream.write_table(table.combine_chunks())
+                if table.num_rows:
+                    stream.write_batch(pa.record_batch(whole, schema=table.schema))
+            forget()
         facts = (self.name, self.labels, self.split_scheme, dict(self.split_detail), dict(self.origin))
         digest.update(json.dumps(facts, sort_keys=True).encode())
         return digest.hexdigest()
@@ -94,10 +138,14 @@ class _Into(io.RawIOBase):
         return len(data)
 
 
-def reject_table(rows: Iterable[tuple[str, str]]) -> pa.Table:
-    """Return (source, reason) pairs as a table, sorted."""
-    ordered = sorted((printable(source), printable(reason)) for source, reason in rows)
-    return pa.table([[row[0] for row in ordered], [row[1] for row in ordered]], schema=reject_schema())
+def reject_table(rows: Iterable[tuple[str, str]], *more: pa.Table) -> pa.Table:
+    """Return (source, reason) pairs, and those of tables of them, as one table, sorted."""
+    pairs = [(printable(source), printable(reason)) for source, reason in rows]
+    own = pa.table([[pair[0] for pair in pairs], [pair[1] for pair in pairs]], schema=reject_schema())
+    table = pa.concat_tables([own, *more])
+    order = pc.sort_indices(table, sort_keys=[(name, "ascending") for name in table.column_names])
+    table = reordered(table, order.to_numpy().astype(np.int64))
+    return pa.table([contiguous(column) for column in table.columns], schema=reject_schema())
 
 
 def build(
@@ -110,7 +158,7 @@ def build(
     source: str = "",
     about: About = OWN,
     split_detail: Mapping[str, Any] | None = None,
-    excluded: Iterable[tuple[str, str]] = (),
+    excluded: Iterable[pa.Table] = (),
     refused: Iterable[tuple[str, str]] = (),
     boxes: Sequence[SourceBox] | None = None,
     notes: Sequence[str] = (),
@@ -127,7 +175,7 @@ def build(
         source: whose data they are, for the card.
         about: licence, citation and home, for the card.
         split_detail: what else determines the splits.
-        excluded: (source, reason) of rows without a file or not asked for.
+        excluded: rows without a file or not asked for, in tables as `shards.rows.left_out` makes them.
         refused: (source, reason) of unusable rows.
         boxes: (source, label, x, y, width, height) in source pixels; boxes of sources not kept are dropped. None: the
             data set has none.
@@ -145,20 +193,18 @@ def build(
         raise InputError(f"{name}: no image to convert; is --src the folder of the data set? (docs/datasets.md)")
     _check(table)
     patients_known = table["patient_id"].null_count < table.num_rows
-    table = with_column(table, "patient_id", pc.coalesce(table["patient_id"], table["key"]))
-    order = final_order(table)
-    columns = {name: table[name] for name in (*_COLUMNS, *(LABEL + label for label in labels))}
-    if columns[STUDY].null_count == table.num_rows:
-        del columns[STUDY]
-    del table
-    table = sort(columns, order)
+    table = with_column(table, "patient_id", coalesced(table, "patient_id", "key"))
+    columns = [*_COLUMNS, *(LABEL + label for label in labels)]
+    if table[STUDY].null_count == table.num_rows:
+        columns.remove(STUDY)
+    table = reordered(table.select(columns), final_order(table))
     shared = shared_patients(table) if patients_known else {}
     return Plan(
         name=name,
         labels=tuple(labels),
         table=table,
         refused=tuple(turned_away),
-        excluded=tuple(excluded),
+        excluded=reject_table((), *excluded),
         split_scheme=split_scheme,
         split_detail=dict(split_detail or {}),
         patients_known=patients_known,
@@ -199,6 +245,8 @@ def _inside(table: pa.Table, turned_away: list[tuple[str, str]]) -> pa.Table:
 
 def _of_own_key(table: pa.Table, turned_away: list[tuple[str, str]]) -> pa.Table:
     kept, repeats = without_repeats(table, "key")
+    if not repeats.num_rows:
+        return kept
     owners = kept["source"].take(place(repeats["key"], kept["key"]))
     for source, key, owner in zip(each(repeats["source"]), each(repeats["key"]), each(owners), strict=True):
         turned_away.append((source, f"duplicate key {key} (taken by {owner})"))
@@ -216,17 +264,26 @@ def _check(table: pa.Table) -> None:
 
 def shared_patients(table: pa.Table) -> dict[str, int]:
     """Return how many patients each pair of splits shares, pairs without any left out."""
-    splits = pc.unique(table["split"]).to_pylist()
-    return in_two_splits({s: pc.unique(table.filter(pc.equal(table["split"], s))["patient_id"]) for s in splits})
+    splits = pc.fill_null(one(pc.index_in(table["split"], value_set=pa.array(SPLITS))), -1)
+    return in_two_splits(members_of_splits(table["patient_id"], splits.to_numpy(zero_copy_only=False).astype(np.int8)))
 
 
-def in_two_splits(members: Mapping[str, pa.Array]) -> dict[str, int]:
-    """Return how many patients each pair of splits shares, from the different patients of every split."""
-    names = [name for name in SPLITS if name in members]
+def members_of_splits(patients: pa.ChunkedArray, splits: np.ndarray) -> np.ndarray:
+    """Return bool (splits, patients): whether a patient is in a split; `splits` (N,) are places in SPLITS, or -1."""
+    code, first = groups(patients)
+    members = np.zeros((len(SPLITS), len(first)), dtype=bool)
+    for split in range(len(SPLITS)):
+        members[split, code[splits == split]] = True
+    return members
+
+
+def in_two_splits(members: np.ndarray) -> dict[str, int]:
+    """Return how many patients each pair of splits shares, from what `members_of_splits` gives."""
     pairs = {
-        f"{a}/{b}": int(among(members[a], members[b]).sum())
-        for position, a in enumerate(names)
-        for b in names[position + 1 :]
+        f"{a}/{b}": int((members[first] & members[second]).sum())
+        for first, a in enumerate(SPLITS)
+        for second, b in enumerate(SPLITS)
+        if first < second
     }
     return {pair: count for pair, count in pairs.items() if count}
 

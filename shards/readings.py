@@ -5,7 +5,7 @@ Legend of shapes: N rows, G images.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ import pyarrow.compute
 
 from shards.errors import InputError
 from shards.format import LABEL
-from shards.rows import among, first_of_each, keep, one, with_column
+from shards.rows import among, first_of_each, keep, one, taken
+from shards.spill import reordered, stored
 
 pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers
 
@@ -59,7 +60,7 @@ def unite(
     order = np.argsort(group, kind="stable")
     order = order[np.searchsorted(group[order], 0) :]  # rows of images with one row are in group -1
     starts = np.flatnonzero(np.r_[True, np.diff(group[order]) > 0])
-    some = rows.take(pa.array(order))
+    some = reordered(rows, order)
     labels = [name for name in rows.column_names if name.startswith(LABEL)]
     joined: dict[str, pa.Array] = {}
     contradictions: dict[int, str] = {}
@@ -74,7 +75,9 @@ def unite(
         _absence(joined, some, starts, labels, contradictions)
     if contradictions:
         _refuse(contradictions, some["source"].take(pa.array(starts)), where, mend)
-    return _put(keep(rows, first), names.filter(pa.array(first)), names.take(pa.array(order[starts])), joined)
+    kept = keep(rows, first)
+    remaining = kept["source"] if by is None else names.filter(pa.array(first))
+    return _put(kept, remaining, taken(names, order[starts]), joined)
 
 
 def _groups(names: pa.ChunkedArray | pa.Array, repeated: pa.ChunkedArray | pa.Array) -> np.ndarray:
@@ -82,14 +85,22 @@ def _groups(names: pa.ChunkedArray | pa.Array, repeated: pa.ChunkedArray | pa.Ar
     return pc.fill_null(one(pc.index_in(names, value_set=one(repeated))), -1).to_numpy(zero_copy_only=False)
 
 
-def _put(kept: pa.Table, names: pa.ChunkedArray, united: pa.ChunkedArray, joined: Mapping[str, pa.Array]) -> pa.Table:
+def _put(
+    kept: pa.Table, names: pa.ChunkedArray | pa.Array, united: pa.Array, joined: Mapping[str, pa.Array]
+) -> pa.Table:
     """Return the first rows with the joined cells in the rows that stood several times."""
-    which = pc.index_in(names, value_set=one(united))
-    mask = one(which.is_valid())
-    rows = one(which).drop_null()
-    for name, values in joined.items():
-        kept = with_column(kept, name, pc.replace_with_mask(one(kept[name]), mask, values.take(rows)))
-    return kept
+    which = one(pc.index_in(names, value_set=united))
+
+    def put() -> Iterator[pa.RecordBatch]:
+        start = 0
+        for batch in kept.to_batches():
+            here = which.slice(start, batch.num_rows)
+            start += batch.num_rows
+            mask, rows = here.is_valid(), here.drop_null()
+            columns = [pc.replace_with_mask(batch[name], mask, joined[name].take(rows)) for name in kept.column_names]
+            yield pa.record_batch(columns, schema=kept.schema)
+
+    return stored(put(), kept.schema)
 
 
 def _agreed(some: pa.Table, name: str, starts: np.ndarray, contradictions: dict[int, str]) -> pa.Array:

@@ -14,6 +14,7 @@ from shards.delimited import read_table
 from shards.dicom import require
 from shards.dicom_headers import with_headers
 from shards.errors import InputError
+from shards.inputs import note
 from shards.opener import FileOpener
 from shards.plan import Plan, SourceBox, build
 from shards.readings import unite
@@ -107,6 +108,7 @@ def _classes(path: Path) -> dict[str, int] | None:
 def _nih_images(config: Config, root: Path) -> dict[str, str] | None:
     """Return image -> NIH's file name."""
     path = Path(config.mapping) if config.mapping else root / MAPPING
+    note(path)
     if not path.is_file():
         if config.mapping:
             raise InputError(f"--mapping {path}: no such file")

@@ -18,7 +18,19 @@ from shards.errors import InputError
 from shards.opener import FileOpener
 from shards.plan import Plan, build
 from shards.readings import unite
-from shards.rows import Gathered, among, each, first_of_each, gather, keep, place, strings, with_column
+from shards.rows import (
+    Gathered,
+    among,
+    each,
+    first_of_each,
+    gather,
+    keep,
+    left_out,
+    looked_up,
+    place,
+    strings,
+    with_column,
+)
 from shards.sample import Sample
 from shards.sources import find_one, folder, list_files, reconcile
 from shards.splits import with_drawn_splits
@@ -53,14 +65,14 @@ def plan(config: Config) -> Plan:
     rows = unite(gather(_samples(table), LABELS), where=table.name, findings=True)
     paths, odd = list_files(root, (".dcm",))
     images = strings(path.rpartition("/")[2].removesuffix(".dcm") for path in each(paths))
-    first = pa.array(first_of_each(images))
-    paths, images = paths.filter(first), images.filter(first)
+    first = keep(pa.table([paths, images], ["path", "image"]), first_of_each(images))
+    paths, images = first["path"], first["image"]
     listed = images.filter(pa.array(among(images, rows["source"])))
-    excluded = reconcile(rows["source"], listed, table=table.name, allow_missing=config.allow_missing, odd=odd)
-    unlisted = paths.filter(pa.array(~among(images, rows["source"]))).to_pylist()
-    excluded += [(path, f"no row in {table.name}") for path in unlisted]
+    unpaired = reconcile(rows["source"], listed, table=table.name, allow_missing=config.allow_missing, odd=odd)
+    unlisted = paths.filter(pa.array(~among(images, rows["source"])))
+    excluded = [unpaired, left_out(unlisted, f"no row in {table.name}")]
     rows = keep(rows, among(rows["source"], images))
-    rows = with_column(rows, "source", paths.take(place(rows["source"], images)))
+    rows = with_column(rows, "source", looked_up(paths, place(rows["source"], images)))
     rows = with_headers(rows, root, ("patient_id", "view", "sex", "age"))
     rows = with_drawn_splits(rows, config)
     return build(

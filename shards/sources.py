@@ -12,7 +12,19 @@ import pyarrow as pa
 import pyarrow.compute
 
 from shards.errors import InputError
-from shards.rows import among, each, first_of_each, keep, place, strings, with_column
+from shards.inputs import note
+from shards.rows import (
+    alphabetical,
+    among,
+    each,
+    first_of_each,
+    keep,
+    left_out,
+    looked_up,
+    place,
+    strings,
+    with_column,
+)
 from shards.sample import printable
 
 pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers
@@ -27,6 +39,7 @@ def folder(path: str) -> Path:
         InputError: it does not exist or is a file.
     """
     found = Path(path)
+    note(found)
     if not found.is_dir():
         raise InputError(f"--src {path}: {'it is a file, not a folder' if found.exists() else 'no such folder'}")
     return found
@@ -49,8 +62,8 @@ def find_files(root: Path, endings: Sequence[str], wanted: Callable[[str], bool]
 
 def list_files(
     root: Path, endings: Sequence[str], wanted: Callable[[str], bool] | None = None
-) -> tuple[pa.Array, list[str]]:
-    """Return what `find_files` does as a sorted array, and apart the names that are not UTF-8, made printable."""
+) -> tuple[pa.ChunkedArray, list[str]]:
+    """Return what `find_files` does as a sorted column, and apart the names that are not UTF-8, made printable."""
     odd: list[str] = []
 
     def plain() -> Iterator[str]:
@@ -60,8 +73,7 @@ def list_files(
             else:
                 odd.append(printable(name))
 
-    names = strings(plain())
-    return names.take(pc.sort_indices(names)), sorted(odd)
+    return alphabetical(strings(plain())), sorted(odd)
 
 
 def _walk(root: Path, endings: Sequence[str], wanted: Callable[[str], bool] | None) -> Iterator[str]:
@@ -69,6 +81,7 @@ def _walk(root: Path, endings: Sequence[str], wanted: Callable[[str], bool] | No
     seen: set[tuple[int, int]] = set()
     while waiting:
         inside = waiting.pop()
+        note(root / inside)
         facts = os.stat(root / inside)
         if (facts.st_dev, facts.st_ino) in seen:  # a link back to a folder above would go round for ever
             continue
@@ -112,8 +125,8 @@ def with_files(
     allow_missing: bool,
     wanted: Callable[[str], bool] | None = None,
     any_ending: bool = False,
-) -> tuple[pa.Table, list[tuple[str, str]]]:
-    """Return the rows that have an image file, `source` being where it lies, and (source, reason) of what has no pair.
+) -> tuple[pa.Table, list[pa.Table]]:
+    """Return the rows that have an image file, `source` being where it lies, and `left_out` of what has no pair.
 
     Args:
         rows: `source` is the path of the image as the table gives it, relative to `root`.
@@ -132,16 +145,16 @@ def with_files(
     names = paths
     if any_ending:
         names = strings(without_ending(path) for path in each(paths))
-        first = pa.array(first_of_each(names))
-        paths, names = paths.filter(first), names.filter(first)
+        first = keep(pa.table([paths, names], ["path", "name"]), first_of_each(names))
+        paths, names = first["path"], first["name"]
     excluded = reconcile(rows["source"], names, table=table, allow_missing=allow_missing, odd=odd)
     rows = keep(rows, among(rows["source"], names))
-    return with_column(rows, "source", paths.take(place(rows["source"], names))), excluded
+    return with_column(rows, "source", looked_up(paths, place(rows["source"], names))), [excluded]
 
 
 def reconcile(
-    rows: pa.ChunkedArray, files: pa.Array, *, table: str, allow_missing: bool, odd: Sequence[str] = ()
-) -> list[tuple[str, str]]:
+    rows: pa.ChunkedArray, files: pa.ChunkedArray, *, table: str, allow_missing: bool, odd: Sequence[str] = ()
+) -> pa.Table:
     """Compare the rows of a table with the files of the source.
 
     Args:
@@ -152,23 +165,24 @@ def reconcile(
         odd: names of files that no row can name.
 
     Returns:
-        (source, reason) of every name on one side only.
+        `left_out` of every name on one side only.
 
     Raises:
         InputError: they differ and `allow_missing` is False; the message counts both kinds.
     """
-    no_file = sorted(rows.filter(pa.array(~among(rows, files))).to_pylist())
-    no_row = sorted([*files.filter(pa.array(~among(files, rows))).to_pylist(), *odd])
-    if (no_file or no_row) and not allow_missing:
-        alike = _alike(no_file, no_row)
-        examples = "; ".join(f"first: {names[0]}" for names in (no_file, no_row) if names)
+    no_file = alphabetical(rows.filter(pa.array(~among(rows, files))))
+    no_row = files.filter(pa.array(~among(files, rows)))
+    no_row = alphabetical(pa.chunked_array([*no_row.chunks, pa.array(odd, pa.string())]))
+    if (len(no_file) or len(no_row)) and not allow_missing:
+        alike = _alike(no_file.to_pylist(), no_row.to_pylist())
+        examples = "; ".join(f"first: {names[0]}" for names in (no_file, no_row) if len(names))
         raise InputError(
             f"{len(no_file)} of {len(rows)} rows of {table} have no image file and {len(no_row)} image files have "
             f"no row ({examples}){alike}; complete the download, or go on without them: --allow_missing true"
         )
-    return [(name, "row without an image file") for name in no_file] + [
-        (name, f"image file without a row in {table}") for name in no_row
-    ]
+    return pa.concat_tables(
+        [left_out(no_file, "row without an image file"), left_out(no_row, f"image file without a row in {table}")]
+    )
 
 
 def _alike(no_file: Sequence[str], no_row: Sequence[str]) -> str:

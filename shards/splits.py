@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 
 from shards.config import DrawnSplits
-from shards.rows import each, one, ranks, with_column
+from shards.rows import coalesced, each, looked_up, ranks, with_column
+from shards.rows import groups as equal_names
 
 Name = TypeVar("Name", bound=Hashable)
 _VAL_SEED = 1_000_003
@@ -40,32 +40,32 @@ def draw_groups(groups: Sequence[str], fraction: float, seed: int) -> set[str]:
         the drawn groups; at least one and never all where there are two or more and 0 < fraction < 1.
     """
     sizes = Counter(groups)
-    drawn = _draw(list(sizes), list(sizes.values()), fraction, seed)
+    drawn = _draw(sizes, np.array(list(sizes.values()), dtype=np.int64), fraction, seed)
     return {name for name, taken in zip(sizes, drawn.tolist(), strict=True) if taken}
 
 
 def draw_rows(groups: pa.ChunkedArray | pa.Array, fraction: float, seed: int) -> np.ndarray:
     """Return bool (N,): the samples of the groups that `draw_groups` draws."""
-    encoded = one(groups).dictionary_encode()
-    codes = encoded.indices.to_numpy(zero_copy_only=False)
-    return _draw(encoded.dictionary, np.bincount(codes, minlength=1).tolist(), fraction, seed)[codes]
+    code, first = equal_names(groups)
+    sizes = np.bincount(code, minlength=len(first))
+    return _draw(each(looked_up(groups, pa.array(first))), sizes, fraction, seed)[code]
 
 
-def _draw(names: Sequence[str] | pa.Array, sizes: Sequence[int], fraction: float, seed: int) -> np.ndarray:
+def _draw(names: Iterable[str], sizes: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Return bool per name: whether the group is drawn."""
-    drawn = np.zeros(len(names), dtype=bool)
-    wanted = fraction * sum(sizes)
-    if wanted <= 0 or len(names) < 2:
+    drawn = np.zeros(len(sizes), dtype=bool)
+    wanted = fraction * int(sizes.sum())
+    if wanted <= 0 or len(sizes) < 2:
         return drawn
-    listed = each(names) if isinstance(names, pa.Array) else iter(names)
-    order = np.lexsort(ranks(listed, len(names), lambda name: rank(seed, name)))
+    order = np.lexsort(ranks(names, len(sizes), lambda name: rank(seed, name)))
     held = 0
-    for group in order[:-1].tolist():
+    for group in order[:-1]:
+        size = int(sizes[group])
         # A large patient near the end is taken only where that comes closer to the wanted number.
-        if held and abs(held + sizes[group] - wanted) > abs(held - wanted):
+        if held and abs(held + size - wanted) > abs(held - wanted):
             break
         drawn[group] = True
-        held += sizes[group]
+        held += size
         if held >= wanted:
             break
     return drawn
@@ -89,19 +89,23 @@ def cut_by_patient(patients: Sequence[str], seed: int, *, val_fraction: float, t
 
 def cut_rows(
     patients: pa.ChunkedArray | pa.Array, seed: int, *, val_fraction: float, test_fraction: float = 0.0
-) -> pa.Array:
+) -> pa.ChunkedArray:
     """Return what `cut_by_patient` does, for many samples."""
-    test = draw_rows(patients, test_fraction, seed)
-    rest = one(patients).filter(pa.array(~test))
-    share = min(1.0, val_fraction * len(patients) / len(rest)) if len(rest) else 0.0
-    codes = np.where(test, 2, 0).astype(np.int8)
-    codes[~test] = draw_rows(rest, share, seed + _VAL_SEED)
-    return pa.array(["train", "val", "test"]).take(pa.array(codes))
+    code, first = equal_names(patients)
+    sizes = np.bincount(code, minlength=len(first))
+    test = _draw(each(looked_up(patients, pa.array(first))), sizes, test_fraction, seed)
+    rest = np.flatnonzero(~test)
+    left = int(sizes[rest].sum())
+    share = min(1.0, val_fraction * len(patients) / left) if left else 0.0
+    val = _draw(each(looked_up(patients, pa.array(first[rest]))), sizes[rest], share, seed + _VAL_SEED)
+    split = np.where(test, 2, 0).astype(np.int8)
+    split[rest[val]] = 1
+    return looked_up(pa.array(["train", "val", "test"]), pa.array(split[code]))
 
 
 def with_drawn_splits(rows: pa.Table, config: DrawnSplits) -> pa.Table:
     """Return rows with their splits drawn by patient; a sample of nobody known is a patient of its own."""
-    patients = pa.compute.coalesce(rows["patient_id"], rows["key"])  # pyright: ignore[reportAttributeAccessIssue]
+    patients = coalesced(rows, "patient_id", "key")
     drawn = cut_rows(patients, config.seed, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
     return with_column(rows, "split", drawn)
 

@@ -55,7 +55,7 @@ def changed(plan: Plan, chunks: Sequence[Stamped]) -> list[bool]:
 
 
 def _sources(plan: Plan, first: int, last: int) -> list[str]:
-    return plan.table["source"].slice(first, last - first).to_pylist()
+    return plan.rows(first, last)["source"].to_pylist()
 
 
 def check_unchanged(plan: Plan, card: Path, say: Callable[[str], None]) -> None:

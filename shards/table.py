@@ -18,7 +18,7 @@ from shards.delimited import Dialect, dialect, read_table
 from shards.errors import InputError
 from shards.plan import OUTSIDE, FileOpener, Plan, build, leaves
 from shards.readings import READERS, unite
-from shards.rows import Gathered, among, each, gather, keep, strings, with_column
+from shards.rows import Gathered, among, coalesced, each, gather, keep, strings, with_column
 from shards.sample import Sample
 from shards.sources import IMAGE_ENDINGS, folder, list_files, reconcile, without_ending
 from shards.splits import cut_rows
@@ -52,13 +52,13 @@ def plan_csv(config: CsvConfig) -> Plan:
     # A row may name a file of any ending.
     others = rows["source"].filter(pa.array(~among(rows["source"], files)))
     more = strings(source for source in each(others) if os.path.isfile(root / source))
-    files = pa.concat_arrays([files, more]) if len(more) else files
-    excluded = reconcile(rows["source"], files, table=table.path.name, allow_missing=config.allow_missing, odd=odd)
+    files = pa.chunked_array([*files.chunks, *more.chunks], pa.string())
+    unpaired = reconcile(rows["source"], files, table=table.path.name, allow_missing=config.allow_missing, odd=odd)
     rows = keep(rows, among(rows["source"], files))
     del files, others
     if config.split_column is None:
         fractions = {"val_fraction": config.val_fraction, "test_fraction": config.test_fraction}
-        patients = pc.coalesce(rows["patient_id"], rows["source"])
+        patients = coalesced(rows, "patient_id", "source")
         rows = with_column(rows, "split", cut_rows(patients, config.seed, **fractions))
         del patients
     rows = Gathered(rows)
@@ -70,7 +70,7 @@ def plan_csv(config: CsvConfig) -> Plan:
         split_scheme="list" if config.split_column else "random",
         split_detail={} if config.split_column else _detail(config),
         opener=FileOpener(str(root)),
-        excluded=excluded,
+        excluded=[unpaired],
         refused=refused,
         notes=table.notes() + odd_cells.notes(),
     )

@@ -20,6 +20,7 @@ from shards.config import DrawnSplits
 from shards.delimited import read_table
 from shards.errors import InputError
 from shards.format import SPLITS
+from shards.inputs import note
 from shards.opener import FileOpener
 from shards.plan import Plan, SourceBox, build
 from shards.readings import unite
@@ -173,6 +174,7 @@ def _boxes(tables: list[Path]) -> list[SourceBox]:
     """Return (image id, label, x, y, width, height) in source pixels, of every reader."""
     boxes: list[SourceBox] = []
     for table in tables:
+        note(table)
         if not table.is_file():
             continue
         for line, row in read_table(table, ("image_id", "class_name", *_CORNERS)):

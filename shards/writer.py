@@ -279,7 +279,7 @@ class _Queue:
         if not self.todo:
             raise StopIteration
         path, first, last = self.todo.pop()
-        rows = self.plan.table.slice(first, last - first).to_pylist()
+        rows = self.plan.rows(first, last).to_pylist()
         return run_chunk, ChunkJob(
             path=path, first_row=first, rows=rows, opener=self.plan.opener, encoding=self.encoding
         )
