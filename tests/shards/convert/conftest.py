@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from shards.config import ConvertConfig, NihConfig
-from shards.registry import plan
+from shards.standing import planned
 from shards.writer import convert
 
 NIH_2017 = (
@@ -57,7 +57,7 @@ def write_nih(root: Path, patients: int = 6, each: int = 4, findings: Sequence[s
 def make(config: ConvertConfig) -> tuple[Any, Any, list[str]]:
     """Convert; gives index and rejects (data frames) and the lines told to the user."""
     told: list[str] = []
-    convert(plan(config), config, say=told.append)
+    convert(planned(config, say=told.append), config, say=told.append)
     out = Path(config.out)
     return pd.read_parquet(out / "index.parquet"), pd.read_parquet(out / "rejects.parquet"), told
 
