@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 
-from shards.errors import FailedError
+from shards.errors import FailedError, InputError
 
 BATCH = 1 << 16
 """Rows of a batch in a file."""
@@ -145,18 +145,32 @@ def _piled(files: Sequence[IO[bytes]]) -> Iterator[pa.RecordBatch]:
 
 
 def contiguous(column: pa.ChunkedArray) -> pa.Array:
-    """Return a column in one piece, in a file where `spilling` says and it is long."""
+    """Return a column in one piece, in a file where `spilling` says and it is long.
+
+    Raises:
+        InputError: it holds more text than one piece can, 2 GiB.
+    """
     folder = _folder.get()
     if column.num_chunks == 1:
         return column.chunk(0)
     if folder is None or len(column) <= KEPT:
-        return pa.concat_arrays(column.chunks or [pa.array([], column.type)])
+        return _joined(column)
     with tempfile.TemporaryFile(dir=folder) as file:
         schema = pa.schema([("values", column.type)])
         with pa.ipc.new_file(file, schema) as writer:
-            writer.write_batch(pa.record_batch([pa.concat_arrays(column.chunks)], schema=schema))
+            writer.write_batch(pa.record_batch([_joined(column)], schema=schema))
         forget()
         return pa.ipc.open_file(_map(file)).read_all()["values"].chunk(0)
+
+
+def _joined(column: pa.ChunkedArray) -> pa.Array:
+    try:
+        return pa.concat_arrays(column.chunks or [pa.array([], column.type)])
+    except pa.ArrowInvalid as error:
+        raise InputError(
+            f"{len(column)} rows hold more than 2 GiB of text in one column, more than one conversion can plan; convert "
+            "them in several shard sets"
+        ) from error
 
 
 def forget() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from shards import FailedError, rows, spill
+from shards import FailedError, InputError, rows, spill
 from shards.rows import alphabetical, coalesced, groups, keep, looked_up, taken
 
 
@@ -76,6 +76,12 @@ def test_groups_are_the_equal_names_and_begin_where_they_first_stand(small: Path
 def test_missing_names_are_a_group_of_their_own() -> None:
     code, first = groups(pa.array(["a", None, "a", None]))
     assert code[0] == code[2] != code[1] == code[3] and sorted(first.tolist()) == [0, 1]
+
+
+def test_more_text_than_one_column_can_hold_is_one_clear_error() -> None:
+    large = pa.array(["x" * (1 << 26)])
+    with pytest.raises(InputError, match="33 rows hold more than 2 GiB of text .*several shard sets"):
+        spill.contiguous(pa.chunked_array([large] * 33))
 
 
 def test_a_full_disk_while_planning_is_told_as_such(tmp_path: Path) -> None:
