@@ -168,8 +168,8 @@ def _joined(column: pa.ChunkedArray) -> pa.Array:
         return pa.concat_arrays(column.chunks or [pa.array([], column.type)])
     except pa.ArrowInvalid as error:
         raise InputError(
-            f"{len(column)} rows hold more than 2 GiB of text in one column, more than one conversion can plan; convert "
-            "them in several shard sets"
+            f"{len(column)} rows hold more than 2 GiB of text in one column, more than one conversion can plan: "
+            "convert them in several shard sets"
         ) from error
 
 
