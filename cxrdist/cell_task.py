@@ -21,6 +21,7 @@ from typing import Any
 from cxrdist.cells import Ledger
 from cxrdist.errors import FailedError
 from cxrdist.finetune_parse import from_plain
+from cxrdist.places import datasets
 from results.run import Run
 
 BUSY_SECONDS = 60
@@ -51,6 +52,7 @@ def looks(out: str, cell: dict[str, Any]) -> Iterator[float | None]:
                     signature=name,
                     shards=cell["shards"],
                     init=cell["init"],
+                    datasets=datasets(cell["shards"], Path(file) if (file := cell["init"].get("file")) else None),
                 )
                 for look in finetune.looks(config, run):
                     yield look.auroc

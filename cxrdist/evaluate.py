@@ -34,6 +34,7 @@ from results.provenance import git_commit
 from results.run import Run
 from results.schema import MACRO
 from results.scoring import metric_rows
+from results.used_datasets import Facts, facts_of, note
 from shards import ShardSet
 
 
@@ -309,6 +310,7 @@ def evaluate(
         unlearnt = run.read_done().get("unlearnt", [])
         tester = Tester(run, config, network, described, unlearnt, val if len(val) else None)
         added: list[dict[str, Any]] = []
+        used: dict[str, Facts] = {}
         for place in map(absolute, shards):
             tests = test_set(run, place, stage)
             name = _name(tests, rows, kept, described)
@@ -319,8 +321,10 @@ def evaluate(
             rows = rows.filter(field("test_dataset") != tested.name)
             rows = pa.concat_tables([rows, schema.metrics_table(tested.rows)])
             added = [row for row in added if row["test_dataset"] != tested.name] + tested.rows
+            used[tests.card.sha256] = facts_of(tests.card)
         schema.write_predictions(run.predictions, _renamed(kept, run))
         schema.write_metrics(run.metrics, _renamed(rows, run))
+        note(run, used)
     return added
 
 

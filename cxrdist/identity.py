@@ -15,7 +15,7 @@ from cxrdist import input_checks
 from cxrdist.configs import METHOD
 from cxrdist.finetune_config import IGNORED_BY_SIGNATURE, FinetuneConfig, plain, weight_decay, words
 from cxrdist.initialisation import NAMED_INITS, check_init, check_start, describe
-from cxrdist.places import absolute, card, recorded
+from cxrdist.places import absolute, card, datasets, recorded
 from results.configs import config_text, of_run
 from results.run import Run, signature
 
@@ -82,13 +82,15 @@ def make_run(config: FinetuneConfig, command: list[str] | None = None) -> Run:
     Raises:
         InputError: the folder holds another run or other files.
     """
+    shards, start = trial_shards(config), describe(config.init)
     return Run.create(
         config.out,
         job="finetune",
         config=plain(config),
         signature=trial_signature(config),
-        shards=trial_shards(config),
-        init=describe(config.init).facts(),
+        shards=shards,
+        init=start.facts(),
+        datasets=datasets(shards, start.file),
         command=command,
     )
 

@@ -5,14 +5,19 @@ Free of torch.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import results.errors
+import shards.errors
 from cxrdist.errors import InputError
 from results.run import Run
+from results.used_datasets import Facts, facts_of, of_info
 
 SCHEME = "://"
 
@@ -53,6 +58,24 @@ def _card(place: str, *state: int) -> Any:
 
     del state  # part of the key
     return read_card(place)
+
+
+def datasets(places: Iterable[str], init: Path | None = None) -> dict[str, Facts]:
+    """Whose data lie at places, by content, and whose an encoder was pretrained on, as its own run noted it.
+
+    Args:
+        places: shard sets. One that cannot be read is left out: whoever trains on it says why.
+        init: the file of the encoder that a run starts from, perhaps in the folder of the run that made it.
+    """
+    found: dict[str, Facts] = {}
+    if init is not None and (run := run_of(init)) is not None:
+        with contextlib.suppress(results.errors.InputError):
+            found |= of_info(run.read_info())
+    for place in places:
+        with contextlib.suppress(shards.errors.InputError, shards.errors.FailedError):
+            held = card(place)
+            found[str(held.sha256)] = facts_of(held)
+    return found
 
 
 def run_of(path: str | os.PathLike[str]) -> Run | None:

@@ -10,7 +10,7 @@ from cxrdist.config import IGNORED_BY_SIGNATURE, PretrainConfig, check_batch, ch
 from cxrdist.configs import METHOD
 from cxrdist.errors import InputError
 from cxrdist.initialisation import NAMED_INITS, Initialisation, check_init, check_weights, describe
-from cxrdist.places import SCHEME
+from cxrdist.places import SCHEME, datasets
 from results.run import Run, signature
 
 HELP = "pretrain an encoder with SimCLR on one or many GPUs"
@@ -36,6 +36,7 @@ def create_run(config: PretrainConfig, command: list[str] | None = None) -> Run:
         signature=identify(config, identity, start),
         shards={config.shards: identity},
         init=start.facts(),
+        datasets=datasets([config.shards], start.file),
         command=command,
     )
 

@@ -48,7 +48,7 @@ def in_run(name: str, content: str | None, known: Iterable[str]) -> str | None:
 
 def tell_apart(table: pa.Table) -> pa.Table:
     """The table with names of shard sets that stand for one content each; names without a hash stay."""
-    pairs = {column: _pairs(table, column) for column in COLUMNS}
+    pairs = {column: pairs_of(table, column) for column in COLUMNS}
     contents: dict[str, set[str]] = defaultdict(set)
     for name, content in set().union(*pairs.values()):
         if name is not None and content is not None:
@@ -68,6 +68,7 @@ def tell_apart(table: pa.Table) -> pa.Table:
     return table
 
 
-def _pairs(table: pa.Table, column: str) -> set[tuple[str | None, str | None]]:
+def pairs_of(table: pa.Table, column: str) -> set[tuple[str | None, str | None]]:
+    """The different names in one of `COLUMNS`, each with its hash."""
     found = table.select([column, f"{column}_hash"]).group_by([column, f"{column}_hash"]).aggregate([])
     return {(row[column], row[f"{column}_hash"]) for row in found.to_pylist()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 STYLE = """
 :root { color-scheme: light; }
@@ -67,10 +68,23 @@ def picture(png: bytes, name: str, caption: str) -> str:
     )
 
 
+@dataclass(frozen=True)
+class Link:
+    """A web address in a table; of any other kind of address only the text is shown."""
+
+    address: str
+
+    def __str__(self) -> str:
+        text = html.escape(self.address)
+        return f'<a href="{text}">{text}</a>' if self.address.startswith(("https://", "http://")) else text
+
+
 def facts(pairs: Iterable[tuple[str, object]]) -> str:
-    """A two-column table of names and values."""
+    """A two-column table of names and values: plain text, or a `Link`."""
     rows = "".join(
-        f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>' for name, value in pairs
+        f'<tr><th scope="row">{html.escape(name)}</th>'
+        f"<td>{value if isinstance(value, Link) else html.escape(str(value))}</td></tr>"
+        for name, value in pairs
     )
     return f'<table class="facts"><tbody>{rows}</tbody></table>'
 
@@ -95,3 +109,13 @@ def bullets(items: Iterable[str]) -> str:
 def paragraph(text: str, kind: str = "") -> str:
     """A paragraph of plain text."""
     return f'<p class="{kind}">{html.escape(text)}</p>' if kind else f"<p>{html.escape(text)}</p>"
+
+
+def heading(text: str) -> str:
+    """A heading below that of a section."""
+    return f"<h3>{html.escape(text)}</h3>"
+
+
+def code(text: str) -> str:
+    """Lines to copy as they are."""
+    return f"<pre>{html.escape(text)}</pre>"

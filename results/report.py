@@ -5,10 +5,8 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import html
 import io
-import json
 import os
 import sys
 from collections import Counter
@@ -19,11 +17,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from results import atomic, configs, figures, page, tables
+from results import atomic, configs, datasets_section, figures, page, tables
 from results.collect import COST_METRIC, open_results
 from results.errors import InputError
 from results.levels import LEVELS
-from results.names import count, listing, show
+from results.names import count, listing
 from results.options import Options
 from results.provenance import now, versions
 from results.render import render
@@ -68,7 +66,7 @@ def write_report(
     left_out: list[str] = []
     runs = _runs(results)
     sections = [
-        ("data", "Data", _data(runs)),
+        ("datasets", "Datasets", datasets_section.section(results, runs)),
         ("tables", "Tables", _tables(results, options, left_out)),
         ("figures", "Figures", _figures(results, options, left_out)),
         ("configurations", "Configurations", _configurations(results)),
@@ -124,69 +122,6 @@ def _runs(results: pa.Table) -> dict[str, Run]:
         if run.info.is_file():
             found[str(run.path)] = run
     return found
-
-
-def _data(runs: dict[str, Run]) -> str:
-    """Cards of the shard sets that the runs read, found through run.json."""
-    parts, missing, others = [], [], []
-    for place, content in sorted({pair for run in runs.values() for pair in _read(run.shard_hashes).items()}):
-        try:
-            data = Path(place, "dataset.json").read_bytes()
-            if hashlib.sha256(data).hexdigest() != content:
-                others.append(place)
-            else:
-                parts.append(_card(place, json.loads(data)))
-        except (OSError, ValueError):
-            missing.append(place)
-    if missing:
-        parts.append(page.paragraph(f"No card found any more at {listing(sorted(set(missing)))}.", "note"))
-    if others:
-        text = f"Another shard set than the runs read lies now at {listing(sorted(set(others)))}."
-        parts.append(page.paragraph(text, "note"))
-    return "\n".join(parts) or page.paragraph("The runs do not say which shard sets they read.")
-
-
-def _card(place: str, card: dict[str, Any]) -> str:
-    counts = card.get("counts") or {}
-    splits = [name for name in ("train", "val", "test") if name in counts] or sorted(counts)
-    shared = card.get("shared_patients") or {}
-    pairs = [
-        ("Split scheme", card.get("split_scheme", "not recorded")),
-        ("Stored images", f"shortest side {card.get('image_size', '?')} pixels, {card.get('image_format', '?')}"),
-        ("Samples, rejected", f"{card.get('n_samples', '?')}, {card.get('n_rejects', '?')}"),
-        (
-            "Patients in two splits",
-            listing([f"{n} ({pair})" for pair, n in sorted(shared.items())]) if shared else "none",
-        ),
-        (
-            "Patients known",
-            _KNOWN[card.get("patients_known") is not False],
-        ),
-        ("SHA-256 of the index", card.get("index_sha256", "not recorded")),
-        ("Folder", place),
-    ]
-    rows = []
-    for label in card.get("labels", []):
-        held = [(counts[split].get("labels") or {}).get(label, "?") for split in splits]
-        rows.append((show("label", label), *(_label_count(one) for one in held)))
-    sizes = [
-        ("Images", *(counts[split].get("n", "?") for split in splits)),
-        ("Patients", *(counts[split].get("patients", "?") for split in splits)),
-    ]
-    table = page.grid(("", *splits), [*sizes, *rows]) if splits else ""
-    return f"<h3>{html.escape(str(card.get('name', place)))}</h3>\n{page.facts(pairs)}\n" + page.details(
-        "Images, patients and positives per split", table
-    )
-
-
-_KNOWN = {True: "yes", False: "no, each image counts as a patient"}
-
-
-def _label_count(held: Any) -> str:
-    if not isinstance(held, dict):
-        return str(held)
-    text = str(held.get("positive", "?"))
-    return text + (f" (+ {held['uncertain']} uncertain)" if held.get("uncertain") else "")
 
 
 def _tables(results: pa.Table, options: Options, left_out: list[str]) -> str:

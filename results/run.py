@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from results import atomic
+from results import atomic, used_datasets
 from results.errors import InputError
 from results.provenance import command_line, facts, now
 
@@ -176,6 +176,7 @@ class Run:
         signature: str,
         shards: Mapping[str, str] | None = None,
         init: Mapping[str, Any] | None = None,
+        datasets: Mapping[str, used_datasets.Facts] | None = None,
         command: list[str] | None = None,
     ) -> Run:
         """Make a run folder (mode 0700), or return the one that already holds this signature.
@@ -191,6 +192,7 @@ class Run:
             shards: shard set path or URL -> its SHA-256, as the run must find them. A run that is not done adds the
                 places to which its sets have been moved since.
             init: what the run starts from, by content: name, and for a file sha256, dataset, signature.
+            datasets: whose data those are, by content (see `results.used_datasets`); no part of the signature.
             command: the command line; None records this process's own.
 
         Raises:
@@ -203,6 +205,8 @@ class Run:
             info = {"format_version": FORMAT_VERSION, "job": job, "signature": signature, "shards": dict(shards or {})}
             if init is not None:
                 info["init"] = {key: value for key, value in init.items() if value is not None}
+            if datasets:
+                info[used_datasets.KEY] = dict(datasets)
             info |= facts() | {"command": command_line(command), "created_at": now()}
             try:
                 atomic.create_text(run.info, json.dumps(info, indent=2) + "\n")
@@ -215,6 +219,7 @@ class Run:
             if moved:
                 held["shards"] = {**held.get("shards", {}), **moved}
                 atomic.write_text(run.info, json.dumps(held, indent=2) + "\n")
+            used_datasets.note(run, datasets or {})
         return run
 
     @classmethod
@@ -280,9 +285,9 @@ class Run:
         return _parse(self.config, tomllib.loads)
 
     def read_info(self) -> dict[str, Any]:
-        """run.json: job, signature, shards, init, git_commit, versions, command, host, created_at."""
+        """run.json: job, signature, shards, init, datasets, git_commit, versions, command, host, created_at."""
         info = _parse(self.info, json.loads)
-        for key in ("shards", "init"):
+        for key in ("shards", "init", used_datasets.KEY):
             if not isinstance(info.get(key) or {}, dict):
                 raise InputError(f"{self.info} is damaged: {key} is {str(info[key])[:40]!r}, not a table")
         return info

@@ -24,6 +24,7 @@ from results import configs, schema
 from results.collect import collect
 from results.panel import Panel, load_panel
 from results.run import Run
+from results.used_datasets import facts_of, of_info
 from shards import InputError as ShardsInputError
 from shards import ShardSet, read_card
 from tests.cxrdist import findings
@@ -299,10 +300,24 @@ def test_where_a_model_comes_from_is_copied_from_its_run(model, again):
         weights.write_bytes(kept)
 
 
+def test_a_run_notes_whose_data_it_and_its_encoder_read(pair, tmp_path, make_run):
+    pretraining = make_run("pretraining", shards=str(pair[0]))
+    encoder(pretraining.encoder, **OURS)
+    _, run = trial(tmp_path / "run", pair[1], init=str(pretraining.path), **LINEAR)
+    assert of_info(run.read_info()) == {read_card(shards).sha256: facts_of(read_card(shards)) for shards in pair}
+    _, found, ledger = sweep(pair[1], tmp_path / "sweep", init=str(pretraining.encoder))
+    first, _ = json.loads(ledger.spec.read_text())["cells"]
+    assert cell_task.run(str(ledger.out), first)
+    assert of_info(found[0].run.read_info()) == of_info(run.read_info())
+
+
 def test_two_sets_of_one_name_are_two_test_sets_of_a_run(pair, tmp_path):
     run = trained(tmp_path / "run", pair[0], **LINEAR)
     own = numbers(run)
+    first, second = (read_card(shards) for shards in pair)
+    assert set(of_info(run.read_info())) == {first.sha256}
     rows = evaluate(run.path, [str(pair[1])], device="cpu")
+    assert of_info(run.read_info()) == {card.sha256: facts_of(card) for card in (first, second)}
     other = f"here@{read_card(pair[1]).sha256[:8]}"
     assert {row["test_dataset"] for row in rows} == {other}
     assert [row for row in numbers(run) if row["test_dataset"] == "here"] == own, "the first set's rows stay"

@@ -20,6 +20,9 @@ from results.run import Run, signature
 from results.schema import write_metrics, write_predictions
 from results.scoring import metric_rows
 
+HOME = "https://example.org/phantom"
+"""Of the simulated dataset's owners."""
+
 
 def predictions(
     *,
@@ -82,6 +85,7 @@ def finetune(
     history: bool = True,
     config: Mapping[str, Any] | None = None,
     shards: Mapping[str, str] | None = None,
+    datasets: Mapping[str, dict[str, str]] | None = None,
     n: Mapping[str, int] | None = None,
     test_datasets: Sequence[str] = (),
     data_seed: int | Mapping[str, int] = 0,
@@ -112,7 +116,13 @@ def finetune(
     settings |= {"init_signature": facts.get("init_signature"), "policy": facts["label_policy"]} | dict(config or {})
     identity = signature(settings)
     run = Run.create(
-        folder / identity, job="finetune", config=settings, signature=identity, shards=shards, command=["finetune"]
+        folder / identity,
+        job="finetune",
+        config=settings,
+        signature=identity,
+        shards=shards,
+        datasets=datasets,
+        command=["finetune"],
     )
     parts = [
         predictions(
@@ -166,6 +176,8 @@ def card(folder: Path) -> Path:
         for split, n in (("train", 1000), ("val", 120), ("test", 200))
     }
     text = {"name": "phantom", "labels": list(labels), "counts": counts, "split_scheme": "official", "n_samples": 1320}
+    text |= {"source": "Someone, 2020", "licence": "CC BY 4.0", "home": HOME}
+    text |= {"citation": "@article{someone2020,\n  title = {Drawn <X-rays>}\n}"}
     text |= {"n_rejects": 3, "shared_patients": {"train/test": 2}, "patients_known": True, "index_sha256": "ab" * 32}
     folder.joinpath("dataset.json").write_text(json.dumps(text | {"image_size": 64, "image_format": "jpg"}))
     return folder

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -62,7 +63,9 @@ def test_page_fetches_nothing_and_its_links_lead_somewhere(written: Path) -> Non
     links.feed(text)
     assert links.open == []
     assert all(link.startswith("data:") for link in links.fetched) and len(links.fetched) >= 10
-    assert links.anchors and all(link.removeprefix("#") in links.ids for link in links.anchors)
+    inside = [link for link in links.anchors if link.startswith("#")]
+    assert inside and all(link.removeprefix("#") in links.ids for link in inside)
+    assert set(links.anchors) - set(inside) == {simulate.HOME}, "the owners' page, which only a click opens"
     assert not re.search(r"url\(|@import", text)
 
 
@@ -120,6 +123,36 @@ def test_another_shard_set_under_a_run_s_path_is_not_described(tmp_path: Path) -
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert f"Another shard set than the runs read lies now at {place}" in text
     assert "Patients in two splits" not in text
+
+
+def test_terms_and_reference_of_each_dataset_are_printed_once(written: Path) -> None:
+    text = written.read_text(encoding="utf-8")
+    section = re.sub(r"<[^>]*>", " ", text[text.index('id="datasets"') : text.index('id="tables"')])
+    for words in ("Datasets", "Licence +CC BY 4.0", f"Home +{simulate.HOME}", "Used for +training and test"):
+        assert len(re.findall(words, section)) == 1, words
+    assert section.count("@article{someone2020,\n  title = {Drawn &lt;X-rays&gt;}\n}") == 1
+    assert "Licence and citation of nih are not recorded" in section
+
+
+def test_terms_are_printed_when_the_shard_sets_are_gone(tmp_path: Path) -> None:
+    facts = {"name": "phantom", "licence": "CC0", "home": "javascript:alert(1)"}
+    hashes: dict[str, Any] = {"train_dataset_hash": "a" * 64, "test_dataset_hash": "b" * 64, "pretrain_dataset": "mine"}
+    simulate.finetune(
+        tmp_path / "runs",
+        intervals=False,
+        history=False,
+        shards={"/gone": "a" * 64},
+        datasets={"a" * 64: facts, "b" * 64: {"name": "phantom", "licence": "other terms"}},
+        **hashes,
+        pretrain_dataset_hash="c" * 64,
+    )
+    write_report(tmp_path / "runs", tmp_path / "report.html", "One run")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    plain = re.sub(r"<[^>]*>", " ", text)
+    assert re.search("Used for +training +Licence +CC0", plain) and re.search("Used for +test +Licence +other", plain)
+    assert "No card found any more at /gone" in plain and "javascript:alert(1)" in plain
+    assert 'href="javascript' not in text
+    assert "Licence and citation of mine are not recorded" in plain
 
 
 def test_page_opens_in_a_browser(written: Path, tmp_path: Path) -> None:

@@ -58,6 +58,18 @@ def test_same_signature_is_the_same_run_and_takes_over_what_does_not_change_the_
     assert second.read_config()["epochs"] == 9
 
 
+def test_datasets_are_noted_apart_from_the_signature_and_an_unfinished_run_of_before_takes_them_up(
+    tmp_path: Path,
+) -> None:
+    before = make(tmp_path / "run").read_info()
+    facts = {"name": "nih", "licence": "free"}
+    identity = signature(CONFIG, ["epochs"])
+    run = Run.create(tmp_path / "run", job="finetune", config=CONFIG, signature=identity, datasets={"a" * 64: facts})
+    assert run.read_info() == before | {"datasets": {"a" * 64: facts}}
+    again = Run.create(tmp_path / "run", job="finetune", config=CONFIG, signature=identity, datasets={"a" * 64: {}})
+    assert again.read_info() == run.read_info(), "what was noted first stays"
+
+
 def test_finished_run_is_returned_untouched(tmp_path: Path) -> None:
     run = make(tmp_path / "run")
     run.finish(wall_seconds=np.float64(2.5), score=float("nan"))
