@@ -7,7 +7,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.fuzz.kinds import KINDS, Workplace, outcomes
+from tests.fuzz.kinds import KINDS, outcomes
+from tests.fuzz.workplace import Workplace
 
 if __name__ == "__main__":
     count = int(sys.argv[1])

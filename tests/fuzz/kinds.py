@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import json
 import random
@@ -14,19 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
-from cxrdist import checkpoint, classifier, initialisation, weights
-from cxrdist.finetune_config import FinetuneConfig
+from cxrdist import checkpoint, initialisation, weights
 from cxrdist.finetune_parse import from_plain
 from cxrdist.grid import check_settings
-from cxrdist.model import build_backbone, load_encoder, load_init, save_encoder
 from jobs import chained, cli, stages
-from results.collect import collect, write_collected
+from results.collect import collect
 from results.run import Run
-from results.schema import read_metrics, read_predictions
 from shards import ShardSet, read_card
 from shards.config import CsvConfig
 from shards.fractions import fraction_manifest, read_manifest
@@ -35,8 +30,7 @@ from shards.images import decode
 from shards.registry import plan
 from slurm import profiles
 from tests.fuzz import mutations
-from tests.results import simulate
-from tests.shards.conftest import by_hand
+from tests.fuzz.workplace import Workplace
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECS = sorted((ROOT / "jobs" / "specs").glob("*.toml"))
@@ -53,85 +47,18 @@ LINES = [
 ]
 
 
-class Workplace:
-    """Good inputs of every kind, made once, and a folder to damage them in."""
-
-    def __init__(self, root: Path):
-        self.root = root
-
-    def folder(self, name: str) -> Path:
-        """A folder of that name, new at its first use."""
-        path = self.root / name
-        path.mkdir(parents=True, exist_ok=True)
-        return path
-
-    @functools.cached_property
-    def images(self) -> list[bytes]:
-        """One picture as PNG (8 and 16 bits), JPEG and TIFF."""
-        grey = np.random.default_rng(0).integers(0, 256, (48, 40)).astype(np.uint8)
-        deep = grey.astype(np.uint16) * 256
-        made = [(".png", grey), (".png", deep), (".jpg", grey), (".tiff", grey), (".tiff", deep)]
-        return [cv2.imencode(ending, pixels)[1].tobytes() for ending, pixels in made]
-
-    @functools.cached_property
-    def shards(self) -> Path:
-        """A small shard set."""
-        by_hand(self.root / "set")
-        return self.root / "set"
-
-    @functools.cached_property
-    def run(self) -> Run:
-        """A finished fine-tuning run with results."""
-        return simulate.finetune(self.root / "runs" / "one", labels={"edema": 0.8, "pneumonia": 0.7})
-
-    @functools.cached_property
-    def results(self) -> dict[str, tuple[bytes, Callable[[Path], Any]]]:
-        """Bytes of each Parquet file of results, and its reader."""
-        whole = self.folder("whole")
-        write_collected(whole / "all.parquet", collect(self.run.path)[0])
-        return {
-            "predictions.parquet": (self.run.predictions.read_bytes(), read_predictions),
-            "metrics.parquet": (self.run.metrics.read_bytes(), read_metrics),
-            "all.parquet": ((whole / "all.parquet").read_bytes(), lambda path: collect(path)[0]),
-        }
-
-    @functools.cached_property
-    def weights(self) -> dict[str, tuple[bytes, Callable[[Path], Any]]]:
-        """Bytes of each file of weights, and its reader."""
-        whole = self.folder("weights")
-        backbone = build_backbone("test_resnet", 32, stem="standard")
-        facts = {"arch": "test_resnet", "in_chans": 1, "image_size": 32, "stem": "standard", "mean": 0.5, "std": 0.25}
-        save_encoder(whole / "encoder.safetensors", backbone, facts)
-        config = FinetuneConfig(shards="-", out="-", arch="test_resnet", image_size=32, stem="standard")
-        model = classifier.build(config, ("edema", "pneumonia"), (0.5, 0.25))
-        classifier.save(whole / "model.safetensors", model, signature="s")
-        torch.save(backbone.state_dict(), whole / "weights.pth")
-        readers = {
-            "encoder.safetensors": lambda path: load_encoder(path)[0].state_dict(),
-            "model.safetensors": lambda path: classifier.load(path).state_dict(),
-        }
-        found = {name: ((whole / name).read_bytes(), read) for name, read in readers.items()}
-        pickled = (whole / "weights.pth").read_bytes()
-        return found | {"weights.pth": (pickled, lambda path: load_init(str(path), "test_resnet", 32)[0].state_dict())}
-
-    @functools.cached_property
-    def expected_weights(self) -> dict[str, dict[str, torch.Tensor]]:
-        """What the files of weights hold."""
-        return {name: read(self.root / "weights" / name) for name, (_, read) in self.weights.items()}
-
-    @functools.cached_property
-    def checkpoint(self) -> tuple[Path, dict[str, Any]]:
-        """A checkpoint's folder and its state."""
-        root = self.folder("checkpoints")
-        state = {"model": {"w": torch.arange(64.0)}, "progress": {"step": 3, "note": "x"}}
-        return checkpoint.save(root, 3, state, {"signature": "s"}), state
-
-
 def _images(place: Workplace, seed: int) -> str:
     data = mutations.damaged_bytes(place.images[seed % len(place.images)], seed)
     grey = decode(data, max_pixels=1 << 20)
     assert grey.pixels.ndim == 2 and grey.pixels.max() <= grey.white
     return "accepted"  # these formats hold no check sum that a picture is its own; a shard set does
+
+
+def _dicom(place: Workplace, seed: int) -> str:
+    data = mutations.damaged_bytes(place.dicoms[seed % len(place.dicoms)], seed)
+    grey = decode(data, max_pixels=1 << 20)
+    assert grey.pixels.ndim == 2 and grey.pixels.max() <= grey.white
+    return "accepted"
 
 
 def _tables(place: Workplace, seed: int) -> str:
@@ -308,6 +235,7 @@ class Kind:
 
 KINDS = {
     "images": Kind(_images, 60),
+    "DICOM": Kind(_dicom, 60),
     "tables": Kind(_tables, 40),
     "specs (TOML)": Kind(_toml, 60),
     "chains and profiles (TOML)": Kind(_chains, 40),

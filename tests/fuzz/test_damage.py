@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fuzz.kinds import KINDS, Workplace, outcomes
+from tests.fuzz.kinds import KINDS, outcomes
+from tests.fuzz.workplace import Workplace
 
 
 @pytest.fixture(scope="session")

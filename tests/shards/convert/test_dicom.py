@@ -213,6 +213,17 @@ def test_windows_equal_pydicoms_own_pipeline() -> None:
         assert np.abs(pixels(data) - wanted).max() <= 0.51, function
 
 
+def test_few_signed_bits_without_a_window_equal_pydicoms_window_over_the_bits_they_use(shared_data: Path) -> None:
+    """-534 to 1794 in a signed file of 16 bits: 12 are used, and pydicom would show nine greys of the middle."""
+    data = (shared_data / "cases" / "05-no-window-dark" / "k_signed16_nowin.dcm").read_bytes()
+    dataset = dcmread(io.BytesIO(data))
+    stored = apply_modality_lut(dataset.pixel_array, dataset)
+    assert (stored.min(), stored.max(), dataset.BitsStored) == (-534, 1794, 16)
+    dataset.WindowCenter, dataset.WindowWidth = 0, 4096
+    shown = np.asarray(apply_windowing(stored, dataset), np.float64)  # from -32768 to 32767
+    assert np.array_equal(pixels(data), np.floor((shown + 32768) / 65535 * 255 + 0.5))
+
+
 def test_float_pixels_are_read_through_their_window() -> None:
     found = pixels(
         dicom((GREY / 255).astype(np.float32), WindowCenter=0.5, WindowWidth=1, VOILUTFunction="LINEAR_EXACT")
