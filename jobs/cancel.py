@@ -30,14 +30,14 @@ def main(words: Sequence[str]) -> int:
 def run(config: Config) -> int:
     """Cancel every job of the runs that waits or runs."""
     from jobs.status import submission
-    from slurm import notes, queue, unnoted
+    from slurm import client, jobs_file, unnoted
 
     for name in config.runs:
         folder = submission(Path(name))
         unnoted.adopt(folder)
-        ids = notes.job_ids(folder)
+        ids = jobs_file.job_ids(folder)
         if folder.name == "submission-merge":
-            ids = notes.job_ids(folder.with_name("submission")) + ids
-        numbers = queue.cancel(ids)
+            ids = jobs_file.job_ids(folder.with_name("submission")) + ids
+        numbers = client.cancel(ids)
         print(f"{name}: " + (f"cancelled job {', '.join(numbers)}" if numbers else "no job waits or runs"))
     return 0

@@ -15,12 +15,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from slurm import drill, queue, submit
+from slurm import client, drill, submit
 from slurm.errors import FailedError, InputError
 from slurm.processes import python
 
 if TYPE_CHECKING:
-    from jobs.stages import Where
+    from jobs._tasks import Where
     from results.run import Run
 
 HELP = "prove on your own cluster that a run survives"
@@ -66,12 +66,12 @@ def run(config: Config) -> int:
 
 def measure(config: Config) -> dict:
     """Run one pretraining unbroken and one interrupted, and return what was seen."""
-    from jobs import stages
+    from jobs import _tasks
     from results.run import Run
 
     out = Path(config.out).expanduser().absolute()
     own = {"profile": config.profile, "nodes": str(config.nodes)}
-    at = stages.where(own | ({"partition": config.partition} if config.partition else {}))
+    at = _tasks.where(own | ({"partition": config.partition} if config.partition else {}))
     if not (out / "shards" / "dataset.json").is_file():
         count = max(100, 2 * _batch(at))  # a batch holds no image twice
         words = ["-m", "jobs.cli", "shard", "phantom", "--out", str(out / "shards"), "--images", str(count)]
@@ -89,8 +89,8 @@ def measure(config: Config) -> dict:
         found, waiting_job = _interrupt(runs, config, at)
     except BaseException:  # what nobody waits for any more must not start hours later
         with contextlib.suppress(FailedError):
-            queue.cancel(number for each in runs.values() for number in submit.job_ids(each.submission))
-            queue.cancel(submit.job_ids(runs[config.kind].path / "submission-after"))
+            client.cancel(number for each in runs.values() for number in submit.job_ids(each.submission))
+            client.cancel(submit.job_ids(runs[config.kind].path / "submission-after"))
         raise
     broken = runs[config.kind]
     lost, repeated = drill.lost_and_repeated(_steps(broken.metrics_log), config.steps)
@@ -126,7 +126,7 @@ def _interrupt(runs: dict[str, Run], config: Config, at: Where) -> tuple[list[dr
     if waiting is None:
         return found, None
     drill.wait_for_end(waiting, seconds=config.timeout)
-    return found, queue.job(waiting).state
+    return found, client.job(waiting).state
 
 
 def _queue_waiting(run: Run, job: str, at: Where) -> str:
@@ -145,8 +145,8 @@ def _batch(at: Where) -> int:
 
 
 def _queue(path: Path, config: Config, at: Where) -> str:
-    from jobs import stages
-    from jobs.submit import check_all, queue_all, requests_for
+    from jobs import _tasks
+    from jobs._queueing import check_all, queue_all, requests_for
 
     batch = _batch(at)
     # Checkpoints only when asked to stop, so that what continues must come from the interruption (kill needs others).
@@ -155,9 +155,9 @@ def _queue(path: Path, config: Config, at: Where) -> str:
     words += ["--image_size", "32", "--global_batch", str(batch), "--steps", str(config.steps), "--log_every", "1"]
     words += ["--checkpoint.every_steps", str(every), "--tensorboard", "false", "--watch.every_epochs", "1000"]
     words += ["--precision", "float32"]
-    requests = requests_for(stages.work(words, at, create=False), at, f"drill-{path.name}")
+    requests = requests_for(_tasks.work(words, at, create=False), at, f"drill-{path.name}")
     check_all(requests)
-    return queue_all(requests_for(stages.work(words, at, create=True), at, f"drill-{path.name}"))
+    return queue_all(requests_for(_tasks.work(words, at, create=True), at, f"drill-{path.name}"))
 
 
 def _steps(log: Path) -> list[int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from slurm.errors import InputError
 
 if TYPE_CHECKING:
-    from slurm.queue import JobInfo
+    from slurm.client import JobInfo
 
 HELP = "print or follow a run's log"
 POSITIONALS = ("run",)
@@ -43,19 +43,19 @@ def main(words: Sequence[str]) -> int:
 def run(config: Config) -> int:
     """Print the log."""
     from jobs.status import log_folder, submission
-    from slurm import notes, queue, status
+    from slurm import client, jobs_file, status
 
     folder = submission(Path(config.run))
     if folder != log_folder(folder) and status.log_files(log_folder(folder)):
         folder = log_folder(folder)
-    jobs = notes.job_ids(folder)
+    jobs = jobs_file.job_ids(folder)
     if not jobs and not status.log_files(folder):
         raise InputError(f"{config.run}: was never submitted, so it has no log (cxrdist submit ...)")
     if config.follow and jobs:
         return _follow(folder, config.node)
     logs = [path for path in status.log_files(folder) if path.name.endswith(f"_{config.node}_log.out")]
     if not logs:
-        print(_silent(queue.job(jobs[-1])))
+        print(_silent(client.job(jobs[-1])))
         return 0
     for path in logs:
         if len(logs) > 1:
@@ -66,19 +66,19 @@ def run(config: Config) -> int:
 
 def _follow(folder: Path, node: int) -> int:
     """Print the newest job's log as it grows, and that of each job that goes on in its place."""
-    from slurm import notes, queue, status
+    from slurm import client, jobs_file, status
 
     job = ""
-    while job != (newest := notes.job_ids(folder)[-1]):
+    while job != (newest := jobs_file.job_ids(folder)[-1]):
         job = newest
         path = folder / f"{job.partition(';')[0]}_{node}_log.out"
         if not path.exists():
-            print(_silent(queue.job(job)), file=sys.stderr, flush=True)
-        for text in status.follow(path, over=lambda now=job: not queue.job(now).active):
+            print(_silent(client.job(job)), file=sys.stderr, flush=True)
+        for text in status.follow(path, over=lambda now=job: not client.job(now).active):
             sys.stdout.write(text)
             sys.stdout.flush()
         if not path.exists():
-            print(_silent(queue.job(job)), file=sys.stderr, flush=True)
+            print(_silent(client.job(job)), file=sys.stderr, flush=True)
     return 0
 
 

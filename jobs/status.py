@@ -63,9 +63,9 @@ def _named(path: Path) -> list[tuple[str, Path]]:
     """Return (what to call it, folder): the run itself, or every stage of a chain."""
     if path.suffix != ".toml" or not path.is_file():
         return [(str(path), path)]
-    from jobs import chained
+    from jobs import _chain
 
-    return [(stage.name, stage.work.folder) for stage in chained.plan(path, {})]
+    return [(stage.name, stage.work.folder) for stage in _chain.plan(path, {})]
 
 
 def submission(path: Path, *, must: bool = True) -> Path:
@@ -101,24 +101,24 @@ def describe(path: Path, name: str | None = None) -> dict[str, Any]:
         name: What to call it; None takes the path.
     """
     from results.run import Run
-    from slurm import notes, queue, status, unnoted
+    from slurm import client, jobs_file, status, unnoted
 
     folder = submission(path, must=name is None or name == str(path))
     run = Run(path)
-    jobs, held = notes.jobs(folder), None
-    done = run.is_done or bool(jobs and notes.is_complete(jobs[-1]))
+    jobs, held = jobs_file.jobs(folder), None
+    done = run.is_done or bool(jobs and jobs_file.is_complete(jobs[-1]))
     fact: dict[str, Any] = {"run": name or str(path), "state": "done" if done else "not submitted", "job": None}
     if jobs:
         fact["job"] = str(jobs[-1]["job_id"])
     if not done and (folder / "job.sbatch").is_file():
         try:
-            info = queue.job(notes.name_of(jobs[-1])) if jobs else None
+            info = client.job(jobs_file.name_of(jobs[-1])) if jobs else None
             # A job that is over may have been followed by one whose note is missing, such as one sent by hand.
             if (info is None or not info.active) and (found := unnoted.adopt(folder)):
-                info, jobs = queue.job(found[-1]), notes.jobs(folder) or jobs
+                info, jobs = client.job(found[-1]), jobs_file.jobs(folder) or jobs
                 fact["job"] = info.job_id
             held = None if info and info.active else unnoted.pending_answer(folder)
-            info = info or queue.JobInfo(job_id="", state=fact["state"])
+            info = info or client.JobInfo(job_id="", state=fact["state"])
             fact |= {
                 "state": info.state,
                 "reason": info.reason,

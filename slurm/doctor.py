@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from slurm import preemption, probe, queue, submit
+from slurm import client, preemption, probe, submit
 from slurm.errors import FailedError, InputError
 from slurm.inherited import for_slurm
 from slurm.processes import python
@@ -59,8 +59,8 @@ def slurm_here(profile: Profile | None) -> list[Finding]:
         mend = "log in to the cluster's login node, or `module load slurm`; not needed to train on this machine"
         return [Finding(level=level, what="SLURM", found=f"no {', '.join(absent)} here", mend=mend)]
     try:
-        version = queue.call("sinfo", "--version").strip()
-        known = queue.partitions()
+        version = client.call("sinfo", "--version").strip()
+        known = client.partitions()
     except FailedError as error:
         level = "note" if profile is None else "FAIL"
         return [Finding(level=level, what="SLURM", found=str(error), mend="ask the cluster's administrators")]
@@ -80,7 +80,7 @@ def slurm_here(profile: Profile | None) -> list[Finding]:
 
 def _has_accounting() -> bool:
     try:
-        queue.call("sacct", "-n", "-X", "-S", "now", seconds=20)
+        client.call("sacct", "-n", "-X", "-S", "now", seconds=20)
     except FailedError:
         return False
     return True

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from slurm import queue
+from slurm import client
 from slurm.errors import FailedError
 
 Kind = Literal["preempt", "kill", "resume", "requeue-forbidden"]
@@ -71,7 +71,7 @@ def interrupt(run: Watched, kind: Kind, *, seconds: float) -> Interruption:
     sent = time.time()
     job = run.newest()
     for command in COMMANDS[kind]:
-        queue.call(*command.format(job=job).split())
+        client.call(*command.format(job=job).split())
     save_s = None
     deadline = time.monotonic() + seconds
     while len(stretch_times(run.stretches)) == starts:
@@ -112,7 +112,7 @@ def wait_for_end(job_id: str, *, seconds: float) -> None:
         FailedError: it ended otherwise, or `seconds` went by.
     """
     deadline = time.monotonic() + seconds
-    while (info := queue.job(job_id)).active:
+    while (info := client.job(job_id)).active:
         if time.monotonic() > deadline:
             raise FailedError(f"job {job_id} is still {info.state} {info.reason} after {seconds:.0f} s; is there room?")
         time.sleep(1)
@@ -139,7 +139,7 @@ def _go_on(run: Watched, deadline: float, what: str) -> None:
     if now >= _next_look.get(run.stretches, 0):
         _next_look[run.stretches] = now + 3
         job = run.newest()
-        info = queue.job(job)
+        info = client.job(job)
         if not info.active and run.newest() == job:
             raise FailedError(f"job {job} ended as {info.state} and did not {what}; see its log")
 

@@ -11,7 +11,7 @@ import re
 import time
 from pathlib import Path
 
-from slurm import notes, queue, unnoted
+from slurm import client, jobs_file, unnoted
 from slurm.errors import FailedError
 
 LOCK_S = 60.0
@@ -31,8 +31,8 @@ class Lineage:
 def lineage(folder: Path, job: str) -> Lineage:
     """Return which job a job (number or number_part) continues: itself, when it was submitted by somebody."""
     number = job.partition("_")[0]
-    for facts in notes.jobs(folder):
-        if str(facts[notes.NUMBER]) == number and "continues" in facts:
+    for facts in jobs_file.jobs(folder):
+        if str(facts[jobs_file.NUMBER]) == number and "continues" in facts:
             return Lineage(**facts["continues"])
     return Lineage(first=job, requeues=0)
 
@@ -50,12 +50,12 @@ def hand_over(folder: Path, job: str, requeues: int) -> str:
         InputError: another part of the array holds the lock for too long.
     """
     part = job.partition("_")[2]
-    with notes.locked(folder, LOCK_S):
+    with jobs_file.locked(folder, LOCK_S):
         new = unnoted.send(folder, f"--dependency=afterany:{job}", *([f"--array={part}"] if part else []))
         new = new.partition(";")[0]
         facts = dataclasses.asdict(Lineage(first=lineage(folder, job).first, requeues=requeues))
         with contextlib.suppress(OSError):  # a full disk: `status` finds the job in the queue
-            notes.confirm(folder, new, {"continues": facts, "after": [], "submitted_at": _now()})
+            jobs_file.confirm(folder, new, {"continues": facts, "after": [], "submitted_at": _now()})
         move_dependents(job, new)
     return new
 
@@ -66,14 +66,14 @@ def _now() -> str:
 
 def move_dependents(job: str, new: str) -> None:
     """Let this user's jobs that wait for a job wait for another one in its place."""
-    for line in queue.call("squeue", "--me", "-h", "-t", "PENDING", "-o", "%i|%E").splitlines():
+    for line in client.call("squeue", "--me", "-h", "-t", "PENDING", "-o", "%i|%E").splitlines():
         waiting, _, expression = line.partition("|")
         changed = replaced(expression, job, new)
         if changed is None:
             continue
         number = waiting.partition("_")[0]
         try:
-            queue.call("scontrol", "update", f"JobId={number}", f"Dependency={changed}")
+            client.call("scontrol", "update", f"JobId={number}", f"Dependency={changed}")
         except FailedError as error:
             print(f"cxrdist: job {number} waits for {job} and could not be told of {new}: {error}", flush=True)
 
@@ -107,14 +107,14 @@ def replaced(expression: str, job: str, new: str) -> str | None:
 def other_parts(number: str, part: str) -> list[str] | None:
     """Return the other parts of a job array that wait or run, as number_part; None when one of them has failed."""
     found: list[str] = []
-    for line in queue.call("scontrol", "-o", "show", "job", number).splitlines():
+    for line in client.call("scontrol", "-o", "show", "job", number).splitlines():
         tasks, state = re.search(r"ArrayTaskId=(\S+)", line), re.search(r"JobState=(\S+)", line)
         if not tasks or not state:
             continue
         for one in _tasks(tasks[1]):
             if one == int(part) or state[1] == "COMPLETED":
                 continue
-            if state[1] not in queue.ACTIVE:
+            if state[1] not in client.ACTIVE:
                 return None
             found.append(f"{number}_{one}")
     return found

@@ -1,6 +1,6 @@
 """The launcher: starts the ranks of one node, passes stop signals on, waits, and returns one exit code.
 
-Process tree on a node:  launcher (this file)  ->  torchrun's agent (behind slurm.agent)  ->  one process per rank.
+Process tree on a node:  launcher (this file)  ->  torchrun's agent (behind slurm.shield)  ->  one process per rank.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from pathlib import Path
 from types import FrameType
 
 from slurm import by_node, meeting
-from slurm.agent import SHIELDED, TORCHRUN
 from slurm.errors import InputError
 from slurm.inherited import LAUNCHER, for_ranks
 from slurm.processes import SAFE_PATH, children, end_tree, python, send
+from slurm.shield import SHIELDED, TORCHRUN
 from slurm.signals import STOP_SIGNALS
 
 PATIENCE_S = 600.0
@@ -113,7 +113,7 @@ def torchrun(
     max_restarts: int,
     join_timeout_s: int = 300,
 ) -> list[str]:
-    """Return the words after `python -m slurm.agent` that start one node's torchrun agent.
+    """Return the words after `python -m slurm.shield` that start one node's torchrun agent.
 
     The rendezvous is c10d with the ranks in the order of the nodes (slurm.by_node), at `endpoint`: HOST:PORT, or
     HOST:FILE for a port that node 0 takes and publishes in FILE (slurm.meeting), or HOST:0 where there is one node.
@@ -144,9 +144,9 @@ def run_shielded(
     patience_s: float,
     relay: int = signal.SIGUSR2,
     abort: Callable[[], str | None] | None = None,
-    asked: Asked | None = None,
+    asked: StopSignals | None = None,
 ) -> Outcome:
-    """Start `python -m slurm.agent WORDS` for each command, relay stop signals, wait for all.
+    """Start `python -m slurm.shield WORDS` for each command, relay stop signals, wait for all.
 
     Args:
         commands: Words of each process; a torchrun agent, or a worker module by itself.
@@ -154,7 +154,7 @@ def run_shielded(
         threads: OMP_NUM_THREADS of a rank, unless the environment or `env` already says it.
         patience_s: Seconds after a stop signal at which workers that still run are ended by force.
         relay: What asks a worker to stop: USR2 for those that listen, INT for programs that may be broken off.
-        abort: Asked about twice a second: a reason (text) ends the workers at once, without a checkpoint.
+        abort: StopSignals about twice a second: a reason (text) ends the workers at once, without a checkpoint.
         asked: The stop signals' counter when the caller listens already; None listens here, while the workers run.
     """
     environment = {**for_ranks(), "OMP_NUM_THREADS": str(threads), SAFE_PATH: "1", **env}
@@ -163,7 +163,7 @@ def run_shielded(
     environment.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     if "OMP_NUM_THREADS" in os.environ and "OMP_NUM_THREADS" not in env:
         environment["OMP_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"]
-    with contextlib.nullcontext(asked) if asked else Asked().listening() as asked:
+    with contextlib.nullcontext(asked) if asked else StopSignals().listening() as asked:
         started = [(_start(words, environment), words[0] == TORCHRUN) for words in commands]
         try:
             code = _wait(started, asked, patience_s, relay, abort or (lambda: None))
@@ -173,7 +173,7 @@ def run_shielded(
                 end_tree(process, patience=10.0)
 
 
-class Asked:
+class StopSignals:
     """Counts the stop signals that this process got."""
 
     def __init__(self) -> None:
@@ -188,7 +188,7 @@ class Asked:
         return {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[Asked]:
+    def listening(self) -> Iterator[StopSignals]:
         """Listen for the time of a `with`; in another thread than the main one it hears nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield self
@@ -208,7 +208,7 @@ def _start(words: Sequence[str], environment: Mapping[str, str]) -> subprocess.P
     try:
         # A process group of its own: Ctrl-C in a terminal then reaches the launcher only, which relays it once.
         return subprocess.Popen(
-            python("-m", "slurm.agent", *words),
+            python("-m", "slurm.shield", *words),
             env={**environment, LAUNCHER: str(os.getpid())},
             stdin=subprocess.DEVNULL,
             process_group=0,
@@ -219,7 +219,7 @@ def _start(words: Sequence[str], environment: Mapping[str, str]) -> subprocess.P
 
 def _wait(
     started: Sequence[tuple[subprocess.Popen[bytes], bool]],
-    asked: Asked,
+    asked: StopSignals,
     patience_s: float,
     relay: int,
     abort: Callable[[], str | None],

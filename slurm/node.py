@@ -16,13 +16,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Literal
 
-from slurm import hosts, meeting, memory, record, requeue
+from slurm import environment, hosts, meeting, memory, requeue
+from slurm import task as queued
 from slurm.errors import FailedError, InputError
 from slurm.fence import Fence
 from slurm.inherited import for_ranks
-from slurm.launch import Asked, Outcome, run_shielded, torchrun
+from slurm.launch import Outcome, StopSignals, run_shielded, torchrun
 from slurm.processes import python
 from slurm.requeue import STOPPED
 from slurm.signals import STOP_SIGNALS
@@ -32,65 +32,38 @@ LATE_S = 90.0
 PREPARE_S = 300.0
 """Bound on freezing a run whose input was made by an earlier job."""
 
-Kind = Literal["ranks", "command", "ray"]
+
+def run(task: queued.Task) -> None:
+    """Do a task on this node; never returns an error by exception, so that nothing but the exit code counts."""
+    # In place of submitit's handlers: the one for USR2 would requeue the job at once, saved or not.
+    asked = StopSignals()
+    asked.listen()
+    try:
+        code = node_main(task, asked)
+    except (FailedError, InputError) as error:
+        print(f"cxrdist: {error}", file=sys.stderr, flush=True)
+        code = error.exit_code
+        _mark_failure(task)
+    except Exception:
+        _mark_failure(task)
+        raise
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # what is left is to report
+    if code:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # not SystemExit: a hanging thread must not keep the node
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Task:
-    """One node's share of a job. Calling it runs it and ends with the job's exit code."""
-
-    kind: Kind
-    """ranks: torchrun over all nodes; command: one program on one node; ray: a program on a Ray cluster over all."""
-    words: tuple[str, ...]
-    """Module and its arguments, as after `python -m`; {part} becomes the number within a job array."""
-    folder: str
-    """Submission folder: logs, the claim, the record of the environment."""
-    done: str | None = None
-    """File that exists exactly when the work is complete; None takes exit code 0 for that."""
-    prepare: tuple[str, ...] = ()
-    """Module and arguments that the first node runs before anything else when `prepared` does not exist yet."""
-    prepared: str | None = None
-    """File that `prepare` makes; the other nodes wait for it."""
-    mark: str | None = None
-    """File to write when a work without `done` ended with 0, so that a chain need not run it again."""
-    ranks_per_node: int = 1
-    """Processes on each node (kind ranks)."""
-    cpus_per_rank: int = 1
-    """Cores per rank."""
-    gpus_per_node: int = 0
-    """GPUs on each node."""
-    max_restarts: int = 0
-    """torchrun's own restarts within one stretch."""
-    patience_s: float = 120.0
-    """Seconds that workers have for their checkpoint after a stop signal before they are ended by force."""
-    listens: bool = True
-    """Whether the module stops by itself on USR2; otherwise it is broken off with INT (its work must allow that)."""
-    env: tuple[tuple[str, str], ...] = ()
-    """Variables to export."""
+class Task(queued.Task):
+    """A task under the name by which jobs hold it that were queued before `run` was."""
 
     def __call__(self) -> None:
-        """Run on this node; never returns an error by exception, so that nothing but the exit code counts."""
-        # In place of submitit's handlers: the one for USR2 would requeue the job at once, saved or not.
-        asked = Asked()
-        asked.listen()
-        try:
-            code = node_main(self, asked)
-        except (FailedError, InputError) as error:
-            print(f"cxrdist: {error}", file=sys.stderr, flush=True)
-            code = error.exit_code
-            _mark_failure(self)
-        except Exception:
-            _mark_failure(self)
-            raise
-        for number in STOP_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # what is left is to report
-        if code:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)  # not SystemExit: a hanging thread must not keep the node
+        """Do it on this node."""
+        run(self)
 
 
-def node_main(task: Task, asked: Asked) -> int:
+def node_main(task: queued.Task, asked: StopSignals) -> int:
     """Run a task on this node and return 0 (complete), 75 (stopped, to be requeued) or the failing exit code."""
     job, restart = os.environ.get("SLURM_JOB_ID", "0"), os.environ.get("SLURM_RESTART_COUNT", "0")
     node, nodes = int(os.environ.get("SLURM_NODEID", "0")), int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
@@ -102,7 +75,7 @@ def node_main(task: Task, asked: Asked) -> int:
         fence.claim()
         with (Path(task.folder) / "stretches.jsonl").open("a") as log:
             log.write(json.dumps({"job": job, "restart": int(restart), "nodes": nodes, "time": time.time()}) + "\n")
-        record.write(Path(task.folder) / f"environment-{job}.json", dict(task.env))
+        environment.write(Path(task.folder) / f"environment-{job}.json", dict(task.env))
     print(
         f"cxrdist: job {job}, stretch {int(restart) + 1}, node {node + 1} of {nodes} ({socket.gethostname()})",
         flush=True,
@@ -137,7 +110,7 @@ def node_main(task: Task, asked: Asked) -> int:
     return 1
 
 
-def _look_for_done(task: Task, asked: Asked, fence: Fence) -> None:
+def _look_for_done(task: queued.Task, asked: StopSignals, fence: Fence) -> None:
     """Wait until the file that ends the work can be seen from this node, where nothing but its absence says otherwise.
 
     Another node may have written it, and a network file system goes on for a while with what it last knew of a folder.
@@ -151,14 +124,14 @@ def _look_for_done(task: Task, asked: Asked, fence: Fence) -> None:
         time.sleep(0.5)
 
 
-def _mark_failure(task: Task, reason: str = "") -> None:
+def _mark_failure(task: queued.Task, reason: str = "") -> None:
     """Say that this node failed by itself: srun then stops the others, which must not look like a request to stop."""
     job, restart = os.environ.get("SLURM_JOB_ID", "0"), os.environ.get("SLURM_RESTART_COUNT", "0")
     with contextlib.suppress(OSError):
         (Path(task.folder) / requeue.failure_mark(job, restart)).write_text(reason)
 
 
-def _prepare(task: Task, node: int) -> None:
+def _prepare(task: queued.Task, node: int) -> None:
     if task.prepared is None or not task.prepare:
         return
     if node == 0 and not Path(task.prepared).is_file():
@@ -177,12 +150,12 @@ def _prepare(task: Task, node: int) -> None:
         time.sleep(0.5)
 
 
-def is_done(task: Task) -> bool:
+def is_done(task: queued.Task) -> bool:
     """Whether the work is known to be complete."""
     return task.done is not None and Path(task.done).is_file()
 
 
-def rank_environment(task: Task, own: str | None) -> dict[str, str]:
+def rank_environment(task: queued.Task, own: str | None) -> dict[str, str]:
     """Variables of the ranks on this node.
 
     Args:
@@ -200,7 +173,7 @@ def rank_environment(task: Task, own: str | None) -> dict[str, str]:
     return env
 
 
-def _run(task: Task, asked: Asked, fence: Fence, node: int, nodes: int) -> Outcome:
+def _run(task: queued.Task, asked: StopSignals, fence: Fence, node: int, nodes: int) -> Outcome:
     env = rank_environment(task, None)
     part = os.environ.get("SLURM_ARRAY_TASK_ID", "0")
     task = dataclasses.replace(task, words=tuple(word.replace("{part}", part) for word in task.words))

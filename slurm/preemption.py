@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from slurm import queue
+from slurm import client
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,9 @@ def of(partition: str | None) -> Preemption:
     Raises:
         FailedError: SLURM absent or not answering, or no such partition.
     """
-    config = dict(re.findall(r"^(\w+)\s*= (.*)$", queue.call("scontrol", "show", "config"), flags=re.MULTILINE))
+    config = dict(re.findall(r"^(\w+)\s*= (.*)$", client.call("scontrol", "show", "config"), flags=re.MULTILINE))
     facts: dict[str, str] = {}
-    for line in queue.call("scontrol", "-o", "show", "partition", *([partition] if partition else [])).splitlines():
+    for line in client.call("scontrol", "-o", "show", "partition", *([partition] if partition else [])).splitlines():
         found = dict(re.findall(r"(\w+)=(\S*)", line))
         if partition or found.get("Default") == "YES":
             facts = found

@@ -12,14 +12,14 @@ import sys
 import time
 from pathlib import Path
 
+from slurm.environment import versions
 from slurm.processes import python
-from slurm.record import versions
 
 GPU_QUESTION = """
 import json, torch
 print(json.dumps({"torch_gpus": torch.cuda.device_count(), "nccl": torch.distributed.is_nccl_available()}))
 """
-# Asked of a process of its own: this package does not import torch.
+# StopSignals of a process of its own: this package does not import torch.
 
 
 def facts(folder: Path, gpus: bool) -> dict:

@@ -17,17 +17,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from slurm import hosts, meeting
 from slurm.errors import FailedError
 from slurm.fence import Fence
 from slurm.inherited import for_ranks
-from slurm.launch import Asked, Outcome, run_shielded
+from slurm.launch import Outcome, StopSignals, run_shielded
 from slurm.processes import SAFE_PATH, end_tree, python
-
-if TYPE_CHECKING:
-    from slurm.node import Task
+from slurm.task import Task
 
 START_S = 180.0
 """Bound on the start of Ray on all nodes."""
@@ -37,7 +34,7 @@ RAY = "ray.scripts.scripts"
 STARTED = "Ray runtime started"
 
 
-def run(task: Task, asked: Asked, fence: Fence, node: int, nodes: int) -> Outcome:
+def run(task: Task, asked: StopSignals, fence: Fence, node: int, nodes: int) -> Outcome:
     """Run one node's part and return how the program ended (workers: once the first node has finished)."""
     head, own = hosts.head_and_own(os.environ.get("SLURM_JOB_NODELIST", "localhost"), node)
     stretch = fence.owner.removeprefix("job ")
@@ -83,7 +80,9 @@ def _write_token(path: Path) -> None:
     os.replace(half, path)
 
 
-def _first(task: Task, asked: Asked, fence: Fence, nodes: int, head: str, place: Path, options: list[str]) -> Outcome:
+def _first(
+    task: Task, asked: StopSignals, fence: Fence, nodes: int, head: str, place: Path, options: list[str]
+) -> Outcome:
     ray, port, meet = _head(nodes, options)
     with meet:
         workers: list[socket.socket] = []
@@ -137,7 +136,7 @@ def _head(nodes: int, options: list[str]) -> tuple[subprocess.Popen[bytes], int,
     raise AssertionError("the last try returns or raises")
 
 
-def _other(asked: Asked, head: str, port: int, options: list[str]) -> Outcome:
+def _other(asked: StopSignals, head: str, port: int, options: list[str]) -> Outcome:
     listen = f"--dashboard-agent-listen-port={meeting.free_port(port + 20)}"
     ray, up = _start(["start", "--block", f"--address={head}:{port}", listen, *options])
     try:
@@ -161,7 +160,7 @@ def _start(words: list[str]) -> tuple[subprocess.Popen[bytes], Callable[[], bool
     """Start `ray WORDS` behind the shield; the second value tells whether Ray has said that it runs."""
     env = {**for_ranks(), "PYTHONUNBUFFERED": "1", SAFE_PATH: "1"}
     process = subprocess.Popen(
-        python("-m", "slurm.agent", RAY, *words),
+        python("-m", "slurm.shield", RAY, *words),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, process_group=0,
     )  # fmt: skip
     up = threading.Event()

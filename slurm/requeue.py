@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from slurm import queue
+from slurm import client
 from slurm.errors import FailedError, InputError
 from slurm.fence import claim_path
 from slurm.handover import Lineage, hand_over, lineage
@@ -96,7 +96,7 @@ def _newer_stretch(folder: Path, job: str, restart: int) -> bool:
 def _veto(job: str, restart: int, ended: bool) -> str | None:
     """Return why SLURM's own view of the job speaks against going on, or None."""
     try:
-        info = queue.job(job)
+        info = client.job(job)
     except FailedError as error:  # the requeue tries again and says so
         return f"the job was ended, and SLURM does not say why ({error})" if ended else None
     if info.restarts > restart:  # the controller gave this stretch up, as it does with a node that it lost sight of
@@ -111,12 +111,12 @@ def requeue(job: str) -> str | None:
     deadline, pause = time.monotonic() + RETRY_S, 1.0
     while True:
         try:
-            queue.call("scontrol", "requeue", job)
+            client.call("scontrol", "requeue", job)
             return None
         except FailedError as error:
             if "pending" in str(error).lower():  # an earlier try was heard, only its answer was lost
                 return None
-            passing = isinstance(error, queue.UnreachableError) or "transition" in str(error).lower()
+            passing = isinstance(error, client.UnreachableError) or "transition" in str(error).lower()
             if not passing or time.monotonic() > deadline:
                 return str(error)
             print(f"cxrdist: {error}; trying again", file=sys.stderr, flush=True)

@@ -83,7 +83,7 @@ def follow(path: Path, over: Callable[[], bool], pause: float = 0.5, ask_every: 
 
     Args:
         path: The log; it need not exist yet.
-        over: Asked now and then (it may ask SLURM).
+        over: StopSignals now and then (it may ask SLURM).
         pause: Seconds between two looks at the file.
         ask_every: Seconds between two calls of `over`.
     """

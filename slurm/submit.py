@@ -19,13 +19,13 @@ from typing import Any
 from submitit.core.utils import DelayedSubmission
 from submitit.slurm.slurm import SlurmExecutor
 
-from slurm import notes, queue, requeue, unnoted
+from slurm import client, jobs_file, node, requeue, unnoted
 from slurm.errors import FailedError, InputError
 from slurm.gpus import shown
-from slurm.node import Task
-from slurm.notes import job_ids
+from slurm.jobs_file import job_ids
 from slurm.processes import SAFE_PATH, python
 from slurm.profiles import Profile
+from slurm.task import Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -181,11 +181,11 @@ def check(request: Request) -> None:
     """
     profile = request.profile
     check_alone(request)
-    if request.array is not None and request.array > (most := queue.max_array_size()):
+    if request.array is not None and request.array > (most := client.max_array_size()):
         raise InputError(
             f"--parts {request.array}: this cluster takes job arrays of at most {most} parts (MaxArraySize)"
         )
-    known = queue.partitions()
+    known = client.partitions()
     names = request.where.split(",") if request.where else [name for name, one in known.items() if one.default]
     for name in [*names] or [None]:
         if name not in known:
@@ -206,7 +206,7 @@ def _refuse_patterns(folder: Path) -> None:
         )
 
 
-def _misfit(request: Request, partition: queue.Partition, known: Mapping[str, queue.Partition]) -> str | None:
+def _misfit(request: Request, partition: client.Partition, known: Mapping[str, client.Partition]) -> str | None:
     """Return why a partition can never run a request, or None."""
     profile, gpus, kind = request.profile, request.task.gpus_per_node, request.profile.gpu_type
     where = f"partition {partition.name}"
@@ -239,7 +239,7 @@ def submit(request: Request) -> str:
         FailedError: SLURM absent, not answering, or it refused the job; or its folder cannot be written.
     """
     folder = request.folder
-    queue.ping()
+    client.ping()
     facts = {
         "submitted_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "name": request.name,
@@ -252,15 +252,15 @@ def submit(request: Request) -> str:
     }
     try:
         _make_private(folder)
-        with notes.locked(folder, seconds=5.0):
+        with jobs_file.locked(folder, seconds=5.0):
             refuse_queued(folder)
-            DelayedSubmission(request.task).dump(folder / "task.pkl")
+            DelayedSubmission(node.run, request.task).dump(folder / "task.pkl")
             (folder / "task.pkl").chmod(0o600)
-            notes.write(folder / "job.sbatch", _executor(request).text())
-            notes.reserve(folder, facts)
+            jobs_file.write(folder / "job.sbatch", _executor(request).text())
+            jobs_file.reserve(folder, facts)
             job = _send(folder)
             with _cancelled_if_unknown(folder, job):
-                notes.confirm(folder, job)
+                jobs_file.confirm(folder, job)
     except OSError as error:
         raise FailedError(f"{error.filename or folder}: {error.strerror}; nothing was queued") from error
     return job.partition(";")[0]
@@ -270,13 +270,13 @@ def _send(folder: Path) -> str:
     """Call sbatch for a reserved submission, and return the job as SLURM names it."""
     try:
         return unnoted.send(folder)
-    except queue.NoAnswerError as error:
+    except client.NoAnswerError as error:
         raise FailedError(
             f"{error}; should its job be queued all the same, `cxrdist status {folder.parent}` will show it"
         ) from error
     except FailedError:
         with contextlib.suppress(OSError):
-            notes.withdraw(folder)
+            jobs_file.withdraw(folder)
         raise
 
 
@@ -287,7 +287,7 @@ def _cancelled_if_unknown(folder: Path, job: str) -> Iterator[None]:
         yield
     except OSError as error:
         try:
-            queue.cancel([job])
+            client.cancel([job])
             ended = "the job was cancelled again"
         except FailedError:
             ended = f"the job could not be cancelled: scancel {job.partition(';')[0]}"
@@ -303,7 +303,7 @@ def refuse_queued(folder: Path) -> None:
         InputError: a job of it waits or runs, or may yet appear in the queue.
     """
     unnoted.adopt(folder)
-    busy = queue.active(job_ids(folder))
+    busy = client.active(job_ids(folder))
     if busy:
         raise InputError(
             f"{folder.parent} is in the queue already: job {busy[0].job_id} is {busy[0].state}; wait for it, or "

@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from slurm import notes, queue
+from slurm import client, jobs_file
 from slurm.errors import FailedError
 
 LATE_S = 120.0
@@ -22,13 +22,13 @@ def adopt(folder: Path) -> list[str]:
     """
     if not (folder / "job.sbatch").is_file():
         return []
-    known = {name.partition(";")[0] for name in notes.job_ids(folder)}
+    known = {name.partition(";")[0] for name in jobs_file.job_ids(folder)}
     cluster = os.environ.get("SLURM_CLUSTERS", "")
-    found = [number for number in queue.sent_from(folder / "job.sbatch") if number not in known]
+    found = [number for number in client.sent_from(folder / "job.sbatch") if number not in known]
     names = [f"{number};{cluster}" if cluster else number for number in found]
     for name in names:
         with contextlib.suppress(OSError):  # a full disk, or a folder that may only be read: it is told all the same
-            notes.confirm(folder, name, {"adopted_at": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+            jobs_file.confirm(folder, name, {"adopted_at": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
     return names
 
 
@@ -40,19 +40,19 @@ def send(folder: Path, *options: str) -> str:
         FailedError: SLURM absent, or it refused the job.
     """
     try:
-        return queue.sbatch(folder / "job.sbatch", *options)
-    except queue.NoAnswerError:
-        known = {name.partition(";")[0] for name in notes.job_ids(folder)}
+        return client.sbatch(folder / "job.sbatch", *options)
+    except client.NoAnswerError:
+        known = {name.partition(";")[0] for name in jobs_file.job_ids(folder)}
         with contextlib.suppress(FailedError):
-            if found := [number for number in queue.sent_from(folder / "job.sbatch") if number not in known]:
+            if found := [number for number in client.sent_from(folder / "job.sbatch") if number not in known]:
                 return found[-1]
         raise
 
 
 def pending_answer(folder: Path) -> tuple[str, float] | None:
     """Return when a submission that got no answer was sent (as text), and for how many seconds it may still appear."""
-    held = notes.reservation(folder)
+    held = jobs_file.reservation(folder)
     if held is None:
         return None
-    sent = float(held[notes.RESERVED])
+    sent = float(held[jobs_file.RESERVED])
     return time.strftime("%H:%M:%S", time.localtime(sent)), max(0.0, sent + LATE_S - time.time())

@@ -19,7 +19,7 @@ import torch
 from cxrdist import checkpoint, initialisation, weights
 from cxrdist.finetune_parse import from_plain
 from cxrdist.grid import check_settings
-from jobs import chained, cli, stages
+from jobs import _chain, _tasks, cli
 from results.collect import collect
 from results.run import Run
 from shards import ShardSet, read_card
@@ -103,7 +103,7 @@ def _chains(place: Workplace, seed: int) -> str:
     file = place.folder("toml") / "chain.toml"
     if seed % 3:
         file.write_bytes(mutations.damaged_toml(good, seed))
-        chained.plan(file, {})
+        _chain.plan(file, {})
     else:
         file.write_bytes(mutations.damaged_toml(profile, seed))
         profiles.load(str(file))
@@ -120,7 +120,7 @@ def _words(place: Workplace, seed: int) -> str:
 def _submit_words(place: Workplace, seed: int) -> str:
     del place
     line = "--profile local --nodes 2 --time 60 --after 12,13 --parts 3 --shards s --out r".split()
-    stages.where(stages.split(mutations.damaged_words(line, seed))[0])
+    _tasks.where(_tasks.split(mutations.damaged_words(line, seed))[0])
     return "accepted"
 
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from jobs import cli, stages
+from jobs import _tasks, cli
 from results.run import Run
 from tests.cxrdist import findings
 
-AT = stages.where({})
+AT = _tasks.where({})
 SMALL = "--arch resnet10t --image_size 32 --device cpu"
 
 
 def complete(text: str) -> bool:
-    return stages.work(shlex.split(text), AT, create=False).complete
+    return _tasks.work(shlex.split(text), AT, create=False).complete
 
 
 def refused(text: str) -> str:
@@ -64,7 +64,7 @@ def test_runs_compare_their_settings_and_their_data(job, shards, tmp_path):
     if job == "pretrain":
         create_run(cli.parse(job, shlex.split(made)[1:])).finish()
     else:
-        stages._create_trial(cli.parse(job, shlex.split(made)[1:]))
+        _tasks._create_trial(cli.parse(job, shlex.split(made)[1:]))
         Run(tmp_path / "run").finish()
     assert complete(made) and complete(f"{made} --workers 3")
     assert "seed 0, not 7" in refused(f"{made} --seed 7")
@@ -84,7 +84,7 @@ def test_a_table_that_another_command_wrote_over_is_made_again(tmp_path):
 
     def ran(words: str, moment: int) -> None:
         """What the job of a stage leaves behind: the table, then its mark."""
-        work = stages.work(shlex.split(words), AT, create=False)
+        work = _tasks.work(shlex.split(words), AT, create=False)
         mark = Path(str(work.tasks[0].mark))
         mark.parent.mkdir(parents=True, exist_ok=True)
         for path in (table, mark):

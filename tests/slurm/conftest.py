@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm import processes, profiles, queue, submit
+from slurm import client, processes, profiles, submit
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # pytest's importlib mode leaves it out, and the harness is also a command
@@ -67,8 +67,8 @@ class Counting:
         wait_until(lambda: self.lines() and self.lines()[-1]["step"] >= step, seconds, f"step {step}: {self.log()}")
 
     def wait_for_end(self, seconds: float = 180) -> str:
-        wait_until(lambda: not queue.job(self.job_id).active, seconds, f"the end of job {self.job_id}", 0.5)
-        return queue.job(self.job_id).state
+        wait_until(lambda: not client.job(self.job_id).active, seconds, f"the end of job {self.job_id}", 0.5)
+        return client.job(self.job_id).state
 
     def log(self) -> str:
         return "".join(path.read_text() for path in sorted((self.folder / "submission").glob("*_log.out")))

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from slurm import hosts, node
+from slurm.task import Task
 
 HERE = Path(__file__).parent
 NODES = {"cxnode1": "10.77.0.1", "cxnode2": "10.77.0.2"}
@@ -27,7 +28,8 @@ words = launch.torchrun(
     "gloo_worker", [out], nproc=1, nnodes=2, endpoint="10.77.0.1:29711", run_id="two", node=index,
     local_addr=address, max_restarts=0, join_timeout_s=60,
 )
-env = node.rank_environment(node.Task(kind="ranks", words=(), folder=out), address)
+from slurm.task import Task
+env = node.rank_environment(Task(kind="ranks", words=(), folder=out), address)
 sys.exit(launch.run_shielded([words], env=env, threads=1, patience_s=60).code)
 """
 
@@ -38,12 +40,12 @@ def test_the_interface_of_an_address_is_found():
 
 def test_the_ranks_variables_name_the_interface_unless_the_user_did(monkeypatch):
     monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
-    task = node.Task(kind="ranks", words=(), folder=".", env=(("A", "1"),), gpus_per_node=2)
+    task = Task(kind="ranks", words=(), folder=".", env=(("A", "1"),), gpus_per_node=2)
     assert node.rank_environment(task, "127.0.0.1") == {
         "A": "1", "CXRDIST_GPUS_PER_NODE": "2", "GLOO_SOCKET_IFNAME": "lo",
     }  # fmt: skip
     assert "GLOO_SOCKET_IFNAME" not in node.rank_environment(task, "192.0.2.77")
-    own = node.Task(kind="ranks", words=(), folder=".", env=(("GLOO_SOCKET_IFNAME", "ib0"),))
+    own = Task(kind="ranks", words=(), folder=".", env=(("GLOO_SOCKET_IFNAME", "ib0"),))
     assert node.rank_environment(own, "127.0.0.1")["GLOO_SOCKET_IFNAME"] == "ib0"
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "ib1")
     assert "GLOO_SOCKET_IFNAME" not in node.rank_environment(task, "127.0.0.1")

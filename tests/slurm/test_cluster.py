@@ -11,8 +11,8 @@ import pytest
 from conftest import HERE, PORT_TAKEN, command_lines, debian, hosts_of_nodes, wait_until
 
 from jobs import cli
-from jobs.submit import queue_all
-from slurm import processes, queue, submit
+from jobs._queueing import queue_all
+from slurm import client, processes, submit
 from slurm.errors import FailedError, InputError
 from tests.shadows import shadows
 
@@ -152,7 +152,7 @@ def test_second_submission_of_a_queued_run_is_refused_and_cancel_ends_it(cluster
     job.queue()
     with pytest.raises(InputError, match=f"in the queue already: job {job.job_id} is PENDING"):
         submit.submit(job.request)
-    assert queue.cancel([job.job_id]) == [job.job_id]
+    assert client.cancel([job.job_id]) == [job.job_id]
     assert job.wait_for_end() == "CANCELLED"
     assert cli.main(["status", str(job.folder)]) == 1
     assert f"goes on from where it stopped with: sbatch {job.folder}/submission/job.sbatch" in capsys.readouterr().out
@@ -164,7 +164,7 @@ def test_an_array_whose_merge_is_not_taken_is_cancelled_again(cluster, counting)
     with pytest.raises((InputError, FailedError), match=r"cancelled again \(job (\d+)\)") as refused:
         queue_all([parts, merge])
     number = str(refused.value).partition("(job ")[2].rstrip(")")
-    assert number.isdigit() and queue.job(number).state == "CANCELLED"
+    assert number.isdigit() and client.job(number).state == "CANCELLED"
 
 
 def test_requests_that_the_cluster_cannot_meet_are_refused_before_they_are_queued(cluster, counting):

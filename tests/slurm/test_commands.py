@@ -12,7 +12,7 @@ from conftest import wait_until
 
 from jobs import cli, drill
 from results.run import Run
-from slurm import queue, submit
+from slurm import client, submit
 from slurm.drill import lost_and_repeated
 
 pytestmark = pytest.mark.slurm
@@ -31,8 +31,8 @@ def shards(tmp_path_factory) -> Path:
 
 def end_of(folder: Path, seconds: float) -> str:
     job_id = submit.job_ids(folder)[-1]
-    wait_until(lambda: not queue.job(job_id).active, seconds, f"the end of job {job_id}", 0.5)
-    return queue.job(job_id).state
+    wait_until(lambda: not client.job(job_id).active, seconds, f"the end of job {job_id}", 0.5)
+    return client.job(job_id).state
 
 
 def test_submitted_pretraining_crosses_nodes_is_stopped_and_goes_on(cluster, shards, tmp_path, capsys, monkeypatch):

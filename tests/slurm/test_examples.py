@@ -12,7 +12,7 @@ from conftest import wait_until
 
 from jobs import cli
 from results.run import Run
-from slurm import queue
+from slurm import client
 
 pytestmark = pytest.mark.slurm
 
@@ -45,9 +45,9 @@ def test_pretraining_by_hand_is_stopped_requeued_and_completed(cluster, shards, 
     job_id = sbatch(name, tmp_path, RUN=run.path, SHARDS=shards, NPROC=2, OPTIONS=SMALL)
     wait_until(lambda: len(run.read_log()) >= 3, 180, "the third step")
     subprocess.run(["scancel", "--signal=USR2", job_id], check=True)
-    wait_until(lambda: not queue.job(job_id).active, 240, f"the end of job {job_id}", 0.5)
+    wait_until(lambda: not client.job(job_id).active, 240, f"the end of job {job_id}", 0.5)
     log = (tmp_path / f"simclr-{job_id}.log").read_text()
-    assert queue.job(job_id).state == "COMPLETED" and run.is_done, log
+    assert client.job(job_id).state == "COMPLETED" and run.is_done, log
     assert "stopped at step" in log and "continues at step" in log
     steps = [json.loads(line)["step"] for line in run.metrics_log.read_text().splitlines() if '"images_per_s"' in line]
     assert steps == list(range(1, 21))
@@ -68,7 +68,7 @@ global_batch = 16
 device = "cpu"
 """)
     job_id = sbatch("sweep.sbatch", tmp_path, OUT=tmp_path / "sweep", SPEC=tmp_path / "spec.toml")
-    wait_until(lambda: not queue.job(job_id).active, 300, f"the end of job {job_id}", 0.5)
+    wait_until(lambda: not client.job(job_id).active, 300, f"the end of job {job_id}", 0.5)
     log = (tmp_path / f"sweep-{job_id}.log").read_text()
-    assert queue.job(job_id).state == "COMPLETED", log
+    assert client.job(job_id).state == "COMPLETED", log
     assert len(list((tmp_path / "sweep").glob("cells/*/done.json"))) == 2

@@ -9,7 +9,7 @@ import settings
 from conftest import wait_until
 
 from jobs import cli
-from slurm import queue
+from slurm import client
 
 pytestmark = pytest.mark.slurm
 
@@ -26,17 +26,17 @@ def test_run_outlives_suspension_a_drained_node_export_none_a_path_with_spaces_a
     job.queue()
     job.wait_for_step(3)
     scontrol("suspend", job.job_id)
-    wait_until(lambda: queue.job(job.job_id).state == "SUSPENDED", 20, "the suspension")
+    wait_until(lambda: client.job(job.job_id).state == "SUSPENDED", 20, "the suspension")
     assert cli.main(["status", str(job.folder)]) == 0
     assert "SUSPENDED" in capsys.readouterr().out
-    node = queue.job(job.job_id).nodes
+    node = client.job(job.job_id).nodes
     scontrol("update", f"NodeName={node}", "State=DRAIN", "Reason=test")
     scontrol("resume", job.job_id)
     assert job.wait_for_end() == "COMPLETED", job.log()
-    assert queue.job(job.job_id).restarts == 0
+    assert client.job(job.job_id).restarts == 0
     assert job.samples() == list(range(60 * 12))
     scontrol("requeue", job.job_id)  # somebody's mistake
-    wait_until(lambda: queue.job(job.job_id).restarts == 1, 20, "the requeue")
+    wait_until(lambda: client.job(job.job_id).restarts == 1, 20, "the requeue")
     assert job.wait_for_end() == "COMPLETED", job.log()
     assert "final.json exists: nothing left to do" in job.log()
     assert job.samples() == list(range(60 * 12))

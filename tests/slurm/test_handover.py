@@ -11,7 +11,7 @@ import pytest
 from conftest import HERE, wait_until
 
 from jobs import cli
-from slurm import handover, notes, preemption, profiles, queue, requeue, submit
+from slurm import client, handover, jobs_file, preemption, profiles, requeue, submit
 from slurm.errors import FailedError
 
 
@@ -43,7 +43,7 @@ class Parts:
         wait_until(lambda: self.starts(part) >= number, 60, f"start {number} of part {part}: {self.log()}")
 
     def newest(self) -> str:
-        return notes.job_ids(self.submission)[-1]
+        return jobs_file.job_ids(self.submission)[-1]
 
     def log(self) -> str:
         return "".join(path.read_text() for path in sorted(self.submission.glob("*_log.out")))
@@ -78,13 +78,13 @@ def test_stopped_part_of_an_array_goes_back_alone_or_as_a_new_job_and_the_merge_
     forbid_requeue(f"{job.job}_{other}")
     stop(f"{job.job}_{other}")
     job.wait_for_start(other, 2)
-    assert queue.job(job.after).state == "PENDING"  # the third part is still at work
+    assert client.job(job.after).state == "PENDING"  # the third part is still at work
     stop(f"{job.job}_{3 - own - other}")
-    wait_until(lambda: not queue.job(job.after).active, 60, f"the job that waits: {job.log()}", 0.5)
-    assert queue.job(job.after).state == "COMPLETED"
+    wait_until(lambda: not client.job(job.after).active, 60, f"the job that waits: {job.log()}", 0.5)
+    assert client.job(job.after).state == "COMPLETED"
     assert all((job.folder / f"done-{part}").exists() for part in range(3))
     assert [job.starts(part) for part in range(3)] == [2, 2, 2]
-    assert notes.job_ids(job.submission)[0] == job.job and len(notes.job_ids(job.submission)) == 2
+    assert jobs_file.job_ids(job.submission)[0] == job.job and len(jobs_file.job_ids(job.submission)) == 2
 
 
 @pytest.mark.slurm
@@ -98,16 +98,16 @@ def test_job_that_may_not_be_requeued_goes_on_as_a_new_job_within_the_bound_and_
     new = job.newest()
     assert new != job.job and f"job {new} goes on in its place" in job.log()
     assert "Requested operation is presently disabled" in job.log()
-    waiting = queue.job(job.after)
+    waiting = client.job(job.after)
     assert (waiting.state, waiting.waits_for) == ("PENDING", (new,))
     assert cli.main(["status", str(job.folder)]) == 0
     assert f"RUNNING  job {new}" in (shown := capsys.readouterr().out) and "1 restarts" in shown
     forbid_requeue(new)
     stop(new)
-    wait_until(lambda: not queue.job(new).active, 60, "its end", 0.5)
+    wait_until(lambda: not client.job(new).active, 60, "its end", 0.5)
     assert "it was requeued 1 times already (max_requeues = 1)" in job.log()
-    wait_until(lambda: not queue.job(job.after).active, 30, "the end of what waits", 0.5)
-    assert queue.job(job.after).state == "CANCELLED"
+    wait_until(lambda: not client.job(job.after).active, 30, "the end of what waits", 0.5)
+    assert client.job(job.after).state == "CANCELLED"
 
 
 @pytest.mark.slurm
@@ -120,17 +120,17 @@ def test_job_cancelled_for_another_one_without_grace_goes_on_but_one_cancelled_b
         job.wait_for_start()
         subprocess.run(high, check=True)
         job.wait_for_start(number=2)  # requeueing is allowed
-        assert queue.job(job.job).restarts == 1
+        assert client.job(job.job).restarts == 1
         forbid_requeue(job.job)
         subprocess.run(high, check=True)
         job.wait_for_start(number=3)
         new = job.newest()
-        assert new != job.job and queue.job(job.job).state == "PREEMPTED"
-        assert queue.job(job.after).state == "PENDING"
+        assert new != job.job and client.job(job.job).state == "PREEMPTED"
+        assert client.job(job.after).state == "PENDING"
         subprocess.run(["scancel", new], check=True)
-        wait_until(lambda: not queue.job(new).active, 30, "its end", 0.5)
-        assert queue.job(new).state == "CANCELLED" and "it was cancelled" in job.log()
-        assert job.newest() == new and queue.sent_from(job.submission / "job.sbatch") == []
+        wait_until(lambda: not client.job(new).active, 30, "its end", 0.5)
+        assert client.job(new).state == "CANCELLED" and "it was cancelled" in job.log()
+        assert job.newest() == new and client.sent_from(job.submission / "job.sbatch") == []
     finally:
         subprocess.run("scontrol update PartitionName=preempt PreemptMode=REQUEUE GraceTime=20".split(), check=True)
 
@@ -154,10 +154,10 @@ def test_dependency_on_a_job_becomes_one_on_the_job_that_goes_on(expression, job
 
 def test_controller_that_cannot_be_reached_is_asked_again_and_a_refusal_is_not(monkeypatch):
     answers = iter([
-        queue.explain("scontrol", "Unable to contact slurm controller (connect failure)"),
-        queue.explain("scontrol", "slurm_load_jobs error: Socket timed out on send/recv operation"),
-        queue.explain("scontrol", "Job/step is in transition"),
-        queue.explain("scontrol", "Job is pending execution for job 7"),
+        client.explain("scontrol", "Unable to contact slurm controller (connect failure)"),
+        client.explain("scontrol", "slurm_load_jobs error: Socket timed out on send/recv operation"),
+        client.explain("scontrol", "Job/step is in transition"),
+        client.explain("scontrol", "Job is pending execution for job 7"),
     ])  # fmt: skip
     asked: list[FailedError] = []
 
@@ -165,10 +165,10 @@ def test_controller_that_cannot_be_reached_is_asked_again_and_a_refusal_is_not(m
         asked.append(next(answers))
         raise asked[-1]
 
-    monkeypatch.setattr(queue, "call", call)
+    monkeypatch.setattr(client, "call", call)
     monkeypatch.setattr(requeue.time, "sleep", lambda seconds: None)
     assert requeue.requeue("7") is None and len(asked) == 4
-    answers = iter([queue.explain("scontrol", "Requested operation is presently disabled for job 7")])
+    answers = iter([client.explain("scontrol", "Requested operation is presently disabled for job 7")])
     assert "presently disabled" in (requeue.requeue("7") or "")
 
 

@@ -9,7 +9,7 @@ import time
 import pytest
 from conftest import HERE, command_lines, wait_until
 
-from slurm import launch, queue
+from slurm import client, launch
 
 pytestmark = pytest.mark.slurm
 
@@ -66,7 +66,7 @@ def test_ranks_on_a_node_that_slurm_lost_sight_of_do_not_write_into_the_requeued
     job = counting("--steps", "150", "--step_seconds", "0.1", "--save_every", "10", nodes=1)
     job.queue()
     job.wait_for_step(12)
-    node = queue.job(job.job_id).nodes
+    node = client.job(job.job_id).nodes
     ranks = processes_of(job)
     assert ranks
     cluster.kill_slurmd(node)
@@ -74,7 +74,7 @@ def test_ranks_on_a_node_that_slurm_lost_sight_of_do_not_write_into_the_requeued
     subprocess.run(f"scontrol update NodeName={node} State=DOWN Reason=test".split(), check=True)
     wait_until(lambda: job.lines()[-1]["restart"] == "1", 90, f"the next stretch: {job.log()}")
     took_over = next(line["time"] for line in job.lines() if line["restart"] == "1")
-    assert queue.job(job.job_id).nodes != node
+    assert client.job(job.job_id).nodes != node
     assert any(line["time"] > lost_at + 1 for line in job.lines() if line["restart"] == "0")  # they did go on
     assert job.wait_for_end() == "COMPLETED", job.log()
     assert all(line["time"] < took_over for line in job.lines() if line["restart"] == "0")

@@ -10,7 +10,7 @@ import pytest
 from conftest import wait_until
 
 from jobs import cli
-from slurm import notes, queue, unnoted
+from slurm import client, jobs_file, unnoted
 from slurm.errors import FailedError, InputError
 
 pytestmark = pytest.mark.slurm
@@ -38,12 +38,12 @@ def full(cluster):
 
 
 def test_job_whose_number_never_came_back_is_found_in_the_queue(full, counting, sbatch, monkeypatch, capsys):
-    monkeypatch.setattr(queue, "SBATCH_S", 3.0)
+    monkeypatch.setattr(client, "SBATCH_S", 3.0)
     job = counting("--steps", "1", nodes=1)
     sbatch('$SBATCH "$@" >/dev/null; exec sleep 60')
     number = job.queue()
-    assert notes.job_ids(job.folder / "submission") == [number] and queue.job(number).state == "PENDING"
-    queue.cancel([number])
+    assert jobs_file.job_ids(job.folder / "submission") == [number] and client.job(number).state == "PENDING"
+    client.cancel([number])
 
     sbatch("exec sleep 60")  # this one never reaches SLURM
     with pytest.raises(FailedError, match="sbatch gave no answer in 3 s.* will show it"):
@@ -74,7 +74,7 @@ def test_job_that_cannot_be_noted_because_the_disk_is_full_is_cancelled_again(
         with pytest.raises(FailedError, match="was queued, but not noted in .*No space left.*; the job was cancelled"):
             job.queue()
         number = (tmp_path / "number").read_text().strip()
-        assert queue.job(number).state == "CANCELLED"
+        assert client.job(number).state == "CANCELLED"
         # With no room left at all nothing is queued in the first place.
         monkeypatch.setattr(unnoted, "LATE_S", 0.0)
         sbatch(f"touch {tmp_path}/called")
@@ -97,7 +97,7 @@ def test_job_submitted_from_inside_another_job_is_a_job_of_its_own(cluster, coun
         monkeypatch.setenv(name, value)
     job = counting("--steps", "2", "--step_seconds", "0", nodes=1)
     number = job.queue()
-    assert notes.job_ids(job.folder / "submission") == [f"{number};cxrdist"]
+    assert jobs_file.job_ids(job.folder / "submission") == [f"{number};cxrdist"]
     for name in strange:
         monkeypatch.delenv(name)
     assert job.wait_for_end() == "COMPLETED", job.log()
@@ -107,7 +107,7 @@ def test_job_submitted_from_inside_another_job_is_a_job_of_its_own(cluster, coun
     found = json.loads((job.folder / f"submission/environment-{number}.json").read_text())["variables"]
     assert not {"SLURM_ARRAY_TASK_ID", "SLURM_CPU_BIND", "SLURM_CLUSTERS"} & set(found)
     # In another shell, the cluster that the job is on is still known.
-    assert queue.job(notes.job_ids(job.folder / "submission")[0]).state == "COMPLETED"
+    assert client.job(jobs_file.job_ids(job.folder / "submission")[0]).state == "COMPLETED"
     # The same file sent by hand from inside an array finds its task, and that nothing is left to do.
     sent = subprocess.check_output(
         [

@@ -14,7 +14,7 @@ from conftest import hosts_of_nodes, wait_until
 
 from jobs import cli
 from results.run import Run
-from slurm import notes, queue
+from slurm import client, jobs_file
 
 pytestmark = pytest.mark.slurm
 
@@ -91,22 +91,22 @@ def test_cluster_that_does_not_answer_is_one_line_for_every_command(
     assert cli.main(["doctor", "--profile", "local"]) == 1
     assert "FAIL  SLURM" in capsys.readouterr().out
     monkeypatch.undo()
-    assert queue.job(job.job_id).active  # and nothing was done to it
+    assert client.job(job.job_id).active  # and nothing was done to it
 
 
 def test_job_that_waits_on_a_full_partition_says_why_and_may_be_killed_there(full, shards, here, capsys):
     words = f"submit pretrain --nodes 2 --time 5 --shards {shards} --out run {SMALL}".split()
     assert cli.main(words) == 0
-    job_id = notes.job_ids(Path("run/submission"))[-1]
+    job_id = jobs_file.job_ids(Path("run/submission"))[-1]
     capsys.readouterr()
-    wait_until(lambda: queue.job(job_id).reason not in ("", "None"), 30, "a reason")
+    wait_until(lambda: client.job(job_id).reason not in ("", "None"), 30, "a reason")
     assert cli.main(["status", "run"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("run  PENDING (") and f"job {job_id}" in shown
     assert cli.main(["logs", "run"]) == 0
     assert "has written nothing yet" in capsys.readouterr().out
     subprocess.run(["scancel", job_id], check=True)  # by somebody else
-    wait_until(lambda: not queue.job(job_id).active, 30, "the end")
+    wait_until(lambda: not client.job(job_id).active, 30, "the end")
     assert cli.main(["logs", "-f", "run"]) == 0
     assert f"job {job_id} is CANCELLED and has written nothing" in capsys.readouterr().err
     assert cli.main(["status", "run"]) == 1
@@ -133,7 +133,7 @@ def test_run_of_another_configuration_is_refused_and_stays_as_it_was(cluster, sh
     assert cli.main(f"submit pretrain --time 5 --shards {shards} --out run {SMALL} --steps 4".split()) == 2
     assert "holds another run" in one_line(capsys)
     assert before == {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
-    assert len(notes.job_ids(Path("run/submission"))) == 1
+    assert len(jobs_file.job_ids(Path("run/submission"))) == 1
     assert cli.main(f"pretrain --shards {shards} --out done {SMALL} --steps 2".split()) == 0
     capsys.readouterr()
     assert cli.main(f"submit pretrain --time 5 --shards {shards} --out done {SMALL} --steps 2".split()) == 0
@@ -174,7 +174,7 @@ def test_request_that_the_cluster_cannot_meet_is_one_line(cluster, shards, here,
     code = cli.main(f"submit pretrain --out run {words} --shards {shards} {SMALL}".split())
     assert code == (1 if message == "sbatch: " else 2)
     assert message in one_line(capsys)
-    assert notes.job_ids(Path("run/submission")) == [] and not Path("50%j").exists()
+    assert jobs_file.job_ids(Path("run/submission")) == [] and not Path("50%j").exists()
 
 
 def test_head_node_that_nobody_can_resolve_fails_the_job_in_one_line(cluster, counting, tmp_path):

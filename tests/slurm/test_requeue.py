@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from slurm import memory, record, requeue
+from slurm import environment, memory, requeue
 from slurm.fence import Fence
 
 
@@ -67,7 +67,7 @@ def test_record_of_the_environment_leaves_secrets_out(tmp_path, monkeypatch):
     for name in ("SLURM_JWT", "NCCL_SECRET", "MY_TOKEN", "HOME_PASSWORD", "AWS_ACCESS_KEY_ID"):
         monkeypatch.setenv(name, "hush")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    record.write(tmp_path / "environment.json", {"NCCL_DEBUG": "INFO", "MY_TOKEN": "hush"})
+    environment.write(tmp_path / "environment.json", {"NCCL_DEBUG": "INFO", "MY_TOKEN": "hush"})
     text = (tmp_path / "environment.json").read_text()
     assert "hush" not in text and '"SLURM_JOB_ID": "7"' in text and '"NCCL_DEBUG": "INFO"' in text
     assert (tmp_path / "environment.json").stat().st_mode & 0o077 == 0

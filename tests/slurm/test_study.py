@@ -11,7 +11,7 @@ from conftest import wait_until
 import results
 from jobs import cli
 from results.run import Run
-from slurm import notes, queue
+from slurm import client, jobs_file
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -86,8 +86,8 @@ def test_study_whose_stage_is_cancelled_in_the_middle_goes_on_with_what_is_missi
     wait_until(lambda: len(run.read_log()) >= 4, 300, "the fourth step")
     assert cli.main(["cancel", "runs/chexpert"]) == 0
     wait_until(lambda: Run(tmp_path / "runs/nih").is_done, 300, "the other encoder")
-    last = notes.job_ids(tmp_path / "study.parquet.job/submission")[-1]
-    wait_until(lambda: not queue.job(last).active, 60, "the end of what depended on it")
+    last = jobs_file.job_ids(tmp_path / "study.parquet.job/submission")[-1]
+    wait_until(lambda: not client.job(last).active, 60, "the end of what depended on it")
     capsys.readouterr()
     assert cli.main(["status", "chain.toml"]) == 1
     states = shown(capsys)
@@ -100,14 +100,14 @@ def test_study_whose_stage_is_cancelled_in_the_middle_goes_on_with_what_is_missi
     assert all(again[name].startswith("queued as job ") for name in ("simclr-chexpert", "sweep", "collect"))
 
     # A stage that is preempted is requeued, and what waits for it goes on waiting.
-    before, stage = run.read_log()[-1]["step"], notes.job_ids(run.submission)[-1]
+    before, stage = run.read_log()[-1]["step"], jobs_file.job_ids(run.submission)[-1]
     wait_until(lambda: run.read_log()[-1]["step"] > before + 3, 300, "new steps")
     subprocess.run(["scancel", "--signal=USR2", stage], check=True)
-    last = notes.job_ids(tmp_path / "study.parquet.job/submission")[-1]
-    wait_until(lambda: queue.job(stage).restarts == 1 and queue.job(stage).state == "PENDING", 60, "its requeue")
-    assert queue.job(last).state == "PENDING"
-    wait_until(lambda: not queue.job(last).active, 600, "the whole study", 1.0)
-    assert queue.job(last).state == "COMPLETED"
+    last = jobs_file.job_ids(tmp_path / "study.parquet.job/submission")[-1]
+    wait_until(lambda: client.job(stage).restarts == 1 and client.job(stage).state == "PENDING", 60, "its requeue")
+    assert client.job(last).state == "PENDING"
+    wait_until(lambda: not client.job(last).active, 600, "the whole study", 1.0)
+    assert client.job(last).state == "COMPLETED"
     assert cli.main(["status", "chain.toml"]) == 0
     assert {line.split()[0] for line in shown(capsys).values()} == {"done"}
     frame = results.load("study.parquet")

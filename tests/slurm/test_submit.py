@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs import cli, stages
-from slurm import chain, profiles, queue, status, submit
+from jobs import _tasks, cli
+from slurm import chain, client, profiles, status, submit
 from slurm.errors import FailedError, InputError
 from tests.shards.conftest import by_hand
 
@@ -216,25 +216,27 @@ def test_without_slurm_every_command_says_so_in_one_line(tmp_path, monkeypatch):
 
 
 def test_slurm_that_is_not_configured_or_not_answering_is_told_apart():
-    assert "set SLURM_CONF" in str(queue.explain("sbatch", "sbatch: fatal: Could not establish a configuration source"))
+    assert "set SLURM_CONF" in str(
+        client.explain("sbatch", "sbatch: fatal: Could not establish a configuration source")
+    )
     text = "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)"
-    assert "controller does not answer" in str(queue.explain("sbatch", text))
-    assert "munge" in str(queue.explain("sinfo", "sinfo: error: Munge encode failed: Failed to access socket"))
+    assert "controller does not answer" in str(client.explain("sbatch", text))
+    assert "munge" in str(client.explain("sinfo", "sinfo: error: Munge encode failed: Failed to access socket"))
 
 
 def test_submits_own_options_are_taken_out_wherever_they_stand():
-    own, rest = stages.split("--shards s --nodes 2 --optim.lr=3 --dry_run --time=60 --out r".split())
+    own, rest = _tasks.split("--shards s --nodes 2 --optim.lr=3 --dry_run --time=60 --out r".split())
     assert own == {"nodes": "2", "dry_run": "true", "time": "60"}
     assert rest == "--shards s --optim.lr=3 --out r".split()
 
 
 def test_submit_takes_no_option_that_a_command_has_for_itself():
-    for name in stages.SUBMITTABLE:
+    for name in _tasks.SUBMITTABLE:
         module = cli._load(name)
         configs = getattr(module, "CONFIGS", None) or {name: module.Config}
         for config in configs.values():
             own = {field.name for field in dataclasses.fields(config)} - set(getattr(module, "POSITIONALS", ()))
-            assert own & set(stages.OPTIONS) <= {"dry_run"}, name
+            assert own & set(_tasks.OPTIONS) <= {"dry_run"}, name
 
 
 def test_chain_is_ordered_by_needs_and_refuses_circles(tmp_path):

@@ -11,8 +11,8 @@ from typing import Any
 
 from jobs import _checks, _complete
 from slurm.errors import InputError
-from slurm.node import Task
 from slurm.profiles import Profile, check, load, nodes_for, time_seconds
+from slurm.task import Task
 
 PLAIN = ("evaluate", "collect", "table", "plot", "report", "embed", "explain", "verify")
 """Commands that run on one node as they are; they may be broken off and run again."""
@@ -20,7 +20,7 @@ SUBMITTABLE = ("pretrain", "finetune", "sweep", "shard", *PLAIN)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Where:
+class SubmitOptions:
     """The options of `cxrdist submit` itself."""
 
     profile: Profile
@@ -72,7 +72,7 @@ def split(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     return own, rest
 
 
-def where(own: dict[str, str]) -> Where:
+def where(own: dict[str, str]) -> SubmitOptions:
     """Return the checked options of submit.
 
     Raises:
@@ -95,7 +95,7 @@ def where(own: dict[str, str]) -> Where:
     for word in after:
         if not word.isdecimal():
             raise InputError(f"cxrdist submit: --after {word}: not a job number")
-    return Where(
+    return SubmitOptions(
         profile=profile,
         nodes=nodes_for(profile, nodes=number("nodes"), gpus=number("gpus")),
         min_nodes=number("min_nodes"),
@@ -108,7 +108,7 @@ def where(own: dict[str, str]) -> Where:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Work:
+class Submission:
     """A command that is ready to be queued."""
 
     tasks: tuple[Task, ...]
@@ -119,7 +119,7 @@ class Work:
     """Whether there is nothing left to do."""
 
 
-def work(words: Sequence[str], at: Where, *, create: bool, waits: bool = False) -> Work:
+def work(words: Sequence[str], at: SubmitOptions, *, create: bool, waits: bool = False) -> Submission:
     """Check a command as if it were run here, and return its tasks.
 
     Args:
@@ -149,13 +149,13 @@ def work(words: Sequence[str], at: Where, *, create: bool, waits: bool = False) 
     return _shard(config, rest, at) if name == "shard" else _command(name, config, rest, at, kind="command")
 
 
-def _task(at: Where, **values: Any) -> Task:
+def _task(at: SubmitOptions, **values: Any) -> Task:
     from slurm.submit import task_for
 
     return task_for(at.profile, **values)
 
 
-def _pretrain(config: Any, rest: list[str], at: Where, create: bool, waits: bool) -> Work:
+def _pretrain(config: Any, rest: list[str], at: SubmitOptions, create: bool, waits: bool) -> Submission:
     ranks = at.profile.ranks
     for nodes in range(at.min_nodes or at.nodes, at.nodes + 1):
         if config.global_batch % (nodes * ranks):
@@ -177,10 +177,10 @@ def _pretrain(config: Any, rest: list[str], at: Where, create: bool, waits: bool
         at, kind="ranks", words=("cxrdist.pretrain", str(out)), folder=str(out / "submission"),
         done=str(out / "done.json"), prepare=prepare, prepared=str(out / "config.toml"),
     )  # fmt: skip
-    return Work(tasks=(task,), folder=out, complete=complete)
+    return Submission(tasks=(task,), folder=out, complete=complete)
 
 
-def _finetune(config: Any, rest: list[str], at: Where, create: bool, waits: bool) -> Work:
+def _finetune(config: Any, rest: list[str], at: SubmitOptions, create: bool, waits: bool) -> Submission:
     out = Path(config.out).expanduser().absolute()
     if at.nodes > 1:
         raise InputError("cxrdist submit finetune: one trial runs on one node; many trials are `submit sweep`")
@@ -196,7 +196,7 @@ def _finetune(config: Any, rest: list[str], at: Where, create: bool, waits: bool
         words=("cxrdist.finetune", str(out)), folder=str(out / "submission"),
         done=str(out / "done.json"), prepare=prepare, prepared=str(out / "config.toml"),
     )  # fmt: skip
-    return Work(tasks=(task,), folder=out, complete=complete)
+    return Submission(tasks=(task,), folder=out, complete=complete)
 
 
 def _create_trial(config: Any) -> None:
@@ -221,7 +221,7 @@ def prepare(words: Sequence[str]) -> None:
         _create_trial(config)
 
 
-def _command(name: str, config: Any, rest: Sequence[str], at: Where, *, kind: str) -> Work:
+def _command(name: str, config: Any, rest: Sequence[str], at: SubmitOptions, *, kind: str) -> Submission:
     folder = _folder(name, config)
     mark = folder / "submission" / f"complete-{_digest([name, *rest], config)}"
     uses_gpu = name in ("evaluate", "embed", "explain")
@@ -231,10 +231,12 @@ def _command(name: str, config: Any, rest: Sequence[str], at: Where, *, kind: st
         mark=str(mark), **less,
     )  # fmt: skip
     out = getattr(config, "out", None)
-    return Work(tasks=(task,), folder=folder, complete=_complete.is_made(mark, None if out is None else Path(str(out))))
+    return Submission(
+        tasks=(task,), folder=folder, complete=_complete.is_made(mark, None if out is None else Path(str(out)))
+    )
 
 
-def _shard(config: Any, rest: Sequence[str], at: Where) -> Work:
+def _shard(config: Any, rest: Sequence[str], at: SubmitOptions) -> Submission:
     if hasattr(config, "check"):
         config.check()
     out = Path(config.out).expanduser().absolute()
@@ -248,10 +250,10 @@ def _shard(config: Any, rest: Sequence[str], at: Where) -> Work:
     complete = _complete.shard_set(out, config)
     if parts == 1 or not hasattr(config, "part"):
         whole = _task(at, words=("jobs.cli", "shard", *rest), done=done, **shared)
-        return Work(tasks=(whole,), folder=folder, complete=complete)
+        return Submission(tasks=(whole,), folder=folder, complete=complete)
     each = _task(at, words=("jobs.cli", "shard", *rest, "--part", f"{{part}}/{parts}"), **shared)
     merge = _task(at, words=("jobs.cli", "shard", *rest, "--merge", "true"), done=done, **shared)
-    return Work(tasks=(each, merge), folder=folder, complete=complete)
+    return Submission(tasks=(each, merge), folder=folder, complete=complete)
 
 
 def _folder(name: str, config: Any) -> Path:

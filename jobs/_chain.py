@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs import stages
-from jobs.submit import check_all, check_alone, queue_all, requests_for, show_all
+from jobs import _tasks
+from jobs._queueing import check_all, check_alone, queue_all, requests_for, show_all
 from slurm.errors import InputError
 
 
@@ -19,8 +19,8 @@ class Planned:
     name: str
     needs: tuple[str, ...]
     words: tuple[str, ...]
-    at: stages.Where
-    work: stages.Work
+    at: _tasks.SubmitOptions
+    work: _tasks.Submission
 
 
 def plan(path: Path, own: dict[str, str]) -> list[Planned]:
@@ -34,12 +34,12 @@ def plan(path: Path, own: dict[str, str]) -> list[Planned]:
     planned = []
     unmade: set[str] = set()  # stages whose output is not there yet
     for stage in chain.load(path):
-        of_stage, left = stages.split([*stage.options, *stage.words[1:]])
-        at = dataclasses.replace(stages.where({**of_stage, **own}), name=stage.name)
+        of_stage, left = _tasks.split([*stage.options, *stage.words[1:]])
+        at = dataclasses.replace(_tasks.where({**of_stage, **own}), name=stage.name)
         words = (stage.words[0], *left)
         waits = not unmade.isdisjoint(stage.needs)
         try:
-            found = stages.work(words, at, create=False, waits=waits)
+            found = _tasks.work(words, at, create=False, waits=waits)
         except ValueError as error:
             if getattr(error, "exit_code", None) is None:
                 raise
@@ -52,9 +52,9 @@ def plan(path: Path, own: dict[str, str]) -> list[Planned]:
 
 def queue_chain(words: Sequence[str]) -> int:
     """Run `cxrdist submit chain WORDS`: queue every stage that is neither complete nor in the queue."""
-    from slurm import notes, queue, unnoted
+    from slurm import client, jobs_file, unnoted
 
-    own, rest = stages.split(words)
+    own, rest = _tasks.split(words)
     if len(rest) != 1:
         raise InputError("usage: cxrdist submit chain SPEC.toml [--dry_run] [--profile NAME]")
     planned = plan(Path(rest[0]), own)
@@ -75,8 +75,8 @@ def queue_chain(words: Sequence[str]) -> int:
         folders = [request.folder for request in requests_for(work, at, stage.name)]
         for folder in folders:
             unnoted.adopt(folder)
-        busy = queue.active(number for folder in folders for number in notes.job_ids(folder))
-        if busy and busy[-1].job_id not in [str(facts["job_id"]) for facts in notes.jobs(folders[-1])]:
+        busy = client.active(number for folder in folders for number in jobs_file.job_ids(folder))
+        if busy and busy[-1].job_id not in [str(facts["job_id"]) for facts in jobs_file.jobs(folders[-1])]:
             raise InputError(
                 f"{stage.name}: job {busy[-1].job_id} makes its parts, but the merge that should follow is not in the "
                 f"queue; wait for that job, or `cxrdist cancel {work.folder}`, then submit again"
@@ -86,7 +86,7 @@ def queue_chain(words: Sequence[str]) -> int:
             print(f"{stage.name}: in the queue already as job {busy[-1].job_id}")
             continue
         if not pending:
-            work = stages.work(stage.words, at, create=True)
+            work = _tasks.work(stage.words, at, create=True)
         at = dataclasses.replace(at, after=(*at.after, *pending))
         requests = requests_for(work, at, stage.name)
         if len(requests) == 2:
