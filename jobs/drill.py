@@ -20,7 +20,7 @@ from slurm.errors import FailedError, InputError
 from slurm.processes import python
 
 if TYPE_CHECKING:
-    from jobs._tasks import Where
+    from jobs._tasks import SubmitOptions
     from results.run import Run
 
 HELP = "prove on your own cluster that a run survives"
@@ -103,7 +103,7 @@ def measure(config: Config) -> dict:
     }  # fmt: skip
 
 
-def _interrupt(runs: dict[str, Run], config: Config, at: Where) -> tuple[list[drill.Interruption], str | None]:
+def _interrupt(runs: dict[str, Run], config: Config, at: SubmitOptions) -> tuple[list[drill.Interruption], str | None]:
     unbroken = _queue(runs["unbroken"].path, config, at)
     if config.alone:
         drill.wait_for_end(unbroken, seconds=config.timeout)
@@ -129,7 +129,7 @@ def _interrupt(runs: dict[str, Run], config: Config, at: Where) -> tuple[list[dr
     return found, client.job(waiting).state
 
 
-def _queue_waiting(run: Run, job: str, at: Where) -> str:
+def _queue_waiting(run: Run, job: str, at: SubmitOptions) -> str:
     """Queue a small job that may start when the run is complete, as the next stage of a chain would."""
     folder = run.path / "submission-after"
     task = submit.task_for(
@@ -140,11 +140,11 @@ def _queue_waiting(run: Run, job: str, at: Where) -> str:
     )
 
 
-def _batch(at: Where) -> int:
+def _batch(at: SubmitOptions) -> int:
     return at.nodes * at.profile.ranks * 8
 
 
-def _queue(path: Path, config: Config, at: Where) -> str:
+def _queue(path: Path, config: Config, at: SubmitOptions) -> str:
     from jobs import _tasks
     from jobs._queueing import check_all, queue_all, requests_for
 
