@@ -62,7 +62,7 @@ class Request:
 
 
 class _Executor(SlurmExecutor):
-    """submitit's executor, for its text, which it makes where SLURM is absent, too; `queue.sbatch` sends it."""
+    """submitit's executor, for its text, which it makes where SLURM is absent, too; `client.sbatch` sends it."""
 
     @classmethod
     def affinity(cls) -> int:
