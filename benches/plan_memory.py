@@ -144,7 +144,7 @@ def sort_by_spill() -> None:
 
 
 def sort_by_duckdb() -> None:
-    import duckdb
+    import duckdb  # pyright: ignore[reportMissingImports]
 
     with duckdb.connect(config={"memory_limit": "256MB", "temp_directory": ".", "threads": "2"}) as link:
         link.execute("set preserve_insertion_order = true")
@@ -152,7 +152,7 @@ def sort_by_duckdb() -> None:
 
 
 def sort_by_polars() -> None:
-    import polars
+    import polars  # pyright: ignore[reportMissingImports]
 
     found = polars.scan_parquet("rows.parquet").sort("split_rank", "high", "low").drop("split_rank", "high", "low")
     found.sink_parquet("sorted.parquet", compression="zstd", row_group_size=8192)

@@ -111,7 +111,8 @@ class Plan:
             return self.known_fingerprint
         digest, own = hashlib.sha256(), self.table
         assert isinstance(own, pa.Table)
-        for table in (own, reject_table(self.refused), self.left_out(), *self.extras.values()):
+        tables: list[pa.Table] = [own, reject_table(self.refused), self.left_out(), *self.extras.values()]
+        for table in tables:
             whole = [contiguous(column) for column in table.columns]
             with pa.PythonFile(_Into(digest), "w") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
                 if table.num_rows:

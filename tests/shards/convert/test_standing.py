@@ -153,7 +153,7 @@ def test_a_damaged_note_or_file_is_planned_again_and_a_damaged_row_is_refused(ni
     planned(nih_config(), say=quiet)
     work = Path(nih_config().out) / ".work"
     note = work / standing.NOTE
-    note.write_text(note.read_text().replace("train", "trian", 1))
+    note.write_text(note.read_text().replace("train", "traim", 1))
     planned(nih_config(), say=quiet)
     assert len(times) == 2
     next(work.glob("planned-*-inputs.parquet")).write_bytes(b"PAR1")
