@@ -19,7 +19,6 @@ from cxrdist.augment import Augment
 from cxrdist.augment_config import AugmentConfig
 from cxrdist.config import HeadConfig, OptimConfig
 from cxrdist.device import resolve_precision
-from cxrdist.distributed import GradientMean, Ranks
 from cxrdist.loss import nt_xent
 from cxrdist.model import build_backbone
 from cxrdist.optim import build_optimizer, set_rate
@@ -78,7 +77,7 @@ class Ours:
         self.precision = resolve_precision(precision, device, size)
         forward: Any = torch.compile(self.model) if compiled else self.model
         self.forward = forward
-        self._step = Step(forward, device, self.precision, 0.1, GradientMean(self.model, Ranks(device=device)))
+        self._step = Step(forward, device, self.precision, 0.1)
         self.optimizer = build_optimizer(OptimConfig(), [self.model])
         set_rate(self.optimizer, 1e-3)
         self.views = torch.randn(2 * batch, 1, size, size, device=device).contiguous(memory_format=torch.channels_last)

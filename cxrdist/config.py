@@ -134,6 +134,9 @@ class PretrainConfig:
     """Temperature of the NT-Xent loss."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """auto: bf16 autocast where the device computes it faster, else float32."""
+    comm_hook: Literal["none", "bf16"] = "none"
+    """How gradients travel between ranks. none: as they are; bf16: rounded to bfloat16, half the bytes, for slow
+    networks. One rank exchanges nothing."""
     sync_bn: bool = False
     """BatchNorm statistics over the global batch instead of each rank's part."""
     deterministic: bool | None = None

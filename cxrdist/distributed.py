@@ -1,9 +1,4 @@
-"""The ranks of a run: who this process is, agreement among ranks, and the sum of gradients.
-
-The gradient sum is own code for one reason: torch's DistributedDataParallel lays out its buckets anew after the first
-step of every process, and with three or more ranks the layout decides the order of additions. A resumed run would
-then differ in the last bits from an unbroken one. Here the layout is fixed.
-"""
+"""The ranks of a run: who this process is, agreement among ranks, and torch's DDP as a resumable run needs it."""
 
 from __future__ import annotations
 
@@ -19,10 +14,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed import PrefixStore, Store, rendezvous  # pyright: ignore[reportPrivateImportUsage]
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+from torch.nn.parallel import DistributedDataParallel
 
 from cxrdist.errors import FailedError
 
-_BUCKET_BYTES = 25 * 2**20
 _TIMEOUT = datetime.timedelta(minutes=15)  # a rank that waits longer for the others gives up with an error
 _LOOK_S = 0.1  # between two looks at whether all are there
 _LATE_S = 30.0  # a request to stop may reach the nodes so far apart
@@ -71,13 +67,11 @@ class Ranks:
         dist.all_gather(parts, padded)
         return torch.cat([p[:n] for p, n in zip(parts, counts, strict=True)])
 
-    def copy_from_first(self, module: nn.Module, *, buffers_only: bool = False) -> None:
-        """Overwrite this rank's buffers (and parameters) with rank 0's."""
-        if self.world == 1:
-            return
-        tensors = list(module.buffers()) if buffers_only else [*module.parameters(), *module.buffers()]
-        for tensor in tensors:
-            dist.broadcast(tensor.detach(), src=0)
+    def copy_buffers_from_first(self, module: nn.Module) -> None:
+        """Overwrite this rank's buffers with rank 0's."""
+        if self.world > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer.detach(), src=0)
 
 
 class Question:
@@ -157,85 +151,54 @@ def join(device: torch.device, store: Store | None = None) -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-class GradientMean:
-    """Averages gradients over ranks while the backward pass is still running, in a fixed layout of buckets.
+def data_parallel(model: nn.Module, ranks: Ranks, views: torch.Tensor, comm_hook: str = "none") -> nn.Module:
+    """The model as torch's DistributedDataParallel; with one rank the model itself.
 
-    Shapes of buckets depend on the parameters alone, and buckets are sent in one order, so the order of additions is
-    the same in every process of every attempt at a run.
+    The caller must throw one backward pass away (`thrown_away`) before the first step: DDP lays out its buckets anew
+    after the first one of a process, and with three or more ranks the layout decides the order of additions. A resumed
+    run would else differ in the last bits from an unbroken one.
+
+    Args:
+        model: on the ranks' device, training; every rank's parameters and buffers become the first rank's.
+        ranks: of the run.
+        views: two images (2, 1, s, s) or more, to find the parameters that the loss does not depend on; these are
+            frozen, so that they stay as they are on any number of ranks.
+        comm_hook: none or bf16, in which gradients travel.
     """
-
-    def __init__(self, module: nn.Module, ranks: Ranks) -> None:
-        """Watch a module's parameters; does nothing with one rank."""
-        self.enabled = True
-        """Off while gradients are accumulated that must not be sent yet."""
-        self._world = ranks.world
-        self._buckets: list[_Bucket] = []
-        self._next = 0
-        if ranks.world == 1:
-            return
-        # Backward reaches the last layers first, so their buckets come first.
-        parameters = [p for p in reversed(list(module.parameters())) if p.requires_grad]
-        for group in _split(parameters):
-            bucket = _Bucket(group)
-            self._buckets.append(bucket)
-            for parameter in group:
-                parameter.register_post_accumulate_grad_hook(self._hook(bucket))
-
-    def _hook(self, bucket: _Bucket) -> Any:
-        def arrived(parameter: torch.Tensor) -> None:
-            if self.enabled:
-                bucket.waiting -= 1
-                self._send(force=False)
-
-        return arrived
-
-    def _send(self, *, force: bool) -> None:
-        while self._next < len(self._buckets) and (force or self._buckets[self._next].waiting <= 0):
-            self._buckets[self._next].send()
-            self._next += 1
-
-    def finish(self) -> None:
-        """Wait until every gradient is the mean over ranks; parameters without one count as zero."""
-        self._send(force=True)
-        for bucket in self._buckets:
-            bucket.receive(self._world)
-        self._next = 0
+    if ranks.world == 1:
+        return model
+    with thrown_away(model, ranks.device):
+        model(views).sum().backward()
+        idle = [parameter for parameter in model.parameters() if parameter.grad is None]
+    for parameter in idle:
+        parameter.requires_grad_(False)
+    # Running statistics are each rank's own; evaluation takes the first rank's.
+    parallel = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+    if comm_hook == "bf16":
+        parallel.register_comm_hook(None, _bf16)
+    return parallel
 
 
-class _Bucket:
-    def __init__(self, parameters: list[nn.Parameter]) -> None:
-        self.parameters = parameters
-        self.waiting = len(parameters)
-        sizes = [p.numel() for p in parameters]
-        self.flat = torch.zeros(sum(sizes), dtype=parameters[0].dtype, device=parameters[0].device)
-        self.views = [part.view_as(p) for part, p in zip(self.flat.split(sizes), parameters, strict=True)]
-        self.work: Any = None
-
-    def send(self) -> None:
-        for view, parameter in zip(self.views, self.parameters, strict=True):
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            view.copy_(parameter.grad)
-        self.work = dist.all_reduce(self.flat, async_op=True)
-
-    def receive(self, world: int) -> None:
-        self.work.wait()
-        self.flat.div_(world)
-        for view, parameter in zip(self.views, self.parameters, strict=True):
-            assert parameter.grad is not None
-            parameter.grad.copy_(view)
-        self.waiting = len(self.parameters)
+def _bf16(group, bucket):  # without annotations: DDP compares them with types, and takes no text for one
+    """The hook of torch by another name: under its own DDP wants NCCL, although gloo adds bfloat16, too."""
+    return bf16_compress_hook(group, bucket)
 
 
-def _split(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
-    group: list[nn.Parameter] = []
-    size = 0
-    for parameter in parameters:
-        bytes_ = parameter.numel() * parameter.element_size()
-        if group and (size + bytes_ > _BUCKET_BYTES or parameter.dtype != group[0].dtype):
-            yield group
-            group, size = [], 0
-        group.append(parameter)
-        size += bytes_
-    if group:
-        yield group
+@contextlib.contextmanager
+def thrown_away(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Around passes that must leave no trace: buffers and random state are put back, gradients cleared.
+
+    Args:
+        model: not compiled, as no other name for its parameters is needed.
+        device: where it computes.
+    """
+    before = [buffer.clone() for buffer in model.buffers()]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, value in zip(model.buffers(), before, strict=True):
+                    buffer.copy_(value)
+            for parameter in model.parameters():
+                parameter.grad = None

@@ -15,7 +15,7 @@ from cxrdist import checkpoint, rng
 from cxrdist.augment import Augment
 from cxrdist.config import PretrainConfig
 from cxrdist.device import resolve_precision
-from cxrdist.distributed import GradientMean, Ranks
+from cxrdist.distributed import Ranks, data_parallel
 from cxrdist.errors import FailedError
 from cxrdist.journal import Journal
 from cxrdist.model import load_init, save_encoder
@@ -67,21 +67,23 @@ class Job:
         if config.sync_bn:
             self.model = synchronise(self.model, ranks)
         self.model = self.model.to(ranks.device).to(memory_format=torch.channels_last).train()
-        ranks.copy_from_first(self.model)
         self.optimizer = build_optimizer(config.optim, [self.model])
         self.precision = resolve_precision(config.precision, ranks.device, config.image_size, self.origin["stem"])
         self.watch = Watch(config, pool, augment, ranks, self.precision)
-        mean = GradientMean(self.model, ranks)
-        forward: Any = torch.compile(self.model) if config.compile else self.model
-        self._step = Step(
-            forward,
-            ranks.device,
-            self.precision,
-            config.temperature,
-            mean,
-            config.optim.micro_batch,
-        )
+        self._step = self._build_step()
         self._pending: tuple[int, torch.Tensor, Any] | None = None
+
+    def _build_step(self) -> Step:
+        """The step, after one that was thrown away where it matters: with several ranks, or compiled."""
+        config, ranks = self.config, self.ranks
+        views = torch.zeros(2, 1, config.image_size, config.image_size, device=ranks.device)
+        parallel = data_parallel(self.model, ranks, views, config.comm_hook)
+        forward: Any = torch.compile(parallel) if config.compile else parallel
+        step = Step(forward, ranks.device, self.precision, config.temperature, config.optim.micro_batch)
+        if ranks.world > 1:
+            count = 2 * config.global_batch // ranks.world if config.compile else 2
+            step.rehearse(views[:1].expand(count, -1, -1, -1).contiguous(memory_format=torch.channels_last))
+        return step
 
     def describe(self, order: Order, steps: int, workers: int, done: Progress) -> str:
         """What is about to run, in one line."""

@@ -5,12 +5,16 @@ Shapes: B local batch, V = 2B views, D features, E embedding width.
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from cxrdist.config import HeadConfig
 from cxrdist.device import autocast
-from cxrdist.distributed import GradientMean
+from cxrdist.distributed import thrown_away
 from cxrdist.loss import nt_xent
 from cxrdist.parted_norm import PartedNorm
 
@@ -46,10 +50,9 @@ class Step:
     """Loss and gradient of one global batch.
 
     Args:
-        model: images (V, 1, s, s) -> embeddings (V, E); may be compiled.
+        model: images (V, 1, s, s) -> embeddings (V, E): a module, what `data_parallel` made of it, either compiled.
         device, precision: see `cxrdist.device.autocast`.
         temperature: of the loss.
-        mean: averages the gradients over ranks.
         micro_batch: at most so many views per forward pass, 2 or more; None: all at once.
     """
 
@@ -59,12 +62,22 @@ class Step:
         device: torch.device,
         precision: str,
         temperature: float,
-        mean: GradientMean,
         micro_batch: int | None = None,
     ) -> None:
         self.model, self.device, self.precision = model, device, precision
-        self.temperature, self.mean, self.micro_batch = temperature, mean, micro_batch
-        self._norms = None if micro_batch is None else PartedNorm(getattr(model, "_orig_mod", model))
+        self.temperature, self.micro_batch = temperature, micro_batch
+        self._bare = _bare(model)
+        self._without_exchange: Any = getattr(model, "no_sync", contextlib.nullcontext)
+        self._norms = None if micro_batch is None else PartedNorm(self._bare)
+
+    def rehearse(self, views: torch.Tensor) -> None:
+        """Throw one pass away, so that the first step of a process is computed as every later one.
+
+        Args:
+            views: any (V, 1, s, s); a compiled model is compiled for their number.
+        """
+        with thrown_away(self._bare, self.device):
+            self._embed(views.tensor_split(self._count(views))[0]).float().sum().backward()
 
     def __call__(self, first: torch.Tensor, second: torch.Tensor, images: torch.Tensor | None = None) -> torch.Tensor:
         """Leave the global batch's gradient in the parameters.
@@ -78,13 +91,17 @@ class Step:
             The loss over the global batch, a float32 scalar, detached; the same on every rank.
         """
         views = torch.cat([first, second])
-        if self.micro_batch is not None and self.micro_batch < len(views):
-            loss = self._in_parts(views, -(-len(views) // self.micro_batch), images)
+        count = self._count(views)
+        if count > 1:
+            loss = self._in_parts(views, count, images)
         else:
             loss = self._loss(self._embed(views), images)
             loss.backward()
-        self.mean.finish()
         return loss.detach()
+
+    def _count(self, views: torch.Tensor) -> int:
+        """In how many parts views go through the model."""
+        return 1 if self.micro_batch is None else -(-len(views) // self.micro_batch)
 
     def _embed(self, views: torch.Tensor) -> torch.Tensor:
         with autocast(self.device, self.precision):
@@ -118,6 +135,12 @@ class Step:
             torch.cuda.set_rng_state(gpu_dice[0], self.device)
         with self._norms.holding():
             for index, (part, grad) in enumerate(zip(parts, z.grad.tensor_split(count), strict=True)):
-                self.mean.enabled = index == len(parts) - 1
-                self._embed(part).backward(grad)
+                with contextlib.nullcontext() if index == len(parts) - 1 else self._without_exchange():
+                    self._embed(part).backward(grad)
         return loss
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    """The module inside what torch.compile and DDP made of it."""
+    model = getattr(model, "_orig_mod", model)
+    return model.module if isinstance(model, DistributedDataParallel) else model

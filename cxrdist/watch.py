@@ -128,7 +128,7 @@ class Watch:
         """Measure: val_loss, alignment, uniformity, effective_rank, knn_auroc; what cannot be measured is absent."""
         was_training = model.training
         model.eval()
-        self.ranks.copy_from_first(model, buffers_only=True)  # running statistics are each rank's own
+        self.ranks.copy_buffers_from_first(model)  # running statistics are each rank's own
         try:
             with torch.inference_mode():
                 return self._evaluate(model)

@@ -8,7 +8,7 @@ import torch
 from cxrdist import rng
 from cxrdist.augment import Augment
 from cxrdist.config import HeadConfig, PretrainConfig, from_dict
-from cxrdist.distributed import GradientMean, Ranks, join
+from cxrdist.distributed import Ranks, data_parallel, join
 from cxrdist.model import build_backbone
 from cxrdist.pool import Pool
 from cxrdist.pretrain import open_data
@@ -35,7 +35,9 @@ def measure(case: str, ranks: Ranks, pool: Pool, order: Order, augment: Augment)
     model = model.to(dtype).train()
     if norm:
         synchronise(model, ranks)
-    step = Step(model, ranks.device, "float32", 0.2, GradientMean(model, ranks), micro_batch or None)
+    parallel = data_parallel(model, ranks, torch.zeros(2, 1, 32, 32, dtype=dtype))
+    step = Step(parallel, ranks.device, "float32", 0.2, micro_batch or None)
+    step.rehearse(torch.zeros(2, 1, 32, 32, dtype=dtype))
     part = rank_slice(16, ranks.rank, ranks.world)
     images = pool.train.images(order.positions(3)[part], augment.in_size)
     views = [augment.apply(images, augment.draw(7, 3, part, view)) for view in (0, 1)]

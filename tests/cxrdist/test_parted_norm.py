@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from cxrdist.distributed import GradientMean, Ranks
+from cxrdist.distributed import Ranks
 from cxrdist.simclr import Step
 from cxrdist.sync_norm import synchronise
 
@@ -17,7 +17,7 @@ from cxrdist.sync_norm import synchronise
 def stepped(model: nn.Module, views: torch.Tensor, micro_batch: int | None) -> dict[str, torch.Tensor]:
     """The buffers of a copy of the model after one step."""
     own = copy.deepcopy(model).train()
-    step = Step(own, torch.device("cpu"), "float32", 0.2, GradientMean(own, Ranks()), micro_batch)
+    step = Step(own, torch.device("cpu"), "float32", 0.2, micro_batch)
     half = len(views) // 2
     step(views[:half], views[half:])
     return {name: buffer.clone() for name, buffer in own.named_buffers()}
