@@ -260,6 +260,7 @@ def _cost_row(run: Run) -> pa.Table:
         "job": "pretrain",
         "arch": config.get("arch"),
         "init": config.get("init"),
+        "method": config.get("method") or "simclr",  # runs from before there was a choice do not say
         "pretrain_dataset": done.get("dataset"),
         "pretrain_dataset_hash": done.get("dataset_hash"),
         "seed": config.get("seed"),

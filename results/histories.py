@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from results.errors import InputError
-from results.names import count, show
+from results.names import count, pretraining_titles, show
 from results.options import Options
 from results.run import Run
 from results.select import Choice, choose
@@ -52,11 +52,12 @@ def _runs(results: pa.Table, options: Options) -> dict[str, tuple[str, Path]]:
     if not options.where:
         chosen += [row for row in results.to_pylist() if row["job"] == "pretrain"]
     found: dict[str, tuple[str, Path]] = {}
+    titles = pretraining_titles(row["method"] for row in chosen if row["job"] == "pretrain")
     for row in chosen:
         source = Path(str(row["source"]))
         folder = source.parent if source.name == "run.json" else source.parent.parent
         if folder.joinpath("metrics.jsonl").is_file():
-            name = "Pretraining" if row["job"] == "pretrain" else show("init", row["init"])
+            name = titles[row["method"]] if row["job"] == "pretrain" else show("init", row["init"])
             found.setdefault(str(folder), (name, folder))
     if len({name for name, _ in found.values()}) > len(COLOURS):
         raise InputError("too many initialisations to tell apart; choose with --where")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 METRIC_TITLES = {
@@ -32,6 +33,7 @@ AXIS_TITLES = {
     "init": "Initialisation",
     "mode": "Mode",
     "variant": "Variant",
+    "method": "Pretraining method",
     "pretrain_dataset": "Pretraining set",
     "label_fraction": "Labels",
     "label": "Pathology",
@@ -40,6 +42,11 @@ AXIS_TITLES = {
 }
 AXES = tuple(name for name in AXIS_TITLES if name != "seed")
 """Columns that tell cells apart; only the seed varies inside one."""
+
+IMPLIED = ("method",)
+"""Axes that others give away, and which are shown only where asked for: the initialisation's name has the method."""
+
+METHOD_TITLES = {"simclr": "SimCLR", "vicreg": "VICReg"}
 
 _CHEXPERT5 = ("atelectasis", "cardiomegaly", "consolidation", "edema", "pleural_effusion")
 _SHARED = tuple(sorted((*_CHEXPERT5, "pneumonia", "pneumothorax")))
@@ -62,7 +69,7 @@ def show(axis: str, value: Any) -> str:
     if axis == "variant":
         return FULL_RECIPE if value is None else str(value)
     if value is None:
-        return "none" if axis == "pretrain_dataset" else "not recorded"
+        return "none" if axis in ("pretrain_dataset", "method") else "not recorded"
     if axis not in AXIS_TITLES:  # a configuration key
         return f"{value:g}" if isinstance(value, float) else str(value)
     if axis == "label_fraction":
@@ -73,9 +80,19 @@ def show(axis: str, value: Any) -> str:
         return METRIC_TITLES.get(value, str(value))
     if axis == "level":
         return _LEVELS.get(value, str(value))
+    if axis == "method":
+        return METHOD_TITLES.get(value, str(value))
     if axis == "init":
         return {"imagenet": "ImageNet", "scratch": "Scratch"}.get(value, str(value))
     return str(value)
+
+
+def pretraining_titles(methods: Iterable[str | None]) -> dict[str | None, str]:
+    """How pretraining runs are called, by method: which one is said unless all are SimCLR's (None: not recorded)."""
+    held = sorted(set(methods), key=lambda method: (method not in (None, "simclr"), method or ""))
+    if set(held) <= {None, "simclr"}:
+        return dict.fromkeys(held, "Pretraining")
+    return {method: f"Pretraining, {show('method', method or 'simclr')}" for method in held}
 
 
 def sort_key(axis: str, value: Any) -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ from results.collect import COST_METRIC, predictions_beside
 from results.common import LABELS
 from results.errors import InputError
 from results.metrics import METRICS, compute
-from results.names import AXIS_TITLES, LOWER_IS_BETTER, METRIC_TITLES, count, show, sort_key
+from results.names import AXIS_TITLES, LOWER_IS_BETTER, METRIC_TITLES, count, pretraining_titles, show, sort_key
 from results.options import Options
 from results.panel import Panel, panels
 from results.render import Table
@@ -179,12 +179,13 @@ def cost(results: pa.Table, options: Options) -> Table:
     keys = sorted(groups, key=lambda key: [sort_key(a, v) for a, v in zip(axes, key, strict=True)])
     names = [tuple(show(a, v) for a, v in zip(axes, key, strict=True)) for key in keys]
     lines = [_hours(groups[key]) for key in keys]
-    if pretraining:
-        blank = ("",) * (len(axes) - 1)
-        names.insert(0, ("Pretraining", *blank))
-        lines.insert(0, _hours(pretraining))
+    blank = ("",) * (len(axes) - 1)
+    titles = pretraining_titles(row["method"] for row in pretraining)
+    for title in reversed(dict.fromkeys(titles.values())):
+        names.insert(0, (title, *blank))
+        lines.insert(0, _hours([row for row in pretraining if titles[row["method"]] == title]))
     everything = [*pretraining, *training]
-    names.append(("Total", *("",) * (len(axes) - 1)))
+    names.append(("Total", *blank))
     lines.append(_hours(everything))
     notes = ["GPU-hours: GPUs of a run times its hours; \u2013 where a run did not record them or had no GPU."]
     if others:

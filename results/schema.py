@@ -18,7 +18,7 @@ from results import parquet
 from results.errors import InputError
 from results.levels import IMAGE
 
-VERSION = 3
+VERSION = 4
 """Version of both layouts. A reader refuses a newer one, and gives the columns that an older one lacks as null."""
 
 MACRO = "macro"
@@ -104,6 +104,8 @@ METRICS = _schema(
         ("config", CONFIG),  # what determines the result, seed left out, as JSON of dotted names (results.configs)
         # since version 3
         ("level", pa.string()),  # what is scored: image, study or study_max (results.levels)
+        # since version 4
+        ("method", pa.string()),  # by which the initialisation learnt from X-rays (simclr, vicreg); null: it did not
     ],
 )
 
@@ -119,6 +121,7 @@ ADDED = {
         "config",
     ),
     3: ("study_id", "view", "sex", "age", "level"),
+    4: ("method",),
 }
 """Version -> columns that came with it; a file of an older version may lack them."""
 
@@ -268,11 +271,17 @@ def read_any(path: Path, *layouts: pa.Schema) -> pa.Table:
 
 
 def _with_nulls(table: pa.Table, layout: pa.Schema, columns: Iterable[str]) -> pa.Table:
-    """A table with those of the columns that belong to its layout and are not there, all null."""
+    """A table with those of the columns that belong to its layout and are not there, null unless older files tell."""
     for name in columns:
         if name in layout.names and name not in table.column_names:
-            table = table.append_column(layout.field(name), pa.nulls(len(table), layout.field(name).type))
+            values = _earlier_method(table) if name == "method" else pa.nulls(len(table), layout.field(name).type)
+            table = table.append_column(layout.field(name), values)
     return table
+
+
+def _earlier_method(table: pa.Table) -> pa.ChunkedArray:
+    """The method of initialisations from before there was a choice: SimCLR for all that saw X-rays."""
+    return pc.if_else(pc.is_valid(table["pretrain_dataset"]), pa.scalar("simclr"), pa.scalar(None, pa.string()))
 
 
 def _with_level(table: pa.Table) -> pa.Table:

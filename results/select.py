@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from results import configs
 from results.errors import InputError
-from results.names import AXES, AXIS_TITLES, LABEL_SETS
+from results.names import AXES, AXIS_TITLES, IMPLIED, LABEL_SETS
 from results.options import Options
 from results.schema import MACRO, METRICS
 
@@ -223,7 +223,8 @@ def varying(rows: Sequence[Row], shown: Sequence[str]) -> list[str]:
     groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
         groups[tuple(row[name] for name in shown)].append(row)
-    return [axis for axis in AXES if axis not in shown and any(_several(axis, group) for group in groups.values())]
+    free = [axis for axis in AXES if axis not in (*shown, *IMPLIED)]
+    return [axis for axis in free if any(_several(axis, group) for group in groups.values())]
 
 
 def _several(axis: str, group: Sequence[Row]) -> bool:

@@ -150,9 +150,10 @@ def finetune(
     return run
 
 
-def pretrain(folder: Path, *, seed: int = 0, dataset: str = "nih") -> Run:
-    """Write a finished pretraining run, without its encoder."""
-    config = {"arch": "resnet18", "seed": seed, "init": "scratch", "epochs": 10, "dataset": dataset}
+def pretrain(folder: Path, *, seed: int = 0, dataset: str = "nih", method: str | None = None) -> Run:
+    """Write a finished pretraining run, without its encoder; with no method, as from before there was a choice."""
+    config: dict[str, Any] = {"arch": "resnet18", "seed": seed, "init": "scratch", "epochs": 10, "dataset": dataset}
+    config |= {} if method is None else {"method": method}
     identity = signature(config)
     run = Run.create(folder / identity, job="pretrain", config=config, signature=identity, command=["pretrain"])
     for step in range(0, 100, 10):
@@ -199,6 +200,7 @@ def study(folder: Path, *, seeds: Sequence[int] = (0, 1, 2), fractions: Sequence
                     init=init,
                     init_signature=source,
                     pretrain_dataset="nih" if source else None,
+                    method="simclr" if source else None,
                     label_fraction=fraction,
                     seed=seed,
                     shards=shards,

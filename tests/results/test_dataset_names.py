@@ -65,6 +65,21 @@ def test_a_run_s_predictions_are_found_by_content(tmp_path: Path) -> None:
     assert again.equals(table)
 
 
+def test_initialisations_from_before_there_was_a_choice_of_methods_are_simclrs(tmp_path: Path) -> None:
+    for init, dataset in (("scratch", None), ("simclr:nih", "nih")):
+        run = simulate.finetune(tmp_path / "runs", init=init, pretrain_dataset=dataset, intervals=False)
+        table = pq.read_table(run.metrics).drop_columns(list(ADDED[4]))
+        old = {**table.schema.metadata, b"cxrdist.schema_version": b"3"}
+        pq.write_table(table.replace_schema_metadata(old), run.metrics)
+    simulate.pretrain(tmp_path / "runs")
+    rows = collect(tmp_path / "runs")[0].to_pylist()
+    assert {(row["job"], row["init"], row["method"]) for row in rows} == {
+        ("finetune", "scratch", None),
+        ("finetune", "simclr:nih", "simclr"),
+        ("pretrain", "scratch", "simclr"),
+    }
+
+
 @pytest.mark.parametrize("collected", [False, True])
 def test_files_of_the_first_version_load_with_the_later_columns_empty(collected: bool, tmp_path: Path) -> None:
     run = simulate.finetune(tmp_path / "runs", intervals=False)

@@ -404,6 +404,36 @@ def test_cost_adds_pretraining_and_counts_each_run_once(results: pa.Table) -> No
     assert total["GPU-hours"].value == pytest.approx(2.0 + 27 * 0.1)
 
 
+def test_cost_names_the_method_of_a_pretraining_where_it_is_not_simclr_alone(tmp_path: Path) -> None:
+    simulate.finetune(tmp_path, history=False)
+    simulate.pretrain(tmp_path)
+    assert [names[0] for names in build("cost", collect(tmp_path)[0], Options()).row_names][:1] == ["Pretraining"]
+    for seed in (0, 1):
+        simulate.pretrain(tmp_path, method="vicreg", seed=seed)
+    rows = lines(build("cost", collect(tmp_path)[0], Options()))
+    runs = {names[0]: cells["Runs"].text for names, cells in rows.items()}
+    assert list(runs)[:2] == ["Pretraining, SimCLR", "Pretraining, VICReg"]
+    assert (runs["Pretraining, SimCLR"], runs["Pretraining, VICReg"], runs["Total"]) == ("1", "2", "4")
+
+
+def test_the_method_of_an_initialisation_can_be_an_axis_and_a_filter(tmp_path: Path) -> None:
+    rows = grid(
+        tmp_path,
+        **{
+            "scratch": {},
+            "simclr:nih": {"method": "simclr", "pretrain_dataset": "nih"},
+            "vicreg:nih": {"method": "vicreg", "pretrain_dataset": "nih"},
+        },
+    )
+    table = build("models", rows, Options(rows=("method",), test=False))
+    assert table.row_titles == ("Pretraining method",)
+    assert sorted(names[0] for names in table.row_names) == ["SimCLR", "VICReg", "none"]
+    plain = build("label-efficiency", rows, Options(test=False))
+    assert "Pretraining method" not in plain.row_titles, "the initialisation's name says it"
+    chosen = build("models", rows, Options(where=("method=vicreg",), test=False))
+    assert "vicreg:nih initialisation" in chosen.caption
+
+
 def test_a_filter_of_the_cost_takes_the_pretraining_behind_the_chosen_runs_alone(results: pa.Table) -> None:
     for where, runs, left in (("init=scratch", "9", True), ("init=simclr:nih", "10", False), ("seed=0", "10", False)):
         table = build("cost", results, Options(where=(where,)))
