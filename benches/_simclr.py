@@ -22,7 +22,8 @@ from cxrdist.device import resolve_precision
 from cxrdist.loss import nt_xent
 from cxrdist.model import build_backbone
 from cxrdist.optim import build_optimizer, set_rate
-from cxrdist.simclr import SimCLR, Step, build_projection
+from cxrdist.simclr import SimCLR
+from cxrdist.step import JointEmbedding, Step
 from shards import Order, ShardSet
 from shards.loader import Loader
 
@@ -72,12 +73,13 @@ class Ours:
         self.augment = Augment(AugmentConfig(), stored, size, device)
         torch.manual_seed(0)
         backbone: Any = build_backbone(arch, size, stem="standard")
-        model = SimCLR(backbone, build_projection(HeadConfig(), backbone.num_features))
+        method = SimCLR(HeadConfig(), 0.1)
+        model = JointEmbedding(backbone, method.head(backbone.num_features))
         self.model = model.to(device).to(memory_format=torch.channels_last).train()
         self.precision = resolve_precision(precision, device, size)
         forward: Any = torch.compile(self.model) if compiled else self.model
         self.forward = forward
-        self._step = Step(forward, device, self.precision, 0.1)
+        self._step = Step(forward, device, self.precision, method.loss)
         self.optimizer = build_optimizer(OptimConfig(), [self.model])
         set_rate(self.optimizer, 1e-3)
         self.views = torch.randn(2 * batch, 1, size, size, device=device).contiguous(memory_format=torch.channels_last)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from cxrdist.augment_config import AugmentConfig, check_augment
 from cxrdist.configs import from_dict as from_dict  # a run's config.toml -> PretrainConfig
 from cxrdist.errors import InputError
+from cxrdist.methods import MethodConfig, foreign_settings
 from shards.ranges import SEEDS, out_of_range
 
 
@@ -42,7 +43,7 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig:
-    """The projection head between the features and the loss; thrown away after pretraining."""
+    """SimCLR's projection head between the features and the loss; thrown away after pretraining."""
 
     kind: Literal["simclr2", "simclr3", "dropout"] = "simclr2"
     """simclr2, simclr3: SimCLR's heads of 2 and 3 layers; dropout: Linear, BatchNorm, ReLU, Dropout, Linear."""
@@ -99,8 +100,8 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
-    """SimCLR pretraining of a backbone on a shard set."""
+class PretrainConfig(MethodConfig):
+    """Self-supervised pretraining of a backbone on a shard set."""
 
     shards: str
     """Folder of the shard set."""
@@ -131,7 +132,7 @@ class PretrainConfig:
     seed: Annotated[int, SEEDS] = 0
     """Seed of weights, order and augmentations."""
     temperature: Annotated[float, "(0, inf)"] = 0.2
-    """Temperature of the NT-Xent loss."""
+    """Temperature of SimCLR's loss, NT-Xent."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """auto: bf16 autocast where the device computes it faster, else float32."""
     comm_hook: Literal["none", "bf16"] = "none"
@@ -148,7 +149,7 @@ class PretrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Augmentation."""
     head: HeadConfig = field(default_factory=HeadConfig)
-    """Projection head."""
+    """SimCLR's projection head."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimiser."""
     pool: PoolConfig = field(default_factory=PoolConfig)
@@ -209,13 +210,24 @@ def validate(config: PretrainConfig) -> None:
         f"use a multiple of {config.nproc}",
     )
     check_augment(config.augment)
+    _check_method(config)
     watching = config.watch.every_epochs > 0
     need(watching or config.watch.patience is None, "watch.patience needs watch.every_epochs > 0")
     need(watching or config.export == "last", "export best needs watch.every_epochs > 0")
 
 
+def _check_method(config: PretrainConfig) -> None:
+    """Refuse settings that the method would not read."""
+    blank = PretrainConfig(shards=config.shards, out=config.out)
+    for name, other in foreign_settings(config.method).items():
+        if getattr(config, name) != getattr(blank, name):
+            raise InputError(f"{name} is a setting of --method {other}, this run's is {config.method}; leave it out")
+    if not config.vicreg.expander:
+        raise InputError("vicreg.expander is empty; give the width of at least one layer, e.g. [2048, 2048, 2048]")
+
+
 def check_batch(global_batch: int, n: int, shards: str) -> None:
-    """Refuse a global batch that would hold an image twice: its own views would be its negatives.
+    """Refuse a global batch that would hold an image twice: its own views would be its negatives, or count twice.
 
     Raises:
         InputError: the batch is larger than the n images of the pool.
@@ -223,7 +235,7 @@ def check_batch(global_batch: int, n: int, shards: str) -> None:
     if global_batch > n:
         raise InputError(
             f"global_batch is {global_batch}, but {shards} has {n} images to learn from: a batch would hold an image "
-            f"twice, and SimCLR would push its own views apart; take --global_batch {n} or less"
+            f"twice, as if it were two; take --global_batch {n} or less"
         )
 
 

@@ -151,6 +151,15 @@ def join(device: torch.device, store: Store | None = None) -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
+def gather_views(z: torch.Tensor, world: int) -> torch.Tensor:
+    """(2, B, D) of each of `world` ranks, with equal B -> (2, G, D) in rank order; without a gradient."""
+    if world == 1:
+        return z.detach()
+    parts = [torch.empty_like(z) for _ in range(world)]
+    dist.all_gather(parts, z.detach().contiguous())
+    return torch.cat(parts, dim=1)
+
+
 def data_parallel(model: nn.Module, ranks: Ranks, views: torch.Tensor, comm_hook: str = "none") -> nn.Module:
     """The model as torch's DistributedDataParallel; with one rank the model itself.
 
@@ -172,8 +181,10 @@ def data_parallel(model: nn.Module, ranks: Ranks, views: torch.Tensor, comm_hook
         idle = [parameter for parameter in model.parameters() if parameter.grad is None]
     for parameter in idle:
         parameter.requires_grad_(False)
-    # Running statistics are each rank's own; evaluation takes the first rank's.
-    parallel = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+    parallel = DistributedDataParallel(model, gradient_as_bucket_view=True)
+    # From here on running statistics are each rank's own; evaluation takes the first rank's. The argument of this name
+    # is deprecated since torch 2.15, its successor not known to torch 2.11.
+    parallel.broadcast_buffers = False
     if comm_hook == "bf16":
         parallel.register_comm_hook(None, _bf16)
     return parallel

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 OF_THE_RUN = (
-    "signature", "arch", "init", "init_signature", "init_hash", "mode", "pretrain_dataset", "pretrain_dataset_hash",
-    "train_dataset", "train_dataset_hash", "label_fraction", "n_labelled", "fraction_hash", "n_val", "val_fraction",
-    "threshold_rule", "seed", "variant", "config", "n_parameters", "wall_seconds", "gpu_seconds",
+    "signature", "arch", "init", "init_signature", "init_hash", "mode", "method", "pretrain_dataset",
+    "pretrain_dataset_hash", "train_dataset", "train_dataset_hash", "label_fraction", "n_labelled", "fraction_hash",
+    "n_val", "val_fraction", "threshold_rule", "seed", "variant", "config", "n_parameters", "wall_seconds",
+    "gpu_seconds",
 )  # fmt: skip
 """Columns of METRICS that describe how a model came to be: the training writes them, every later test copies them."""
 
@@ -113,6 +114,7 @@ def trained_context(run: Run, config: FinetuneConfig, facts: Mapping[str, Any]) 
         "init_signature": start.get("signature"),
         "init_hash": start.get("sha256"),
         "mode": config.mode,
+        "method": start.get("method") or ("simclr" if start.get("dataset") else None),  # earlier runs do not say
         "pretrain_dataset": start.get("dataset"),
         "pretrain_dataset_hash": start.get("dataset_hash"),
         "label_fraction": config.label_fraction,

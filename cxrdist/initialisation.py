@@ -38,6 +38,8 @@ class Initialisation:
     """Signature of the run that made it."""
     dataset_hash: str | None = None
     """Hash of that shard set (`Card.sha256`)."""
+    method: str | None = None
+    """Self-supervised method it was trained by; None when it saw no X-rays, or which is not known."""
     pixel: tuple[float, float] | None = None
     """Mean and deviation of the pixels in [0, 1] that the file says its network expects."""
     stem: str | None = None
@@ -47,7 +49,7 @@ class Initialisation:
         """What a run records of it, for its results and to know it again."""
         file = None if self.file is None else str(self.file)
         facts = {"name": self.name, "file": file, "sha256": self.sha256, "signature": self.signature}
-        return facts | {"dataset": self.dataset, "dataset_hash": self.dataset_hash}
+        return facts | {"method": self.method, "dataset": self.dataset, "dataset_hash": self.dataset_hash}
 
 
 def encoder_file(init: str) -> Path:
@@ -97,6 +99,7 @@ def _read(path: Path, _mtime: int, _size: int) -> Initialisation:
         dataset=dataset,
         signature=header.get("signature") or None,
         dataset_hash=header.get("shards_sha256") or None,
+        method=method if dataset else None,
         pixel=_pixel(header),
         stem=header.get("stem") or None,
     )

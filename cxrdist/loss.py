@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
+from cxrdist.distributed import gather_views
+
 _CHUNK_BYTES = 64 * 2**20  # of logits at a time
 
 
@@ -73,7 +75,7 @@ class _NTXent(torch.autograd.Function):
     ) -> torch.Tensor:
         local, width = z.shape[1], z.shape[2]
         rank = dist.get_rank() if world > 1 else 0
-        both = _gather(z, world)  # (2, G, D)
+        both = gather_views(z, world)  # (2, G, D)
         total = both.shape[1]
         columns = both.reshape(2 * total, width)
         rows = z.reshape(2 * local, width)
@@ -116,12 +118,3 @@ class _NTXent(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:
         (gradient,) = ctx.saved_tensors
         return gradient * grads[0], None, None, None
-
-
-def _gather(z: torch.Tensor, world: int) -> torch.Tensor:
-    """(2, B, D) of each rank -> (2, G, D) in rank order."""
-    if world == 1:
-        return z.detach()
-    parts = [torch.empty_like(z) for _ in range(world)]
-    dist.all_gather(parts, z.detach().contiguous())
-    return torch.cat(parts, dim=1)

@@ -18,10 +18,11 @@ from cxrdist.device import resolve_precision
 from cxrdist.distributed import Ranks, data_parallel
 from cxrdist.errors import FailedError
 from cxrdist.journal import Journal
+from cxrdist.methods import METHODS
 from cxrdist.model import load_init, save_encoder
 from cxrdist.optim import build_optimizer, set_rate
 from cxrdist.pool import Pool
-from cxrdist.simclr import SimCLR, Step, build_projection
+from cxrdist.step import JointEmbedding, Step
 from cxrdist.sync_norm import synchronise
 from cxrdist.watch import Watch
 from results.run import Run
@@ -62,14 +63,15 @@ class Job:
         torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
         torch.manual_seed(rng.mix(config.seed, 0))
         backbone, self.origin = load_init(config.init, config.arch, config.image_size, stem=config.stem)
-        head = build_projection(config.head, int(backbone.num_features))  # pyright: ignore[reportArgumentType]
-        self.model: Any = SimCLR(backbone, head)
+        self.method = METHODS[config.method].build(config)
+        head = self.method.head(int(backbone.num_features))  # pyright: ignore[reportArgumentType]
+        self.model: Any = JointEmbedding(backbone, head)
         if config.sync_bn:
             self.model = synchronise(self.model, ranks)
         self.model = self.model.to(ranks.device).to(memory_format=torch.channels_last).train()
         self.optimizer = build_optimizer(config.optim, [self.model])
         self.precision = resolve_precision(config.precision, ranks.device, config.image_size, self.origin["stem"])
-        self.watch = Watch(config, pool, augment, ranks, self.precision)
+        self.watch = Watch(config, pool, augment, ranks, self.precision, self.method)
         self._step = self._build_step()
         self._pending: tuple[int, torch.Tensor, Any] | None = None
 
@@ -79,7 +81,7 @@ class Job:
         views = torch.zeros(2, 1, config.image_size, config.image_size, device=ranks.device)
         parallel = data_parallel(self.model, ranks, views, config.comm_hook)
         forward: Any = torch.compile(parallel) if config.compile else parallel
-        step = Step(forward, ranks.device, self.precision, config.temperature, config.optim.micro_batch)
+        step = Step(forward, ranks.device, self.precision, self.method.loss, config.optim.micro_batch)
         if ranks.world > 1:
             count = 2 * config.global_batch // ranks.world if config.compile else 2
             step.rehearse(views[:1].expand(count, -1, -1, -1).contiguous(memory_format=torch.channels_last))
@@ -91,10 +93,10 @@ class Job:
         count = sum(p.numel() for p in self.model.backbone.parameters())
         begins = f"continues at step {done.step} of" if done.step else "starts,"
         return (
-            f"pretrain {config.arch} ({count / 1e6:.1f} M, {self.origin['stem']} stem, {self.origin['init']}) on "
-            f"{order.n} images at {config.image_size} pixels; {begins} {steps} steps of {config.global_batch}; "
-            f"{ranks.world} rank{'s' if ranks.world > 1 else ''} on {ranks.device.type}, {self.precision}, "
-            f"{torch.get_num_threads()} threads, {workers} decoding"
+            f"pretrain {config.arch} by {config.method} ({count / 1e6:.1f} M, {self.origin['stem']} stem, "
+            f"{self.origin['init']}) on {order.n} images at {config.image_size} pixels; {begins} {steps} steps of "
+            f"{config.global_batch}; {ranks.world} rank{'s' if ranks.world > 1 else ''} on {ranks.device.type}, "
+            f"{self.precision}, {torch.get_num_threads()} threads, {workers} decoding"
         )
 
     def step(
@@ -241,6 +243,7 @@ class Job:
                 "best_step": done.best_step or None,
                 "best_val_loss": done.best_loss if done.best_step else None,
                 "order_sha256": done.order_sha256,
+                "method": self.config.method,
                 "wall_seconds": round(done.seconds, 3),
                 "gpu_seconds": round(done.seconds * gpus, 3),
                 "world": self.ranks.world,
@@ -274,6 +277,7 @@ class Job:
             "num_features": self.model.backbone.num_features,
             "signature": self.signature,
             "job": "pretrain",
+            "method": self.config.method,
             "init": self.config.init,
             "dataset": card.name,
             "shards_sha256": card.sha256,

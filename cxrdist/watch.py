@@ -18,9 +18,9 @@ from cxrdist.augment import Augment
 from cxrdist.config import PretrainConfig
 from cxrdist.device import autocast
 from cxrdist.distributed import Ranks
-from cxrdist.loss import nt_xent
+from cxrdist.methods import Method
 from cxrdist.pool import Pool
-from cxrdist.simclr import SimCLR
+from cxrdist.step import JointEmbedding
 from results.metrics import auroc
 from shards import ShardSet
 from shards.labels import NEGATIVE, POSITIVE
@@ -110,10 +110,14 @@ class Watch:
         augment: its augmentation; validation views come from a stream of their own.
         ranks: every rank takes part and gets the same numbers.
         precision: in which the model runs.
+        method: whose loss is measured on validation images.
     """
 
-    def __init__(self, config: PretrainConfig, pool: Pool, augment: Augment, ranks: Ranks, precision: str) -> None:
+    def __init__(
+        self, config: PretrainConfig, pool: Pool, augment: Augment, ranks: Ranks, precision: str, method: Method
+    ) -> None:
         self.config, self.augment, self.ranks, self.precision = config, augment, ranks, precision
+        self.method = method
         self.val = None if pool.val is None else self._some(pool.val, 0)
         self.bank = self._some(pool.train, 1)
         labels = pool.train.labels
@@ -124,7 +128,7 @@ class Watch:
         order = rng.order(self.config.seed, rng.Stream.WATCH, step, len(shards))
         return _Sample(shards, np.sort(order[:count]))
 
-    def evaluate(self, model: SimCLR) -> dict[str, float]:
+    def evaluate(self, model: JointEmbedding) -> dict[str, float]:
         """Measure: val_loss, alignment, uniformity, effective_rank, knn_auroc; what cannot be measured is absent."""
         was_training = model.training
         model.eval()
@@ -135,7 +139,7 @@ class Watch:
         finally:
             model.train(was_training)
 
-    def _evaluate(self, model: SimCLR) -> dict[str, float]:
+    def _evaluate(self, model: JointEmbedding) -> dict[str, float]:
         found: dict[str, float] = {}
         if self.val is not None and len(self.val.positions) > 1:
             z1, z2 = self._embeddings(model, self.val)
@@ -145,7 +149,7 @@ class Watch:
             if found["effective_rank"] < self.config.watch.min_rank and self.ranks.is_first:
                 warnings.warn(
                     f"the embeddings have an effective rank of {found['effective_rank']:.2f}: they are collapsing; "
-                    "lower optim.lr or raise temperature",
+                    f"lower optim.lr or {self.method.remedy}",
                     CollapseWarning,
                     stacklevel=2,
                 )
@@ -160,15 +164,15 @@ class Watch:
         return sample.shards.labels_matrix()[sample.positions]
 
     def _loss(self, z1: torch.Tensor, z2: torch.Tensor) -> float:
-        """NT-Xent in batches of the training size, weighted by their sizes; every sample counts once."""
+        """The method's loss in batches of the training size, weighted by their sizes; every sample counts once."""
         size = min(self.config.global_batch, len(z1))
         batches = max(1, len(z1) // size)
         total = 0.0
         for a, b in zip(z1.tensor_split(batches), z2.tensor_split(batches), strict=True):
-            total += len(a) * float(nt_xent(a, b, self.config.temperature, gather=False))
+            total += len(a) * float(self.method.loss(a, b, gather=False))
         return total / len(z1)
 
-    def _embeddings(self, model: SimCLR, sample: _Sample) -> tuple[torch.Tensor, torch.Tensor]:
+    def _embeddings(self, model: JointEmbedding, sample: _Sample) -> tuple[torch.Tensor, torch.Tensor]:
         seed, stream = self.config.seed, rng.Stream.VALIDATION
 
         def views(images: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
@@ -182,7 +186,7 @@ class Watch:
         z = self._over(sample, embed)
         return z[:, 0], z[:, 1]
 
-    def _features(self, model: SimCLR, sample: _Sample) -> torch.Tensor:
+    def _features(self, model: JointEmbedding, sample: _Sample) -> torch.Tensor:
         def features(images: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
             return F.normalize(self._run(model.backbone, self.augment.plain(images)), dim=1)
 

@@ -27,7 +27,7 @@ COMMANDS: dict[str, str] = {
     "demo": "the whole chain on one machine in minutes, on generated X-rays or your own shards",
     "shard": "turn a published dataset into tar shards with an index",
     "verify": "check a shard set: hashes, counts, images, patients shared between splits",
-    "pretrain": "pretrain an encoder with SimCLR on one or many GPUs",
+    "pretrain": "pretrain an encoder with SimCLR or VICReg on one or many GPUs",
     "finetune": "train one classifier from an initialisation on a fraction of the labels",
     "evaluate": "test a fine-tuned run on another shard set",
     "sweep": "run a grid of fine-tunings with Ray Tune, resuming what is missing",

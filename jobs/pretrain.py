@@ -10,10 +10,11 @@ from cxrdist.config import IGNORED_BY_SIGNATURE, PretrainConfig, check_batch, ch
 from cxrdist.configs import METHOD
 from cxrdist.errors import InputError
 from cxrdist.initialisation import NAMED_INITS, Initialisation, check_init, check_weights, describe
+from cxrdist.methods import that_counts
 from cxrdist.places import SCHEME, datasets
 from results.run import Run, signature
 
-HELP = "pretrain an encoder with SimCLR on one or many GPUs"
+HELP = "pretrain an encoder with SimCLR or VICReg on one or many GPUs"
 Config = PretrainConfig
 POSITIONALS: tuple[str, ...] = ()
 
@@ -71,7 +72,7 @@ def resolve(config: PretrainConfig) -> tuple[PretrainConfig, str, Initialisation
 def identify(config: PretrainConfig, shards: str, start: Initialisation) -> str:
     """Signature of a resolved configuration: its shard set and weights file count by content, not by place."""
     by_content = {"shards": shards, "init": start.sha256 or config.init, "method": METHOD}
-    return signature(to_dict(config) | by_content, IGNORED_BY_SIGNATURE)
+    return signature(that_counts(to_dict(config)) | by_content, IGNORED_BY_SIGNATURE)
 
 
 def run(config: PretrainConfig) -> int:

@@ -9,34 +9,44 @@ from cxrdist import rng
 from cxrdist.augment import Augment
 from cxrdist.config import HeadConfig, PretrainConfig, from_dict
 from cxrdist.distributed import Ranks, data_parallel, join
+from cxrdist.methods import Method, VICRegConfig
 from cxrdist.model import build_backbone
 from cxrdist.pool import Pool
 from cxrdist.pretrain import open_data
-from cxrdist.simclr import SimCLR, Step, build_projection
+from cxrdist.simclr import SimCLR
+from cxrdist.step import JointEmbedding, Step
 from cxrdist.sync_norm import synchronise
+from cxrdist.vicreg import VICReg
 from shards import Order
 from shards.order import rank_slice
 
-# name: architecture, BatchNorm over the global batch, type, views per forward pass (0: all)
+# name: method, architecture, BatchNorm over the global batch, type, views per forward pass (0: all)
 CASES = {
-    "plain": ("test_convnext", False, torch.float32, 0),
-    "parts": ("test_convnext", False, torch.float32, 5),
-    "norm": ("resnet10t", True, torch.float32, 0),
-    "double": ("resnet10t", True, torch.float64, 0),
+    "plain": ("simclr", "test_convnext", False, torch.float32, 0),
+    "parts": ("simclr", "test_convnext", False, torch.float32, 5),
+    "norm": ("simclr", "resnet10t", True, torch.float32, 0),
+    "double": ("simclr", "resnet10t", True, torch.float64, 0),
+    "vicreg": ("vicreg", "resnet10t", True, torch.float64, 0),
+    "vicreg in float32": ("vicreg", "test_convnext", False, torch.float32, 0),
+    "vicreg in parts": ("vicreg", "test_convnext", False, torch.float32, 5),
 }
 
 
 def measure(case: str, ranks: Ranks, pool: Pool, order: Order, augment: Augment) -> dict[str, Any]:
     """One step of one model."""
-    arch, norm, dtype, micro_batch = CASES[case]
+    name, arch, norm, dtype, micro_batch = CASES[case]
     torch.manual_seed(rng.mix(0, 0))
     backbone: Any = build_backbone(arch, 32)
-    model = SimCLR(backbone, build_projection(HeadConfig(dim=16, hidden=32, norm=norm), backbone.num_features))
+    expander = [32, 32, 16] if norm else [16]
+    method: Method = VICReg(VICRegConfig(expander=expander))
+    if name == "simclr":
+        method = SimCLR(HeadConfig(dim=16, hidden=32, norm=norm), 0.2)
+    model = JointEmbedding(backbone, method.head(backbone.num_features))
     model = model.to(dtype).train()
     if norm:
         synchronise(model, ranks)
     parallel = data_parallel(model, ranks, torch.zeros(2, 1, 32, 32, dtype=dtype))
-    step = Step(parallel, ranks.device, "float32", 0.2, micro_batch or None)
+    step = Step(parallel, ranks.device, "float32", method.loss, micro_batch or None)
     step.rehearse(torch.zeros(2, 1, 32, 32, dtype=dtype))
     part = rank_slice(16, ranks.rank, ranks.world)
     images = pool.train.images(order.positions(3)[part], augment.in_size)

@@ -10,7 +10,8 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 
 from cxrdist import pretrain
 from cxrdist.distributed import Ranks, data_parallel, join
-from cxrdist.simclr import Step
+from cxrdist.loss import nt_xent
+from cxrdist.step import Step
 from results.run import Run
 from slurm.signals import StopRequest
 
@@ -60,7 +61,7 @@ def step_of_idle(ranks: Ranks, micro_batch: int | None, hook: Callable[..., Any]
     parallel: Any = data_parallel(model, ranks, torch.zeros(2, 1, 3, 3))
     if hook is not None:
         parallel.register_comm_hook(None, hook)
-    step = Step(parallel, CPU, "float32", 0.2, micro_batch)
+    step = Step(parallel, CPU, "float32", nt_xent, micro_batch)
     step.rehearse(torch.zeros(2, 1, 3, 3))
     first, second = torch.randn(2, 8, 1, 3, 3, generator=torch.Generator().manual_seed(1))
     step(first, second)

@@ -10,14 +10,15 @@ import torch
 from torch import nn
 
 from cxrdist.distributed import Ranks
-from cxrdist.simclr import Step
+from cxrdist.loss import nt_xent
+from cxrdist.step import Step
 from cxrdist.sync_norm import synchronise
 
 
 def stepped(model: nn.Module, views: torch.Tensor, micro_batch: int | None) -> dict[str, torch.Tensor]:
     """The buffers of a copy of the model after one step."""
     own = copy.deepcopy(model).train()
-    step = Step(own, torch.device("cpu"), "float32", 0.2, micro_batch)
+    step = Step(own, torch.device("cpu"), "float32", nt_xent, micro_batch)
     half = len(views) // 2
     step(views[:half], views[half:])
     return {name: buffer.clone() for name, buffer in own.named_buffers()}

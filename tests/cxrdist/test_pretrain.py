@@ -12,21 +12,8 @@ from cxrdist.checkpoint import CheckpointWarning
 from cxrdist.device import cpu_has_bf16
 from cxrdist.distributed import Ranks
 from cxrdist.errors import FailedError, InputError
-from slurm.signals import StopRequest
 from tests.cxrdist.conftest import ROOT, run_ranks, same, train, weights
-
-
-class StopAfter(StopRequest):
-    """Asks for a stop once a number of steps have begun."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.left = steps
-
-    @property
-    def requested(self) -> bool:
-        self.left -= 1
-        return self.left <= 0
+from tests.cxrdist.resume_worker import StopAfter
 
 
 def go(run: Any, steps: int = 10**9) -> None:
@@ -186,6 +173,10 @@ def test_unusable_settings_are_refused_before_anything_is_made(make_run, tmp_pat
         ({"global_batch": 152}, "has 150 images to learn from.*--global_batch 150 or less"),
         ({"init": str(tmp_path / "absent.safetensors")}, "does not exist"),
         ({"watch": {"every_epochs": 0, "patience": 3}}, "patience"),
+        ({"vicreg": {"variance": 3.0}}, "vicreg is a setting of --method vicreg, this run's is simclr"),
+        ({"method": "vicreg", "temperature": 0.1}, "temperature is a setting of --method simclr"),
+        ({"method": "vicreg", "head": {"dim": 128, "hidden": None}, "vicreg": {"expander": []}}, "expander is empty"),
+        ({"method": "byol"}, "method = .*byol.*must be simclr or vicreg"),
     ):
         with pytest.raises(ValueError, match=match) as caught:
             make_run("refused", **changes)
