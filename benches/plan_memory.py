@@ -8,6 +8,9 @@ Tables are generated; there are no images, and the walk over their folders is re
 the most resident memory (`ru_maxrss`, mapped pages of files included), "of its own" the most that no file stands behind
 (`RssAnon`, sampled ten times a second).
 
+Reading cells takes most of the time and a steady 0.16 GB. With --ready_rows the rows of the csv table come ready made
+in its place, so that large numbers can be tried in minutes; everything after it is as it is.
+
 With --sort the heart of it alone: rows in Parquet -> the same rows in order of split and a hash of the key, in Parquet;
 by shards.spill, and by DuckDB and Polars where they are installed.
 """
@@ -35,11 +38,15 @@ CHEXPERT = (
 )
 
 
+def csv_name(n: int, rows: int) -> str:
+    return f"img/{n % 1000:03d}/p{n // 3:08d}_s{n % 3}_{n * 7919 % rows:09d}.png"
+
+
 def csv_table(root: Path, rows: int) -> Iterator[str]:
     with open(root / "t.csv", "w") as file:
         file.write("path,patient,view,sex,age,Edema,Mass,Effusion\n")
         for n in range(rows):
-            name = f"img/{n % 1000:03d}/p{n // 3:08d}_s{n % 3}_{n * 7919 % rows:09d}.png"
+            name = csv_name(n, rows)
             file.write(f"{name},p{n // 3:08d},{'PA' if n % 2 else 'AP'},{'MF'[n // 3 % 2]},{n % 90},{n % 2},0,\n")
             yield name
 
@@ -73,10 +80,37 @@ TABLES = {"csv": csv_table, "nih": nih_table, "chexpert": chexpert_table}
 OPTIONS = {"csv": CSV, "nih": [], "chexpert": []}
 
 
-def child(kind: str, root: Path) -> None:
+def ready_rows(root: Path) -> None:
+    """Let the rows of the csv table be made at once instead of read."""
+    import pyarrow as pa
+
+    from shards import rows
+
+    with open(root / "names.txt") as file:
+        count = sum(1 for _ in file)
+
+    def batches(samples: Iterator[object], labels: list[str]) -> Iterator[pa.RecordBatch]:
+        schema = rows.schema(labels)
+        for first in range(0, count, 1 << 16):
+            some = range(first, min(count, first + (1 << 16)))
+            sources = [csv_name(n, count) for n in some]
+            columns = [sources, [source[:-4].replace("/", "_") for source in sources], ["train"] * len(some)]
+            columns += [[f"p{n // 3:08d}" for n in some], [None] * len(some), ["PA" if n % 2 else "AP" for n in some]]
+            columns += [["MF"[n // 3 % 2] for n in some], [float(n % 90) for n in some]]
+            columns += [[n % 2 for n in some] for _ in labels]
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+            yield pa.record_batch(arrays, schema=schema)
+
+    rows._batches = batches
+
+
+def child(kind: str, root: Path, ready: bool) -> None:
     """Plan in this process; print what it took."""
     from jobs.cli import parse
     from shards import sources
+
+    if ready:
+        ready_rows(root)
 
     def walk(*_: object) -> Iterator[str]:
         with open(root / "names.txt") as file:
@@ -124,7 +158,7 @@ def rows_to_sort(path: Path, rows: int) -> None:
     with pq.ParquetWriter(path, schema) as writer:
         for first in range(0, rows, 1 << 17):
             some = range(first, min(rows, first + (1 << 17)))
-            names = [f"img/{n % 1000:03d}/p{n // 3:08d}_s{n % 3}_{n * 7919 % rows:09d}.png" for n in some]
+            names = [csv_name(n, rows) for n in some]
             keys = [name[:-4].replace("/", "_") for name in names]
             hashes = [dice.integers(0, top, len(some), dtype=np.uint64) for top in (3, 1 << 63, 1 << 63)]
             columns = [names, keys, [f"p{n // 3:08d}" for n in some], [("PA", "AP")[n % 2] for n in some], *hashes]
@@ -185,8 +219,8 @@ def compare_sorts(rows: int, scratch: str | None) -> None:
             print(ended.stdout.strip() if ended.returncode == 0 else f"| {who} | {ended.stderr.splitlines()[-1]} |")
 
 
-def measured(kind: str, root: Path) -> dict:
-    words = [sys.executable, "-m", "benches.plan_memory", "--child", kind, str(root)]
+def measured(kind: str, root: Path, ready: bool) -> dict:
+    words = [sys.executable, "-m", "benches.plan_memory", "--child", kind, str(root)] + ["--ready_rows"] * ready
     ended = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(ended.stdout.splitlines()[-1])
 
@@ -196,10 +230,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--kinds", nargs="+", default=list(TABLES), choices=list(TABLES))
     parser.add_argument("--scratch", help="folder with room for the tables and the plan")
+    parser.add_argument("--ready_rows", action="store_true", help="csv only: rows made, not read")
     parser.add_argument("--sort", action="store_true", help="only the sort, beside DuckDB and Polars")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--sort_child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.kinds = ["csv"] if options.ready_rows else options.kinds
     if options.sort_child:
         sort_child(options.sort_child[0], Path(options.sort_child[1]))
         return
@@ -207,7 +243,7 @@ def main() -> None:
         compare_sorts(options.rows, options.scratch)
         return
     if options.child:
-        child(options.child[0], Path(options.child[1]))
+        child(options.child[0], Path(options.child[1]), options.ready_rows)
         return
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
     print("| table | rows | who | peak, GB | of its own, GB | wall, s | CPU, s | plan on disk, GB |")
@@ -219,7 +255,7 @@ def main() -> None:
                 names.writelines(f"{name}\n" for name in TABLES[kind](root, options.rows))
             seen = set()
             for who in ("first part", "another part"):
-                took = measured(kind, root)
+                took = measured(kind, root, options.ready_rows)
                 seen.add(took["fingerprint"])
                 size = sum(path.stat().st_size for path in root.glob("out/.work/planned*")) / 1e9
                 figures = f"{took['peak']:.2f} | {took['anon']:.2f} | {took['wall']:.0f} | {took['cpu']:.0f}"
