@@ -15,7 +15,7 @@ import torch
 from cxrdist.augment import Augment
 from cxrdist.augment_config import AugmentConfig
 from cxrdist.model import build_backbone, load_encoder
-from results.metrics import auroc
+from results.stats.metrics import auroc
 from shards import ShardSet
 
 FRACTIONS = (1.0, 0.1, 0.01)

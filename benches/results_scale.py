@@ -24,16 +24,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from results.cells.options import Options
 from results.collect import COLLECTED, collect, open_results, write_collected
-from results.delong import delong_paired
-from results.influence import INTERVAL_METRICS, influence
-from results.metrics import auroc
-from results.options import Options
-from results.render import render
 from results.run import Run
 from results.schema import METRICS, write_metrics, write_predictions
-from results.scoring import metric_rows
-from results.tables import build
+from results.stats.delong import delong_paired
+from results.stats.influence import INTERVAL_METRICS, influence
+from results.stats.metrics import auroc
+from results.stats.scoring import metric_rows
+from results.tables.registry import build
+from results.tables.render import render
 
 LABELS = 14
 IMAGES = 25_000

@@ -24,8 +24,8 @@ from cxrdist.errors import FailedError
 from cxrdist.finetune_config import FinetuneConfig, weight_decay
 from cxrdist.heads import head_penalty, masked_bce
 from cxrdist.weight_decay import split_decay
-from results.metrics import auroc
 from results.run import Run
+from results.stats.metrics import auroc
 from shards import Order
 
 MOST_LOOKS = 12

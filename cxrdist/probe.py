@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from results.metrics import auroc
+from results.stats.metrics import auroc
 
 
 @dataclass(frozen=True)

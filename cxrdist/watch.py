@@ -21,7 +21,7 @@ from cxrdist.distributed import Ranks
 from cxrdist.methods import Method
 from cxrdist.pool import Pool
 from cxrdist.step import JointEmbedding
-from results.metrics import auroc
+from results.stats.metrics import auroc
 from shards import ShardSet
 from shards.labels import NEGATIVE, POSITIVE
 from shards.order import eval_slice

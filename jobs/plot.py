@@ -55,12 +55,12 @@ def run(config: Config) -> None:
     """Draw the figure, write it, print its caption."""
     from pathlib import Path
 
+    from results.cells.options import Options, filters, words
+    from results.cells.select import label_names
     from results.collect import open_results
     from results.errors import InputError
-    from results.figures import draw
-    from results.options import Options, filters, words
-    from results.select import label_names
-    from results.style import FORMATS, save
+    from results.figures.registry import draw
+    from results.figures.style import FORMATS, save
 
     out = Path(config.out or f"{config.name}.png")
     if out.suffix.removeprefix(".").lower() not in FORMATS:

@@ -37,9 +37,9 @@ def run(config: Config) -> None:
     """Collect, draw, write, and say where."""
     from pathlib import Path
 
-    from results.options import Options, filters, words
-    from results.report import write_report
-    from results.select import label_names
+    from results.cells.options import Options, filters, words
+    from results.cells.select import label_names
+    from results.report.report import write_report
 
     first = Path(config.inputs[0])
     out = Path(config.out) if config.out else (first if first.is_dir() else first.parent) / "report.html"

@@ -61,12 +61,12 @@ def run(config: Config) -> None:
 
     without_pandas()
     from results.atomic import write_text
+    from results.cells.options import Options, filters, words
+    from results.cells.select import label_names
     from results.collect import open_results
     from results.errors import InputError
-    from results.options import Options, filters, words
-    from results.render import render
-    from results.select import label_names
-    from results.tables import build
+    from results.tables.registry import build
+    from results.tables.render import render
 
     if not 0 <= config.digits <= 10 or config.limit < 1:
         raise InputError("--digits goes from 0 to 10, --limit from 1 up")

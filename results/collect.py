@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 
 from results import configs, dataset_names, parquet
 from results.errors import InputError
-from results.metrics import METRICS as SHARES
 from results.run import Run
 from results.schema import METRICS, VERSION, read_any
+from results.stats.metrics import METRICS as SHARES
 
 if TYPE_CHECKING:
     import pandas
@@ -115,7 +115,7 @@ def open_results(
     table, warnings = collect(paths)
     if level is None:
         return table, warnings
-    from results import rescore
+    from results.stats import rescore
 
     table, notes = rescore.at_level(table, level)
     return table, [*warnings, *notes]

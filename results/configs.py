@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from results.errors import InputError
-from results.metrics import COUNTS, THRESHOLD_METRICS
 from results.run import Run, plain
+from results.stats.metrics import COUNTS, THRESHOLD_METRICS
 
 Row = dict[str, Any]
 

@@ -1,7 +1,8 @@
 """What a score is of: an image, or a study (one examination of one patient, which may have several images).
 
-Predictions hold images, always. Where studies are asked for, `results.panel` makes them from the images when it reads
-the predictions, and nowhere else; thresholds, metrics, intervals and tests then see studies as they would see images.
+Predictions hold images, always. Where studies are asked for, `results.stats.predictions` makes them from the images
+when it reads the predictions, and nowhere else; thresholds, metrics, intervals and tests then see studies as they would
+see images.
 
 Letters: N images, U studies, L labels.
 """

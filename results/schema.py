@@ -208,7 +208,7 @@ def write_predictions(path: str | Path, data: pa.Table | Mapping[str, Any]) -> N
 
 
 def write_metrics(path: str | Path, rows: Iterable[Mapping[str, Any]] | pa.Table) -> None:
-    """Write metrics.parquet; `rows` come from `results.scoring.metric_rows`, or are a table of METRICS.
+    """Write metrics.parquet; `rows` come from `results.stats.scoring.metric_rows`, or are a table of METRICS.
 
     Raises:
         InputError: wrong columns, or the file cannot be written.

@@ -10,7 +10,7 @@ from cxrdist.errors import InputError
 from cxrdist.evaluate import evaluate
 from results import schema
 from results.run import Run
-from results.scoring import metric_rows
+from results.stats.scoring import metric_rows
 from tests.cxrdist import findings
 from tests.cxrdist.conftest import TINY
 from tests.cxrdist.test_finetune import trained

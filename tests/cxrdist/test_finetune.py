@@ -19,8 +19,8 @@ from cxrdist.finetune_parse import from_plain
 from cxrdist.fit import Stopped
 from cxrdist.model import save_encoder
 from results import schema
-from results.metrics import compute
 from results.run import Run
+from results.stats.metrics import compute
 from shards import InputError as ShardsInputError
 from tests.cxrdist import findings
 from tests.cxrdist.conftest import TINY

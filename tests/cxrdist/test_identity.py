@@ -22,8 +22,8 @@ from cxrdist.sweep_config import SweepConfig
 from jobs import cli
 from results import configs, schema
 from results.collect import collect
-from results.panel import Panel, load_panel
 from results.run import Run
+from results.stats.predictions import Panel, load_panel
 from results.used_datasets import facts_of, of_info
 from shards import InputError as ShardsInputError
 from shards import ShardSet, read_card

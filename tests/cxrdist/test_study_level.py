@@ -14,7 +14,7 @@ from cxrdist.evaluate import evaluate
 from jobs import cli
 from results import schema
 from results.run import Run
-from results.scoring import metric_rows
+from results.stats.scoring import metric_rows
 from shards.index import Index
 from tests.cxrdist import findings
 from tests.cxrdist.conftest import TINY

@@ -18,8 +18,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from results import influence, uncertainty
-from results.scores import Scores
+from results.figures.scores import Scores
+from results.stats import influence, uncertainty
 
 LEVELS = {"auroc": 0.8, "balanced_accuracy": 0.75}
 """Mean over seeds of the simulated metric."""
@@ -211,8 +211,8 @@ def bands(kind: str, positives: int, *, negatives: int = 150, replicates: int = 
     One trained model of AUROC 0.8, one image per patient; true positive rates at false positive rates (`roc`), or
     precisions at recalls (`precision-recall`), of 0.1, 0.2, 0.5 and 0.8.
     """
-    from results import bands as ours
-    from results import curves
+    from results.figures import bands as ours
+    from results.figures import curves
 
     curve, carriers = {
         "roc": (curves.roc_curve, curves._positives),

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from results.run import Run, signature
 from results.schema import write_metrics, write_predictions
-from results.scoring import metric_rows
+from results.stats.scoring import metric_rows
 
 HOME = "https://example.org/phantom"
 """Of the simulated dataset's owners."""

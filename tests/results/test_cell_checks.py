@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 
 from results import configs
+from results.cells.options import Options
 from results.collect import collect
 from results.errors import InputError
-from results.figures import draw
-from results.options import Options
-from results.tables import build
+from results.figures.registry import draw
+from results.tables.registry import build
 from tests.results import simulate
 
 PLAIN = Options(test=False)

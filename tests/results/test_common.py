@@ -10,16 +10,16 @@ import pyarrow as pa
 import pytest
 from sklearn import metrics as sk
 
+from results.cells.display import LABEL_SETS
+from results.cells.options import Options
+from results.cells.select import label_names
 from results.collect import collect, predictions_beside
 from results.errors import InputError
-from results.figures import draw
-from results.names import LABEL_SETS
-from results.options import Options
-from results.render import Table
+from results.figures.registry import draw
 from results.schema import METRICS, PREDICTIONS, read_metrics, read_predictions, write_metrics
-from results.scoring import metric_rows
-from results.select import label_names
-from results.tables import build
+from results.stats.scoring import metric_rows
+from results.tables.registry import build
+from results.tables.render import Table
 from tests.results import simulate
 
 GOOD, BAD = 0.95, 0.6

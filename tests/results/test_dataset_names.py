@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from results.cells.options import Options
 from results.collect import collect, write_collected
 from results.dataset_names import in_run, tell_apart
-from results.options import Options
-from results.panel import Panel, load_panel
 from results.schema import ADDED, METRICS, read_metrics, write_metrics
-from results.tables import build
+from results.stats.predictions import Panel, load_panel
+from results.tables.registry import build
 from tests.results import simulate
 
 ONE, TWO = "1" * 64, "2" * 64

@@ -9,16 +9,16 @@ import pyarrow as pa
 import pytest
 from sklearn import metrics as sk
 
-from results import bands, curves, thresholds
+from results.cells.options import Options
 from results.collect import collect, predictions_beside
-from results.effects import TOO_FEW
 from results.errors import InputError
-from results.figures import NAMES, draw
-from results.options import Options
-from results.render import FEW_MARK
-from results.scores import Scores
-from results.style import COLOURS, encode, save
-from results.tables import build
+from results.figures import bands, curves, thresholds
+from results.figures.registry import NAMES, draw
+from results.figures.scores import Scores
+from results.figures.style import COLOURS, encode, save
+from results.stats.effects import TOO_FEW
+from results.tables.registry import build
+from results.tables.render import FEW_MARK
 from tests.results import simulate
 
 
@@ -123,7 +123,7 @@ def test_colours_differ_in_grey_or_for_red_green_blindness() -> None:
 
 
 def test_points_of_the_label_efficiency_figure_are_the_tables_values(results: pa.Table) -> None:
-    from results.tables import build
+    from results.tables.registry import build
 
     (axis,) = draw("label-efficiency", results).figure.get_axes()
     table = build("label-efficiency", results, Options(test=False))

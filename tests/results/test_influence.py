@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from results import influence
-from results.delong import delong
-from results.metrics import METRICS, compute
+from results.stats import influence
+from results.stats.delong import delong
+from results.stats.metrics import METRICS, compute
 
 
 def draw(n: int = 120, patients: int = 40, step: float | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

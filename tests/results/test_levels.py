@@ -14,21 +14,21 @@ import pytest
 from sklearn import metrics as sk
 
 from jobs import cli
-from results.cells import gather
+from results.cells.cell import gather
+from results.cells.options import Options, filters
+from results.cells.select import Choice, choose
+from results.cells.significance import Comparer
 from results.collect import collect, open_results
-from results.compare import Comparer
-from results.delong import Difference
 from results.errors import InputError
-from results.figures import draw
+from results.figures.registry import draw
 from results.levels import contradictions, scores, truths, units
-from results.metrics import COUNTS, METRICS
-from results.options import Options, filters
-from results.overview import validation_value
 from results.schema import METRICS as METRICS_SCHEMA
 from results.schema import read_metrics, read_predictions, write_metrics, write_predictions
-from results.scoring import metric_rows
-from results.select import Choice, choose
-from results.tables import build
+from results.stats.delong import Difference
+from results.stats.metrics import COUNTS, METRICS
+from results.stats.scoring import metric_rows
+from results.tables.overview import validation_value
+from results.tables.registry import build
 from tests.results import simulate
 
 LABELS = {"cardiomegaly": 0.8, "edema": 0.7}

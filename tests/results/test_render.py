@@ -12,9 +12,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from results.options import Options
-from results.render import WIDE, render
-from results.tables import NAMES, build
+from results.cells.options import Options
+from results.tables.registry import NAMES, build
+from results.tables.render import WIDE, render
 from tests.results.test_tables import grid
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from results.cells.options import Options
 from results.collect import collect
-from results.options import Options
-from results.report import RESEARCH_ONLY, write_report
+from results.report.report import RESEARCH_ONLY, write_report
 from tests.results import simulate
 
 BROWSER_FLAGS = (

@@ -13,7 +13,6 @@ from sklearn import metrics as sk
 
 from results.collect import collect
 from results.errors import InputError
-from results.metrics import COUNTS, METRICS
 from results.schema import (
     METRICS as METRICS_SCHEMA,
 )
@@ -24,7 +23,8 @@ from results.schema import (
     write_metrics,
     write_predictions,
 )
-from results.scoring import metric_rows
+from results.stats.metrics import COUNTS, METRICS
+from results.stats.scoring import metric_rows
 from tests.results import simulate
 
 LABELS = {"cardiomegaly": 0.8, "edema": 0.7}

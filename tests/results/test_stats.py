@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from results import stats
-from results.delong import delong, delong_paired
 from results.errors import InputError
+from results.stats import bootstrap
+from results.stats.delong import delong, delong_paired
 
 
 def draw(n: int, labels: int, seed: int = 0, patients: int | None = None, step: float | None = None):
@@ -26,17 +26,17 @@ def draw(n: int, labels: int, seed: int = 0, patients: int | None = None, step: 
 
 
 def test_resamples_draw_as_many_patients_as_there_are_and_repeat_with_their_seed() -> None:
-    counts = np.concatenate(list(stats.resample_counts(40, 500, 1)))
+    counts = np.concatenate(list(bootstrap.resample_counts(40, 500, 1)))
     assert (counts.sum(axis=1) == 40).all() and counts.shape == (500, 40)
     assert counts.mean() == pytest.approx(1.0) and counts.var() == pytest.approx(1 - 1 / 40, abs=0.05)
-    assert (counts == np.concatenate(list(stats.resample_counts(40, 500, 1)))).all()
-    assert (counts != np.concatenate(list(stats.resample_counts(40, 500, 2)))).any()
+    assert (counts == np.concatenate(list(bootstrap.resample_counts(40, 500, 1)))).all()
+    assert (counts != np.concatenate(list(bootstrap.resample_counts(40, 500, 2)))).any()
 
 
 def test_resamples_do_not_depend_on_the_size_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = np.concatenate(list(stats.resample_counts(30, 50, 3)))
-    monkeypatch.setattr(stats, "BLOCK_ELEMENTS", 100)
-    assert (np.concatenate(list(stats.resample_counts(30, 50, 3))) == whole).all()
+    whole = np.concatenate(list(bootstrap.resample_counts(30, 50, 3)))
+    monkeypatch.setattr(bootstrap, "BLOCK_ELEMENTS", 100)
+    assert (np.concatenate(list(bootstrap.resample_counts(30, 50, 3))) == whole).all()
 
 
 def pairwise_delong(truth: np.ndarray, scores: list[np.ndarray]) -> tuple[list[float], np.ndarray]:
@@ -108,14 +108,14 @@ def test_delong_needs_two_of_each_class() -> None:
 
 
 def test_holm_equals_the_textbook_and_its_definition() -> None:
-    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert stats.holm([]) == []
+    assert bootstrap.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert bootstrap.holm([]) == []
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_never_lowers_a_p_value_and_keeps_their_order(p_values: list[float]) -> None:
-    corrected = stats.holm(p_values)
+    corrected = bootstrap.holm(p_values)
     for p, q in zip(p_values, corrected, strict=True):
         assert p <= q <= 1 and q <= len(p_values) * p + 1e-12 or q == pytest.approx(max(corrected))
     ordered = [q for _, q in sorted(zip(p_values, corrected, strict=True))]

@@ -13,12 +13,12 @@ import pyarrow.compute as pc
 import pytest
 
 from results import configs
+from results.cells.options import Options, filters, words
 from results.collect import collect, predictions_beside
 from results.errors import InputError
-from results.options import Options, filters, words
-from results.render import FORMATS, Table, render
 from results.schema import PREDICTIONS, read_metrics, read_predictions, write_metrics, write_predictions
-from results.tables import build
+from results.tables.registry import build
+from results.tables.render import FORMATS, Table, render
 from tests.results import simulate
 
 
@@ -322,7 +322,7 @@ def test_peak_accuracy_chooses_on_validation(tmp_path: Path) -> None:
         path = predictions_beside(source)
         assert path is not None
         path.rename(path.with_name("gone"))
-    from results import overview
+    from results.tables import overview
 
     overview._validation_panel.cache_clear()
     assert any("chosen on the test images" in note for note in build("peak-accuracy", results, Options()).notes)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from results import uncertainty
-from results.influence import Influence, influence
-from results.uncertainty import Components, bounds, components, difference, interval
+from results.stats import uncertainty
+from results.stats.influence import Influence, influence
+from results.stats.uncertainty import Components, bounds, components, difference, interval
 
 
 def run(value: float, patients: np.ndarray, **more: float) -> Influence:

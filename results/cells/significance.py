@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from results import effects, stats, uncertainty
-from results.cells import Cell
-from results.common import LABELS
-from results.delong import Difference
-from results.influence import INTERVAL_METRICS, Influence
-from results.names import LOWER_IS_BETTER, METRIC_TITLES
+from results.cells.cell import Cell
+from results.cells.comparable import LABELS
+from results.cells.display import LOWER_IS_BETTER, METRIC_TITLES
 from results.schema import MACRO
+from results.stats import bootstrap, effects, uncertainty
+from results.stats.delong import Difference
+from results.stats.influence import INTERVAL_METRICS, Influence
 
 ALPHA = 0.05
 """Level of a test after Holm's correction."""
@@ -115,7 +115,7 @@ def judge(groups: Sequence[Sequence[tuple[int, Cell]]], comparer: Comparer) -> V
             comparisons.append(len(p_values))
             p_values.append(outcome.p if sign * outcome.value > 0 else 1.0)
         pending.append((best[0], comparisons))
-    corrected = stats.holm(p_values)
+    corrected = bootstrap.holm(p_values)
     winners = {
         place for place, numbers in pending if all(number >= 0 and corrected[number] < ALPHA for number in numbers)
     }

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from results import curves, grids, histories, thresholds
+from results.cells.options import Options
 from results.errors import InputError
-from results.options import Options
-from results.style import Drawing, styled
+from results.figures import curves, grids, history, thresholds
+from results.figures.style import Drawing, styled
 
 FIGURES: dict[str, Callable[[pa.Table, Options], Drawing]] = {
     "label-efficiency": grids.label_efficiency,
@@ -20,7 +20,7 @@ FIGURES: dict[str, Callable[[pa.Table, Options], Drawing]] = {
     "confusion": thresholds.confusion,
     "calibration": thresholds.calibration,
     "threshold-sweep": thresholds.threshold_sweep,
-    "history": histories.history,
+    "history": history.history,
 }
 
 NAMES = tuple(FIGURES)

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from results.delong import placements
+from results.stats.delong import placements
 
 MIN_CLASS_PATIENTS = 3
 """Patients with, and patients without, the finding below which there is no interval and no test."""

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from results.bands import Carriers, Curve, band
-from results.captions import interval_sentence
-from results.cells import Cell
-from results.effects import TOO_FEW
+from results.cells.captions import interval_sentence
+from results.cells.cell import Cell
+from results.cells.display import METRIC_TITLES, show
+from results.cells.options import Options
 from results.errors import InputError
-from results.grids import MAX_PANELS
-from results.influence import MIN_CLASS_PATIENTS
-from results.names import METRIC_TITLES, show
-from results.options import Options
-from results.render import FEW_MARK
-from results.scores import GRID, Scores, Series, material
-from results.style import COLOURS, Drawing, canvas, look
+from results.figures.bands import Carriers, Curve, band
+from results.figures.grids import MAX_PANELS
+from results.figures.scores import GRID, Scores, Series, material
+from results.figures.style import COLOURS, Drawing, canvas, look
+from results.stats.effects import TOO_FEW
+from results.stats.influence import MIN_CLASS_PATIENTS
+from results.tables.render import FEW_MARK
 
 
 def roc(results: pa.Table, options: Options) -> Drawing:

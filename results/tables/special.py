@@ -9,18 +9,29 @@ from typing import Any
 
 import pyarrow as pa
 
-from results import common, configs, levels, stats
-from results.captions import caption_of, macro_notes, notes_of, setting_notes
-from results.cells import Cell, gather
-from results.compare import ALPHA, TWO_MODELS, Comparer, judge
-from results.delong import Difference
+from results import configs, levels
+from results.cells import comparable
+from results.cells.captions import caption_of, macro_notes, notes_of, setting_notes
+from results.cells.cell import Cell, gather
+from results.cells.display import (
+    AXIS_TITLES,
+    FULL_RECIPE,
+    LOWER_IS_BETTER,
+    METRIC_TITLES,
+    count,
+    listing,
+    show,
+    sort_key,
+)
+from results.cells.options import Options
+from results.cells.select import Choice, Row, choose, layout, make_axes, varying
+from results.cells.significance import ALPHA, TWO_MODELS, Comparer, judge
 from results.errors import InputError
-from results.names import AXIS_TITLES, FULL_RECIPE, LOWER_IS_BETTER, METRIC_TITLES, count, listing, show, sort_key
-from results.options import Options
-from results.overview import validation_value
-from results.render import Table
 from results.schema import MACRO
-from results.select import Choice, Row, choose, layout, make_axes, varying
+from results.stats import bootstrap
+from results.stats.delong import Difference
+from results.tables.overview import validation_value
+from results.tables.render import Table
 
 
 def ablation(results: pa.Table, options: Options) -> Table:
@@ -34,7 +45,7 @@ def ablation(results: pa.Table, options: Options) -> Table:
         raise InputError(
             f"nothing to compare: all results have {axis} = {show(axis, rows[0][axis])}; name another axis with --rows"
         )
-    rows = common.comparable(rows, results, added, choice.among)
+    rows = comparable.comparable(rows, results, added, choice.among)
     cells = {key[0]: cell for key, cell in gather(rows, (*added, axis), (), options.allow).items()}
     reference = _reference(rows, axis, options)
     order = sorted(
@@ -51,7 +62,7 @@ def ablation(results: pa.Table, options: Options) -> Table:
         if key[-1] != reference and base is not None and options.test:
             differences[key] = comparer.compare(cells[key], base)
     tested = [key for key, outcome in differences.items() if isinstance(outcome, Difference)]
-    corrected = dict(zip(tested, stats.holm([differences[key].p for key in tested]), strict=True))
+    corrected = dict(zip(tested, bootstrap.holm([differences[key].p for key in tested]), strict=True))
     lines = []
     for key in order:
         outcome = differences.get(key)
@@ -133,7 +144,7 @@ def peak_accuracy(results: pa.Table, options: Options) -> Table:
         down = ("test_dataset", *down)
     if "level" not in down and len({levels.of(row) for row in rows}) > 1:  # asked for, and no setting to choose among
         down = ("level", *down)
-    rows = common.comparable(rows, results, (), choice.among)
+    rows = comparable.comparable(rows, results, (), choice.among)
     free = _free(rows, (*down, *across))
     cells = _best_settings(gather(rows, down, (*across, *free), options.allow), metric)
     row_keys = sorted(
@@ -278,7 +289,7 @@ def with_misses_and_size(
     choice = Choice.of(
         dataclasses.replace(options, label=None if options.label == MACRO else options.label), ("fn",), None
     )
-    misses = common.on_all(choose(results, choice), [axis for axis in by if axis != "metric"])
+    misses = comparable.on_all(choose(results, choice), [axis for axis in by if axis != "metric"])
     missed: dict[tuple[Any, ...], dict[str, list[int]]] = {}
     for row in misses:
         if row["value"] is not None and row["n_pos"] is not None:

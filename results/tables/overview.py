@@ -9,19 +9,20 @@ from typing import Any
 
 import pyarrow as pa
 
-from results import common, configs, dataset_names, levels
-from results.captions import caption_of, macro_notes
-from results.cells import Cell, cuts_of, gather
+from results import configs, dataset_names, levels
+from results.cells import comparable
+from results.cells.captions import caption_of, macro_notes
+from results.cells.cell import Cell, cuts_of, gather
+from results.cells.comparable import LABELS
+from results.cells.display import AXIS_TITLES, LOWER_IS_BETTER, METRIC_TITLES, count, pretraining_titles, show, sort_key
+from results.cells.options import Options
+from results.cells.select import Choice, Row, choose, layout, make_axes
 from results.collect import COST_METRIC, predictions_beside
-from results.common import LABELS
 from results.errors import InputError
-from results.metrics import METRICS, compute
-from results.names import AXIS_TITLES, LOWER_IS_BETTER, METRIC_TITLES, count, pretraining_titles, show, sort_key
-from results.options import Options
-from results.panel import Panel, panels
-from results.render import Table
 from results.schema import MACRO, read_predictions
-from results.select import Choice, Row, choose, layout, make_axes
+from results.stats.metrics import METRICS, compute
+from results.stats.predictions import Panel, panels
+from results.tables.render import Table
 
 
 def search(results: pa.Table, options: Options) -> Table:
@@ -30,7 +31,7 @@ def search(results: pa.Table, options: Options) -> Table:
     choice = Choice.of(options, (metric,), (MACRO,))
     rows = choose(results, choice)
     axes = [axis for axis in layout(rows, (), (), chosen=False)[0] if axis not in ("metric", "label")]
-    rows = common.comparable(rows, results, (), choice.among)
+    rows = comparable.comparable(rows, results, (), choice.among)
     settings = [key for key in configs.differing(rows) if key not in {*axes, *_SAID_BY_AXES}]
     for key in settings:
         configs.set_axis(rows, key)

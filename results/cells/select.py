@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from results import configs
+from results.cells.display import AXES, AXIS_TITLES, IMPLIED, LABEL_SETS
+from results.cells.options import Options
 from results.errors import InputError
-from results.names import AXES, AXIS_TITLES, IMPLIED, LABEL_SETS
-from results.options import Options
 from results.schema import MACRO, METRICS
 
 Row = dict[str, Any]
@@ -91,7 +91,7 @@ def label_names(words: Iterable[str]) -> tuple[str, ...]:
 
 
 def choose(table: pa.Table, choice: Choice) -> list[Row]:
-    """The chosen rows, checked to belong together; macro means as the runs wrote them (see `common.comparable`).
+    """The chosen rows, checked to belong together; macro means as the runs wrote them (see `comparable.comparable`).
 
     Initialisations of one name that come from different pretraining runs get the run's signature added to their name.
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from results import cell_checks, common, effects, levels
-from results.cells import Cell
-from results.compare import ALPHA, ONE_SEED, Verdict
+from results import levels
+from results.cells import checks, comparable
+from results.cells.cell import Cell
+from results.cells.display import METRIC_TITLES, count, listing, show
+from results.cells.select import Row, constant
+from results.cells.significance import ALPHA, ONE_SEED, Verdict
 from results.configs import config_of
-from results.metrics import COUNTS, THRESHOLD_METRICS
-from results.names import METRIC_TITLES, count, listing, show
-from results.render import FEW_MARK, SINGLE_SEED_MARK
 from results.schema import MACRO
-from results.select import Row, constant
+from results.stats import effects
+from results.stats.metrics import COUNTS, THRESHOLD_METRICS
+from results.tables.render import FEW_MARK, SINGLE_SEED_MARK
 
 
 def caption_of(title: str, rows: Sequence[Row], shown: Sequence[str], cells: Sequence[Cell], scope: str = "") -> str:
@@ -43,7 +45,12 @@ def caption_of(title: str, rows: Sequence[Row], shown: Sequence[str], cells: Seq
         words.append(f"trained on {fixed['train_dataset']}")
     if words:
         sentences.append("All cells: " + ", ".join(words) + ".")
-    sentences += [data_sentence(rows), common.sentence(rows, scope), threshold_sentence(rows), interval_sentence(cells)]
+    sentences += [
+        data_sentence(rows),
+        comparable.sentence(rows, scope),
+        threshold_sentence(rows),
+        interval_sentence(cells),
+    ]
     return " ".join(sentence for sentence in sentences if sentence)
 
 
@@ -53,7 +60,7 @@ def metric_title(rows: Sequence[Row]) -> str:
     metric: str = METRIC_TITLES.get(str(metrics[0]), str(metrics[0])) if len(metrics) == 1 else "Metrics"
     if {row["label"] for row in rows} != {MACRO}:
         return metric
-    alone = common.only_label(rows)
+    alone = comparable.only_label(rows)
     if alone is not None:
         return f"{metric} of {show('label', alone).lower()}"
     return f"Macro {metric}" if metric.isupper() or metric[1:2].isdigit() else f"Macro {metric.lower()}"
@@ -130,7 +137,7 @@ def notes_of(
         grid: the table's cells.
         verdict: what the tests said; None where none were asked for.
         compare: row or column, along which cells are compared.
-        by: axes that tell comparisons apart (see `common.comparable`).
+        by: axes that tell comparisons apart (see `comparable.comparable`).
         shown: axes that the table shows.
     """
     notes = [verdict_note(verdict, compare)] if verdict is not None else ["No tests were asked for; nothing is bold."]
@@ -139,7 +146,7 @@ def notes_of(
         notes.append(f"\u2013: no finished run ({count(missing, 'cell')}).")
     held = [cell for cell in cells if cell is not None]
     if any(cell.value is None for cell in held):
-        lacking = sorted({name for row in rows for name in row.get(common.LACKING, ())})
+        lacking = sorted({name for row in rows for name in row.get(comparable.LACKING, ())})
         named = listing([show("label", name).lower() for name in lacking]) if lacking else ""
         more = f"; or a run has no value for all the labels asked for (lacking: {named})" if lacking else ""
         notes.append(
@@ -165,27 +172,27 @@ def notes_of(
 
 def setting_notes(rows: Sequence[Row], groups: Sequence[Sequence[Row]], shown: Sequence[str]) -> list[str]:
     """In which settings runs differ inside cells (because it was asked for), between them, or may differ."""
-    found = (cell_checks.mixture_note(groups), cell_checks.beyond(rows, shown), cell_checks.unknown_note(rows))
+    found = (checks.mixture_note(groups), checks.beyond(rows, shown), checks.unknown_note(rows))
     return [note for note in found if note]
 
 
 def macro_notes(rows: Sequence[Row], by: Sequence[str] = ()) -> list[str]:
-    """Over how many labels a macro mean goes; `by` as in `common.comparable`."""
+    """Over how many labels a macro mean goes; `by` as in `comparable.comparable`."""
     macro = [row for row in rows if row["label"] == MACRO and row["n_labels"] is not None]
     if not macro:
         return []
     notes = []
-    if common.differ(macro, by):
+    if comparable.differ(macro, by):
         notes.append(
             "Caution: on one test set the means go over different labels, and no label is known to be in all of them;"
             " such cells are not comparable."
         )
-    if common.only_label(macro) is not None:
+    if comparable.only_label(macro) is not None:
         return notes
     sizes = sorted({row["n_labels"] for row in macro if row["n_labels"]})
     if not sizes:
         return notes
-    left = max((row["n_labels_undefined"] or 0 for row in macro if row.get(common.LEFT_OUT) is None), default=0)
+    left = max((row["n_labels_undefined"] or 0 for row in macro if row.get(comparable.LEFT_OUT) is None), default=0)
     text = f"Macro: mean over {count(sizes[0], 'label') if len(sizes) == 1 else f'{sizes[0]} to {sizes[-1]} labels'}"
     return [*notes, text + (f"; up to {left} without both classes or undefined are left out." if left else ".")]
 

@@ -8,16 +8,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from results import common, overview, special
-from results.captions import caption_of, notes_of
-from results.cells import Cell, gather
-from results.compare import Comparer, Verdict, judge
+from results.cells import comparable
+from results.cells.captions import caption_of, notes_of
+from results.cells.cell import Cell, gather
+from results.cells.display import AXIS_TITLES, count, listing, show, sort_key
+from results.cells.options import Options
+from results.cells.select import Choice, Row, choose, layout
+from results.cells.significance import Comparer, Verdict, judge
 from results.errors import InputError
-from results.names import AXIS_TITLES, count, listing, show, sort_key
-from results.options import Options
-from results.render import Table
 from results.schema import MACRO
-from results.select import Choice, Row, choose, layout
+from results.tables import overview, special
+from results.tables.render import Table
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,8 +101,8 @@ def _pivot(name: str, preset: Preset, results: pa.Table, options: Options) -> Ta
     across = tuple(options.columns or preset.columns)
     down, added = layout(rows, tuple(options.rows or preset.rows), across, chosen=bool(options.rows))
     by = down if preset.compare == "row" else (*added, *across)  # what is compared, and so means over the same labels
-    rows = common.comparable(rows, results, by, choice.among)
-    if any(row["label"] != MACRO for row in rows) and common.only_label(rows) is not None:
+    rows = comparable.comparable(rows, results, by, choice.among)
+    if any(row["label"] != MACRO for row in rows) and comparable.only_label(rows) is not None:
         rows = [row for row in rows if row["label"] != MACRO]  # the mean of one label is that label's row again
     cells = gather(rows, down, across, options.allow)
     row_keys = _sorted({key for key, _ in cells}, down)

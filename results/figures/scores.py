@@ -10,17 +10,17 @@ import numpy as np
 import pyarrow as pa
 
 from results import levels
-from results.captions import data_sentence, setting_notes, threshold_sentence
-from results.cells import Cell, gather
-from results.common import on_all
+from results.cells.captions import data_sentence, setting_notes, threshold_sentence
+from results.cells.cell import Cell, gather
+from results.cells.comparable import on_all
+from results.cells.display import count, listing, show, sort_key
+from results.cells.options import Options
+from results.cells.select import Choice, Row, choose, make_axes, varying
 from results.errors import InputError
-from results.grids import largest_fraction
-from results.names import count, listing, show, sort_key
-from results.options import Options
-from results.panel import Panel, load_panel
+from results.figures.grids import largest_fraction
+from results.figures.style import COLOURS
 from results.schema import MACRO
-from results.select import Choice, Row, choose, make_axes, varying
-from results.style import COLOURS
+from results.stats.predictions import Panel, load_panel
 
 BAND_RESAMPLES = 200
 """Resamples of patients behind a band."""

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
+from results.cells.options import Options
 from results.errors import InputError
-from results.metrics import expected_calibration_error
-from results.options import Options
-from results.scores import GRID, Material, Scores, material
-from results.style import HATCHES, Drawing, canvas, legend_below, look, stacked
+from results.figures.scores import GRID, Material, Scores, material
+from results.figures.style import HATCHES, Drawing, canvas, legend_below, look, stacked
+from results.stats.metrics import expected_calibration_error
 
 
 def _material(results: pa.Table, options: Options) -> Material:

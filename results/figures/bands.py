@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from results import stats
-from results.influence import too_few
-from results.scores import BAND_RESAMPLES, Scores
-from results.uncertainty import Components, bounds, split_variance
+from results.figures.scores import BAND_RESAMPLES, Scores
+from results.stats import bootstrap
+from results.stats.influence import too_few
+from results.stats.uncertainty import Components, bounds, split_variance
 
 Curve = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """(truth (N,), score (N,), weights (B, N)) -> the curve at the points of `scores.GRID`, (B, G)."""
@@ -84,7 +84,7 @@ def _resampled(runs: Sequence[Scores], curve: Curve) -> np.ndarray:
             np.concatenate(
                 [
                     curve(run.truth, run.score, counts[:, run.patients])
-                    for counts in stats.resample_counts(total, BAND_RESAMPLES, 0, len(run.patients))
+                    for counts in bootstrap.resample_counts(total, BAND_RESAMPLES, 0, len(run.patients))
                 ]
             )
             for run in runs

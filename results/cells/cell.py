@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from results import common, effects, uncertainty
-from results.cell_checks import check
-from results.effects import cuts_of as cuts_of
-from results.influence import INTERVAL_METRICS
-from results.select import Row
-from results.uncertainty import Components
+from results.cells import comparable
+from results.cells.checks import check
+from results.cells.select import Row
+from results.stats import effects, uncertainty
+from results.stats.effects import cuts_of as cuts_of
+from results.stats.influence import INTERVAL_METRICS
+from results.stats.uncertainty import Components
 
 STORED_REACH = 2 * 1.959963984540054
 """Standard errors between the ends of an interval that a run wrote itself."""
@@ -50,7 +51,7 @@ def gather(
     """Cells by (row key, column key).
 
     Raises:
-        InputError: a cell's runs differ in more than their seed (see `cell_checks.check`), unless allowed.
+        InputError: a cell's runs differ in more than their seed (see `checks.check`), unless allowed.
     """
     groups: dict[tuple[tuple[Any, ...], tuple[Any, ...]], list[Row]] = defaultdict(list)
     for row in rows:
@@ -89,7 +90,7 @@ def _stored_interval(rows: Sequence[Row]) -> tuple[float | None, float | None]:
     They say nothing of how alike the seeds answer, so that of several seeds it is taken that all err on the same
     patients: never too narrow.
     """
-    pairs = [(row["ci_low"], row["ci_high"]) for row in rows if common.LEFT_OUT not in row]
+    pairs = [(row["ci_low"], row["ci_high"]) for row in rows if comparable.LEFT_OUT not in row]
     if rows[0]["metric"] not in INTERVAL_METRICS or len(pairs) < len(rows) or any(None in pair for pair in pairs):
         return None, None
     if len(pairs) == 1:

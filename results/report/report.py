@@ -17,18 +17,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from results import atomic, configs, datasets_section, figures, page, tables
+from results import atomic, configs
+from results.cells.display import count, listing
+from results.cells.options import Options
+from results.cells.select import ALLOWANCES, Row, matching
 from results.collect import COST_METRIC, open_results
 from results.errors import InputError
+from results.figures import registry as figures
+from results.figures.style import styled
 from results.levels import LEVELS
-from results.names import count, listing
-from results.options import Options
 from results.provenance import now, versions
-from results.render import render
+from results.report import datasets, page
 from results.run import Run
 from results.schema import MACRO
-from results.select import ALLOWANCES, Row, matching
-from results.style import styled
+from results.tables import registry as tables
+from results.tables.render import render
 
 PER_TEST_SET = ("per-class", "roc", "precision-recall", "confusion", "calibration", "threshold-sweep")
 """Figures that are drawn once for each test set."""
@@ -66,7 +69,7 @@ def write_report(
     left_out: list[str] = []
     runs = _runs(results)
     sections = [
-        ("datasets", "Datasets", datasets_section.section(results, runs)),
+        ("datasets", "Datasets", datasets.section(results, runs)),
         ("tables", "Tables", _tables(results, options, left_out)),
         ("figures", "Figures", _figures(results, options, left_out)),
         ("configurations", "Configurations", _configurations(results)),

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from results import common
-from results.captions import caption_of, metric_title, setting_notes
-from results.cells import Cell, gather
+from results.cells import comparable
+from results.cells.captions import caption_of, metric_title, setting_notes
+from results.cells.cell import Cell, gather
+from results.cells.display import METRIC_TITLES, show, sort_key
+from results.cells.options import Options
+from results.cells.select import Choice, Row, choose, layout
 from results.errors import InputError
-from results.names import METRIC_TITLES, show, sort_key
-from results.options import Options
+from results.figures.style import COLOURS, HATCHES, Drawing, canvas, legend_below, look
 from results.schema import MACRO
-from results.select import Choice, Row, choose, layout
-from results.style import COLOURS, HATCHES, Drawing, canvas, legend_below, look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +39,7 @@ def _over_labels(name: str, results: pa.Table, options: Options, x_axis: str) ->
     lines = options.columns[0] if options.columns else "init"
     down, _ = layout(rows, ("label_fraction",), (lines,), chosen=False)
     panel_axes = tuple(axis for axis in down if axis != "label_fraction")
-    rows = common.comparable(rows, results, panel_axes, choice.among)
+    rows = comparable.comparable(rows, results, panel_axes, choice.among)
     cells = gather(rows, panel_axes, (lines, "label_fraction"), options.allow)
     panels = _sorted({key for key, _ in cells}, panel_axes)
     held = sorted({key[0] for _, key in cells}, key=lambda value: sort_key(lines, value))
@@ -149,8 +149,8 @@ def per_class(results: pa.Table, options: Options) -> Drawing:
     metric = rows[0]["metric"]
     down, _ = layout(rows, ("label",), ("init",), chosen=False)
     panel_axes = tuple(axis for axis in down if axis != "label")
-    rows = common.comparable(rows, results, panel_axes, choice.among)
-    if common.only_label(rows) is not None and any(row["label"] != MACRO for row in rows):
+    rows = comparable.comparable(rows, results, panel_axes, choice.among)
+    if comparable.only_label(rows) is not None and any(row["label"] != MACRO for row in rows):
         rows = [row for row in rows if row["label"] != MACRO]  # the mean of one label is that label again
     cells = gather(rows, panel_axes, ("label", "init"), options.allow)
     panels = _sorted({key for key, _ in cells}, panel_axes)

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from results import configs, levels
+from results.cells.display import count, listing
 from results.collect import predictions_beside
 from results.errors import InputError
-from results.names import count, listing
-from results.panel import Panel, load_panel
 from results.schema import MACRO
+from results.stats.predictions import Panel, load_panel
 
 Row = dict[str, Any]
 

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from results import configs, dataset_names, levels
+from results.cells.display import count
 from results.collect import COLLECTED, predictions_beside
 from results.errors import InputError
-from results.names import count
 from results.schema import MACRO, read_metrics, read_predictions
-from results.scoring import metric_rows
+from results.stats.scoring import metric_rows
 
 Row = dict[str, Any]
 

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from results import dataset_names, influence, levels
+from results import dataset_names, levels
 from results.collect import predictions_beside
 from results.errors import InputError
-from results.influence import MIN_CLASS_PATIENTS, MIN_PATIENTS, Influence
-from results.panel import Panel, load_panel
 from results.schema import MACRO, read_metrics
+from results.stats import influence
+from results.stats.influence import MIN_CLASS_PATIENTS, MIN_PATIENTS, Influence
+from results.stats.predictions import Panel, load_panel
 
 Row = dict[str, Any]
 
@@ -210,7 +211,7 @@ def _cuts(source: str, dataset: str, content: str | None, level: str, _written: 
     rows = [row for row in rows if row["test_dataset"] == name]
     held = [row for row in rows if levels.of(row) == level]
     if rows and not held:  # the numbers are not the run's own, they were made from its predictions
-        from results import rescore
+        from results.stats import rescore
 
         held = rescore.made(source, dataset, content, level)
     return {row["label"]: row["threshold"] for row in held if row["metric"] == "accuracy" and row["label"] != MACRO}
@@ -218,7 +219,7 @@ def _cuts(source: str, dataset: str, content: str | None, level: str, _written: 
 
 def interval(rows: Sequence[Row]) -> tuple[float | None, float | None] | str:
     """95 % interval of the mean of rows that differ in their seed, or why there is none."""
-    from results import uncertainty
+    from results.stats import uncertainty
 
     found = [tested(row) for row in rows]
     parts = [estimate(row, one) for row, one in zip(rows, found, strict=True)]

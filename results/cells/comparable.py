@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from results import levels
-from results.effects import LABELS as LABELS
+from results.cells.display import count, listing, show
 from results.errors import InputError
-from results.metrics import METRICS
-from results.names import count, listing, show
 from results.schema import MACRO
+from results.stats.effects import LABELS as LABELS
+from results.stats.metrics import METRICS
 
 Row = dict[str, Any]
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from results import dataset_names, page, used_datasets
+from results import dataset_names, used_datasets
+from results.cells.display import listing, show
 from results.errors import InputError
-from results.names import listing, show
+from results.report import page
 from results.run import Run
 from results.used_datasets import Facts
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from results.delong import Difference
-from results.influence import Influence
+from results.stats.delong import Difference
+from results.stats.influence import Influence
 
 LEVEL = 0.95
 """Of every interval."""

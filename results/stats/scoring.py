@@ -12,14 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from results import levels, uncertainty
-from results.effects import Tested, of_panel
+from results import levels
 from results.errors import InputError
-from results.influence import INTERVAL_METRICS, mean
-from results.metrics import COUNTS, METRICS, THRESHOLD_METRICS, compute, pick_threshold
-from results.panel import Panel, panels
 from results.schema import CONTEXT, MACRO, PREDICTIONS, check_predictions, conform
 from results.schema import METRICS as METRICS_SCHEMA
+from results.stats import uncertainty
+from results.stats.effects import Tested, of_panel
+from results.stats.influence import INTERVAL_METRICS, mean
+from results.stats.metrics import COUNTS, METRICS, THRESHOLD_METRICS, compute, pick_threshold
+from results.stats.predictions import Panel, panels
 
 
 def metric_rows(

@@ -7,12 +7,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from results.cells.display import count, pretraining_titles, show
+from results.cells.options import Options
+from results.cells.select import Choice, choose
 from results.errors import InputError
-from results.names import count, pretraining_titles, show
-from results.options import Options
+from results.figures.style import COLOURS, Drawing, canvas, legend_below, look
 from results.run import Run
-from results.select import Choice, choose
-from results.style import COLOURS, Drawing, canvas, legend_below, look
 
 SKIPPED = {"step", "time", "epoch"}
 MAX_RUNS = 60

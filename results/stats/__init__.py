@@ -1,0 +1,1 @@
+"""What scores are worth: metrics, their intervals, tests between runs. Knows of neither tables nor figures."""
