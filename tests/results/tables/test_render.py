@@ -15,7 +15,7 @@ import pytest
 from results.cells.options import Options
 from results.tables.registry import NAMES, build
 from results.tables.render import WIDE, render
-from tests.results.test_tables import grid
+from tests.results.tables.test_tables import grid
 
 
 class _Cells(HTMLParser):
