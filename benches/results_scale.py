@@ -25,12 +25,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from results.cells.options import Options
-from results.collect import COLLECTED, collect, open_results, write_collected
+from results.collect import COLLECTED, collect, write_collected
 from results.run import Run
 from results.schema import METRICS, write_metrics, write_predictions
 from results.stats.delong import delong_paired
 from results.stats.influence import INTERVAL_METRICS, influence
 from results.stats.metrics import auroc
+from results.stats.rescore import open_results
 from results.stats.scoring import metric_rows
 from results.tables.registry import build
 from results.tables.render import render

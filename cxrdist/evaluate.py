@@ -29,10 +29,10 @@ from cxrdist.studies import check_studies, with_studies
 from cxrdist.trial_data import Split, TrialData
 from results import levels, schema
 from results.dataset_names import with_hash
+from results.metric_names import COUNTS, METRICS
 from results.provenance import git_commit
 from results.run import Run
 from results.schema import MACRO
-from results.stats.metrics import COUNTS, METRICS
 from results.stats.scoring import metric_rows
 from results.used_datasets import Facts, facts_of, note
 from shards import ShardSet

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from results.figures.registry import FIGURES
+
+if TYPE_CHECKING:
+    FigureName = str
+else:
+    FigureName = Literal[tuple(FIGURES)]
 
 HELP = "Make a figure from collected results."
 POSITIONALS = ("name", "inputs")
@@ -14,17 +21,7 @@ POSITIONALS = ("name", "inputs")
 class Config:
     """Which figure, of which results."""
 
-    name: Literal[
-        "label-efficiency",
-        "data-scaling",
-        "per-class",
-        "roc",
-        "precision-recall",
-        "confusion",
-        "calibration",
-        "threshold-sweep",
-        "history",
-    ]
+    name: FigureName
     """The figure."""
     inputs: list[str]
     """A file from `cxrdist collect`; or runs, or folders of runs, which are collected on the fly."""
@@ -57,10 +54,10 @@ def run(config: Config) -> None:
 
     from results.cells.options import Options, filters, words
     from results.cells.select import label_names
-    from results.collect import open_results
     from results.errors import InputError
     from results.figures.registry import draw
     from results.figures.style import FORMATS, save
+    from results.stats.rescore import open_results
 
     out = Path(config.out or f"{config.name}.png")
     if out.suffix.removeprefix(".").lower() not in FORMATS:

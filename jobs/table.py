@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from results.tables.registry import TABLES
+
+if TYPE_CHECKING:
+    TableName = str
+else:
+    TableName = Literal[tuple(TABLES)]
 
 HELP = "Make a paper table from collected results."
 POSITIONALS = ("name", "inputs")
@@ -14,7 +21,7 @@ POSITIONALS = ("name", "inputs")
 class Config:
     """Which table, of which results, in which form."""
 
-    name: Literal["label-efficiency", "transfer", "per-class", "ablation", "models", "peak-accuracy", "search", "cost"]
+    name: TableName
     """The table."""
     inputs: list[str]
     """A file from `cxrdist collect`; or runs, or folders of runs, which are collected on the fly."""
@@ -63,8 +70,8 @@ def run(config: Config) -> None:
     from results.atomic import write_text
     from results.cells.options import Options, filters, words
     from results.cells.select import label_names
-    from results.collect import open_results
     from results.errors import InputError
+    from results.stats.rescore import open_results
     from results.tables.registry import build
     from results.tables.render import render
 

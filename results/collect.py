@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 
 from results import configs, dataset_names, parquet
 from results.errors import InputError
+from results.metric_names import METRICS as SHARES
 from results.run import Run
 from results.schema import METRICS, VERSION, read_any
-from results.stats.metrics import METRICS as SHARES
 
 if TYPE_CHECKING:
     import pandas
@@ -100,25 +100,7 @@ def load(path: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> pan
     Raises:
         InputError: as `collect`.
     """
-    return open_results(path)[0].to_pandas()
-
-
-def open_results(
-    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], level: str | None = None
-) -> tuple[pa.Table, list[str]]:
-    """A table of COLLECTED from whatever a user names, and the warnings.
-
-    Args:
-        paths: as `collect`.
-        level: one of `levels.LEVELS`, whose rows are made from predictions where runs do not have them; None adds none.
-    """
-    table, warnings = collect(paths)
-    if level is None:
-        return table, warnings
-    from results.stats import rescore
-
-    table, notes = rescore.at_level(table, level)
-    return table, [*warnings, *notes]
+    return collect(path)[0].to_pandas()
 
 
 def write_collected(path: str | os.PathLike[str], table: pa.Table) -> None:

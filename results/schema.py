@@ -24,6 +24,9 @@ VERSION = 4
 MACRO = "macro"
 """The `label` of a mean over labels."""
 
+Row = dict[str, Any]
+"""A row of results: column -> value."""
+
 _NAME_KEY, _VERSION_KEY = b"cxrdist.schema", b"cxrdist.schema_version"
 
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from results import atomic
-
-if TYPE_CHECKING:
-    from results.run import Run
 
 KEY = "datasets"
 """Of run.json: SHA-256 of a shard set -> its facts."""
@@ -39,7 +37,17 @@ def of_info(info: Mapping[str, Any]) -> dict[str, Facts]:
     return {content: facts_of(facts) for content, facts in held.items() if isinstance(facts, dict)}
 
 
-def note(run: Run, datasets: Mapping[str, Facts]) -> None:
+class HasInfo(Protocol):
+    """What of a `run.Run` is needed here."""
+
+    info: Path
+
+    def read_info(self) -> dict[str, Any]:
+        """run.json."""
+        ...
+
+
+def note(run: HasInfo, datasets: Mapping[str, Facts]) -> None:
     """Add what run.json does not have yet; the caller holds the run."""
     info = run.read_info()
     known = of_info(info)

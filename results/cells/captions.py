@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from results import levels
 from results.cells import checks, comparable
 from results.cells.cell import Cell
-from results.cells.display import METRIC_TITLES, count, listing, show
-from results.cells.select import Row, constant
+from results.cells.display import FEW_MARK, METRIC_TITLES, SINGLE_SEED_MARK, show
+from results.cells.select import constant
 from results.cells.significance import ALPHA, ONE_SEED, Verdict
 from results.configs import config_of
-from results.schema import MACRO
+from results.metric_names import COUNTS, THRESHOLD_METRICS
+from results.schema import MACRO, Row
 from results.stats import effects
-from results.stats.metrics import COUNTS, THRESHOLD_METRICS
-from results.tables.render import FEW_MARK, SINGLE_SEED_MARK
+from results.wording import count, listing
 
 
 def caption_of(title: str, rows: Sequence[Row], shown: Sequence[str], cells: Sequence[Cell], scope: str = "") -> str:

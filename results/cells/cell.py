@@ -11,9 +11,8 @@ import numpy as np
 
 from results.cells import comparable
 from results.cells.checks import check
-from results.cells.select import Row
+from results.schema import Row
 from results.stats import effects, uncertainty
-from results.stats.effects import cuts_of as cuts_of
 from results.stats.influence import INTERVAL_METRICS
 from results.stats.uncertainty import Components
 

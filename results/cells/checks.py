@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 
 from results import configs, levels
-from results.cells.display import count, listing
+from results.cells import config_keys
 from results.collect import predictions_beside
 from results.errors import InputError
-from results.schema import MACRO
+from results.schema import MACRO, Row
 from results.stats.predictions import Panel, load_panel
-
-Row = dict[str, Any]
+from results.wording import count, listing
 
 _MOST_NAMED = 4
 
@@ -43,14 +42,14 @@ def check(group: Sequence[Row], allow: Collection[str] = ()) -> None:
 
 
 def _refuse_configurations(group: Sequence[Row]) -> None:
-    varied = configs.differing(group)
+    varied = config_keys.differing(group)
     if not varied:
         return
     named = [f"{key} ({_values(values)})" for key, values in list(varied.items())[:_MOST_NAMED]]
     more = f" and {count(len(varied) - _MOST_NAMED, 'more key')}" if len(varied) > _MOST_NAMED else ""
     key, values = next(iter(varied.items()))
     raise InputError(
-        f"runs of {len({configs.relevant(row) for row in group})} configurations fall into one cell; they differ in"
+        f"runs of {len({config_keys.relevant(row) for row in group})} configurations fall into one cell; they differ in"
         f" {', '.join(named)}{more}; make {key} an axis (--rows or --columns), choose one with"
         f" --where {key}={_quoted(max(values, key=lambda value: (values[value], value)))}, or average them all the"
         " same with --allow configs"
@@ -159,7 +158,7 @@ def unknown_note(rows: Sequence[Row]) -> str | None:
 
 def mixture_note(groups: Sequence[Sequence[Row]]) -> str | None:
     """A caution where cells average runs of several configurations because that was asked for."""
-    mixed = [configs.differing(group) for group in groups]
+    mixed = [config_keys.differing(group) for group in groups]
     held = [one for one in mixed if one]
     if not held:
         return None
@@ -170,7 +169,7 @@ def mixture_note(groups: Sequence[Sequence[Row]]) -> str | None:
 
 def beyond(rows: Sequence[Row], shown: Collection[str]) -> str | None:
     """A note on settings in which the cells of a table differ beyond what its axes show."""
-    varied = {key: values for key, values in configs.differing(rows).items() if not _shown(key, rows, shown)}
+    varied = {key: values for key, values in config_keys.differing(rows).items() if not _shown(key, rows, shown)}
     if not varied:
         return None
     words = [f"{key} ({listing(sorted(values)[:_MOST_NAMED])})" for key, values in list(varied.items())[:6]]
@@ -195,5 +194,5 @@ def _shown(key: str, rows: Sequence[Row], shown: Collection[str]) -> bool:
         return False
     values: dict[Any, set[str]] = {}
     for row in rows:
-        values.setdefault(row["variant"], set()).add(configs.spell((configs.config_of(row) or {}).get(key)))
+        values.setdefault(row["variant"], set()).add(config_keys.spell((configs.config_of(row) or {}).get(key)))
     return all(len(held) == 1 for held in values.values())

@@ -18,13 +18,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from results import levels
-from results.cells.display import count, listing, show
+from results.cells.display import show
 from results.errors import InputError
-from results.schema import MACRO
-from results.stats.effects import LABELS as LABELS
-from results.stats.metrics import METRICS
-
-Row = dict[str, Any]
+from results.metric_names import METRICS
+from results.schema import MACRO, Row
+from results.stats.effects import LABELS
+from results.wording import count, listing
 
 LEFT_OUT = "left_out"
 """Key of a macro row that was taken again: labels which the run has and others do not; absent otherwise."""

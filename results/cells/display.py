@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 METRIC_TITLES = {
@@ -108,11 +108,18 @@ def sort_key(axis: str, value: Any) -> tuple[Any, ...]:
     return (3 if axis == "label" and value == "macro" else 2, 0, str(value))
 
 
-def count(number: int, word: str) -> str:
-    """`1 seed`, `3 seeds`."""
-    return f"{number} {word}" + ("" if number == 1 else "s")
+MISSING = "\u2013"
 
 
-def listing(words: list[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + f" and {words[-1]}"
+UNDEFINED = "undefined"
+
+
+SINGLE_SEED_MARK = "\u2020"
+
+
+FEW_MARK = "\u2021"
+
+
+def sorted_keys(keys: set[tuple[Any, ...]], axes: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Row or column keys in the order of their axes."""
+    return sorted(keys, key=lambda key: [sort_key(axis, value) for axis, value in zip(axes, key, strict=True)])

@@ -13,12 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from results import configs
+from results.cells import config_keys
 from results.cells.display import AXES, AXIS_TITLES, IMPLIED, LABEL_SETS
 from results.cells.options import Options
 from results.errors import InputError
-from results.schema import MACRO, METRICS
-
-Row = dict[str, Any]
+from results.schema import MACRO, METRICS, Row
 
 ALLOWANCES = {
     "splits": "several split schemes of one test set",
@@ -133,7 +132,7 @@ def _kept(table: pa.Table, column: str, values: list[str]) -> pa.Table:
         kept = table.filter(_matches(table[column], values))
         held = [] if len(kept) else sorted({str(value) for value in pc.unique(table[column]).to_pylist()})
     else:
-        matches, held = configs.mask(table, column, values)
+        matches, held = config_keys.mask(table, column, values)
         kept = table.filter(matches)
     if not len(kept):
         raise InputError(
@@ -151,8 +150,8 @@ def _filter(text: str, table: pa.Table | None = None) -> tuple[str, list[str]]:
     """Column (or configuration key) and values of a filter; without a table the name is not checked."""
     column, sign, value = text.partition("=")
     column = column.strip()
-    if not sign or (table is not None and column not in METRICS.names and column not in configs.keys_of(table)):
-        keys = [] if table is None else sorted(configs.keys_of(table) - set(METRICS.names))
+    if not sign or (table is not None and column not in METRICS.names and column not in config_keys.keys_of(table)):
+        keys = [] if table is None else sorted(config_keys.keys_of(table) - set(METRICS.names))
         raise InputError(
             f"--where {text!r} is not column=value; columns: {', '.join(name for name in METRICS.names)}"
             + (f"; configuration keys: {', '.join(keys)}" if keys else "")
@@ -230,7 +229,7 @@ def varying(rows: Sequence[Row], shown: Sequence[str]) -> list[str]:
 def _several(axis: str, group: Sequence[Row]) -> bool:
     values = {row[axis] for row in group}
     if axis == "variant" and len(values) > 1:  # a name for settings: it says nothing where these are the same
-        held = {configs.relevant(row) for row in group}
+        held = {config_keys.relevant(row) for row in group}
         return len(held) > 1 or None in held
     return len(values) > 1
 
@@ -273,14 +272,14 @@ def make_axes(rows: Sequence[Row], axes: Sequence[str]) -> None:
     Raises:
         InputError: an axis is neither a column that can be one nor a key.
     """
-    keys = configs.known_keys(row.get(configs.COLUMN) for row in rows)
+    keys = config_keys.known_keys(row.get(configs.COLUMN) for row in rows)
     for axis in axes:
         if axis in AXES:
             continue
         if axis not in keys:
             more = f", and the configuration's {', '.join(sorted(keys - set(AXES)))}" if keys else ""
             raise InputError(f"{axis} cannot be rows or columns; there are: {', '.join(AXES)}{more}")
-        configs.set_axis(rows, axis)
+        config_keys.set_axis(rows, axis)
 
 
 def _mixed(rows: Sequence[Row], axis: str) -> bool:

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from results.cells.cell import Cell
-from results.cells.comparable import LABELS
 from results.cells.display import LOWER_IS_BETTER, METRIC_TITLES
 from results.schema import MACRO
-from results.stats import bootstrap, effects, uncertainty
+from results.stats import effects, multiple_testing, tested, uncertainty
 from results.stats.delong import Difference
+from results.stats.effects import LABELS
 from results.stats.influence import INTERVAL_METRICS, Influence
 
 ALPHA = 0.05
@@ -54,7 +54,7 @@ class Comparer:
         bad = [one for one in found if isinstance(one, str)]
         if bad:
             return bad[0]
-        held = [one for one in found if isinstance(one, effects.Tested)]
+        held = [one for one in found if isinstance(one, tested.Tested)]
         if len({effects.images_of(row, one) for row, one in zip(rows, held, strict=True)}) > 1:
             return "tested on different images"
         parts = [effects.estimate(row, one) for row, one in zip(rows, held, strict=True)]
@@ -115,7 +115,7 @@ def judge(groups: Sequence[Sequence[tuple[int, Cell]]], comparer: Comparer) -> V
             comparisons.append(len(p_values))
             p_values.append(outcome.p if sign * outcome.value > 0 else 1.0)
         pending.append((best[0], comparisons))
-    corrected = bootstrap.holm(p_values)
+    corrected = multiple_testing.holm(p_values)
     winners = {
         place for place, numbers in pending if all(number >= 0 and corrected[number] < ALPHA for number in numbers)
     }

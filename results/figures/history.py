@@ -7,18 +7,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from results.cells.display import count, pretraining_titles, show
+from results.cells.display import pretraining_titles, show
 from results.cells.options import Options
 from results.cells.select import Choice, choose
 from results.errors import InputError
 from results.figures.style import COLOURS, Drawing, canvas, legend_below, look
 from results.run import Run
+from results.wording import count
 
 SKIPPED = {"step", "time", "epoch"}
 MAX_RUNS = 60
 
 
-def history(results: pa.Table, options: Options) -> Drawing:
+def draw(results: pa.Table, options: Options) -> Drawing:
     """Every number that runs logged over steps, one panel each; one colour per initialisation, one line per run."""
     runs = _runs(results, options)
     logs = [(name, log) for name, folder in runs.items() for log in [_columns(Run(folder[1]))] if log]
@@ -41,7 +42,7 @@ def history(results: pa.Table, options: Options) -> Drawing:
     legend_below(figure, axes)
     left = f" The first {MAX_RUNS} of more runs." if len(runs) == MAX_RUNS else ""
     caption = f"What {count(len(logs), 'run')} logged during training, one line per run with several values.{left}"
-    return Drawing(name="history", figure=figure, caption=caption)
+    return Drawing(figure=figure, caption=caption)
 
 
 def _runs(results: pa.Table, options: Options) -> dict[str, tuple[str, Path]]:

@@ -13,14 +13,15 @@ from results import levels
 from results.cells.captions import data_sentence, setting_notes, threshold_sentence
 from results.cells.cell import Cell, gather
 from results.cells.comparable import on_all
-from results.cells.display import count, listing, show, sort_key
+from results.cells.display import show, sort_key
 from results.cells.options import Options
-from results.cells.select import Choice, Row, choose, make_axes, varying
+from results.cells.select import Choice, choose, make_axes, varying
 from results.errors import InputError
-from results.figures.grids import largest_fraction
+from results.figures.panels import largest_fraction
 from results.figures.style import COLOURS
-from results.schema import MACRO
+from results.schema import MACRO, Row
 from results.stats.predictions import Panel, load_panel
+from results.wording import count, listing
 
 BAND_RESAMPLES = 200
 """Resamples of patients behind a band."""
@@ -158,3 +159,15 @@ def _runs(rows: Sequence[Row]) -> dict[str, list[Scores]]:
             Scores(truth=truth, score=score, patients=patients, threshold=row["threshold"])
         )
     return out
+
+
+def pooled_material(results: pa.Table, options: Options) -> Material:
+    """As `material`, with at least one label to take together.
+
+    Raises:
+        InputError: no label is in every run.
+    """
+    data = material(results, options)
+    if not data.shared:
+        raise InputError("no label is in every run, so labels cannot be taken together; choose runs with --where")
+    return data

@@ -50,12 +50,12 @@ _RC: dict[Any, Any] = {
 class Drawing:
     """A figure and what a reader must know to read it."""
 
-    name: str
-    """The name it is asked for by."""
     figure: Figure
     """The matplotlib figure."""
     caption: str
     """What it shows, on which data, with which bands."""
+    name: str = ""
+    """The name it is asked for by; the registry knows it."""
 
 
 def look(place: int, mark: str | None = None) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from typing import Any
 import pyarrow as pa
 
 from results import dataset_names, used_datasets
-from results.cells.display import listing, show
+from results.cells.display import show
 from results.errors import InputError
 from results.report import page
 from results.run import Run
 from results.used_datasets import Facts
+from results.wording import listing
 
 Known = tuple[tuple[str, str], ...]
 """Facts of a dataset that can be compared."""
@@ -35,11 +36,11 @@ def section(results: pa.Table, runs: Mapping[str, Run]) -> str:
         results: collected rows.
         runs: the run folders that are still there.
     """
-    places = sorted({pair for run in runs.values() for pair in _read(run.shard_hashes).items()})
+    places = sorted({pair for run in runs.values() for pair in read(run.shard_hashes).items()})
     cards, notes = _cards(places)
     known = {content: used_datasets.facts_of(card) for content, (_, card) in cards.items()}
     for run in runs.values():
-        known |= used_datasets.of_info(_read(run.read_info))
+        known |= used_datasets.of_info(read(run.read_info))
     parts = [_published(known, _uses(results)), *(_card(place, card) for place, card in cards.values())]
     parts += [page.paragraph(text, "note") for text in notes]
     if not cards and not notes:
@@ -163,7 +164,8 @@ def _label_count(held: Any) -> str:
     return text + (f" (+ {held['uncertain']} uncertain)" if held.get("uncertain") else "")
 
 
-def _read(reader: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def read(reader: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a run says of itself; nothing where its file is gone or damaged."""
     try:
         return reader()
     except InputError:

@@ -10,33 +10,28 @@ import io
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from results import atomic, configs
-from results.cells.display import count, listing
+from results import atomic
 from results.cells.options import Options
-from results.cells.select import ALLOWANCES, Row, matching
-from results.collect import COST_METRIC, open_results
+from results.cells.select import ALLOWANCES, matching
+from results.collect import COST_METRIC
 from results.errors import InputError
 from results.figures import registry as figures
 from results.figures.style import styled
 from results.levels import LEVELS
-from results.provenance import now, versions
-from results.report import datasets, page
-from results.run import Run
-from results.schema import MACRO
+from results.provenance import now
+from results.report import datasets, page, sections
+from results.report.sections import RESEARCH_ONLY, runs_of
+from results.stats.rescore import open_results
 from results.tables import registry as tables
 from results.tables.render import render
-
-PER_TEST_SET = ("per-class", "roc", "precision-recall", "confusion", "calibration", "threshold-sweep")
-"""Figures that are drawn once for each test set."""
-
-RESEARCH_ONLY = "Research use only: nothing here is made or tested for clinical decisions."
+from results.wording import count, listing
 
 
 def write_report(
@@ -67,16 +62,16 @@ def write_report(
     if "levels" not in options.allow:
         _refuse_levels(results)
     left_out: list[str] = []
-    runs = _runs(results)
-    sections = [
+    runs = runs_of(results)
+    parts = [
         ("datasets", "Datasets", datasets.section(results, runs)),
         ("tables", "Tables", _tables(results, options, left_out)),
         ("figures", "Figures", _figures(results, options, left_out)),
-        ("configurations", "Configurations", _configurations(results)),
-        ("provenance", "Provenance", _provenance(results, runs, warnings)),
-        ("limits", "Limits", _limits(results, runs, warnings, left_out)),
+        ("configurations", "Configurations", sections.configurations(results)),
+        ("provenance", "Provenance", sections.provenance(results, runs, warnings)),
+        ("limits", "Limits", sections.limits(results, runs, warnings, left_out)),
     ]
-    atomic.write_text(Path(out), page.page(title, sections, _lead(results, options)))
+    atomic.write_text(Path(out), page.page(title, parts, _lead(results, options)))
     return left_out
 
 
@@ -116,21 +111,10 @@ def _lead(results: pa.Table, options: Options) -> str:
     )
 
 
-def _runs(results: pa.Table) -> dict[str, Run]:
-    """Run folders by path, as far as they are still there."""
-    found: dict[str, Run] = {}
-    for source in sorted(set(results["source"].to_pylist())):
-        path = Path(source)
-        run = Run(path.parent if path.name == "run.json" else path.parent.parent)
-        if run.info.is_file():
-            found[str(run.path)] = run
-    return found
-
-
 def _tables(results: pa.Table, options: Options, left_out: list[str]) -> str:
     parts = []
-    for name in tables.NAMES:
-        if repeated := _repeats(name, results):
+    for name in tables.TABLES:
+        if repeated := tables.repeats(name, results):
             left_out.append(f"table {name}: {repeated}")
             continue
         _tell(f"table {name}")
@@ -140,24 +124,11 @@ def _tables(results: pa.Table, options: Options, left_out: list[str]) -> str:
     return "\n".join(parts) or page.paragraph("No table fits these results; see Limits.")
 
 
-def _repeats(name: str, results: pa.Table) -> str | None:
-    """Why a table would only print another one again; None where it adds something."""
-    held = {
-        column: {value for value in results[column].to_pylist() if value is not None}
-        for column in ("train_dataset", "test_dataset", "label")
-    }
-    if name == "transfer" and len(held["train_dataset"] | held["test_dataset"]) == 1:
-        return "one data set alone, so it would repeat label-efficiency"
-    if name == "per-class" and len(held["label"] - {MACRO}) == 1:
-        return "one label alone, so it would repeat label-efficiency"
-    return None
-
-
 def _figures(results: pa.Table, options: Options, left_out: list[str]) -> str:
     sets = sorted({value for value in results["test_dataset"].to_pylist() if value is not None})
     parts = []
-    for name in figures.NAMES:
-        wheres = [(f"test_dataset={held}",) for held in sets] if name in PER_TEST_SET and len(sets) > 1 else [()]
+    for name in figures.FIGURES:
+        wheres = [(f"test_dataset={held}",) for held in sets] if figures.per_test_set(name) and len(sets) > 1 else [()]
         for where in wheres:
             _tell(f"figure {name}")
             what = f"figure {name}" + (f" ({where[0]})" if where else "")
@@ -185,102 +156,3 @@ def _attempt(what: str, left_out: list[str], make: Callable[[], Any]) -> Any:
 def _tell(what: str) -> None:
     if sys.stderr.isatty():
         print(f"\r{what:40}", end="", file=sys.stderr, flush=True)
-
-
-def _configurations(results: pa.Table) -> str:
-    """What all runs of a job share, and every setting in which they differ."""
-    by_job: dict[str, dict[str, Row]] = {}
-    columns = ["source", "job", "seed", configs.COLUMN]
-    for row in results.select(columns).group_by(columns).aggregate([]).to_pylist():
-        if row["job"] != "evaluate":  # of a run that is there itself
-            by_job.setdefault(str(row["job"]), {})[row["source"]] = row
-    parts = []
-    for job, rows in sorted(by_job.items()):
-        known = {path: configs.config_of(row) for path, row in rows.items()}
-        settings = [{**held, "seed": rows[path]["seed"]} for path, held in known.items() if held is not None]
-        varied = configs.varied(settings)
-        shared = sorted((key, configs.spell(value)) for held in settings[:1] for key, value in held.items())
-        parts.append(f"<h3>{html.escape(job)} ({count(len(rows), 'run')})</h3>")
-        if len(settings) < len(rows):
-            missing = len(rows) - len(settings)
-            parts.append(page.paragraph(f"The configuration of {count(missing, 'run')} is not recorded.", "note"))
-        if varied:
-            pairs = [(key, _values(values)) for key, values in varied.items()]
-            parts.append(page.paragraph("What was varied (runs):") + page.facts(pairs))
-        parts.append(page.details("What all of them share", page.facts([kv for kv in shared if kv[0] not in varied])))
-    return "\n".join(parts) or page.paragraph("No configuration is recorded.")
-
-
-_MOST_VALUES = 12
-
-
-def _values(values: Counter[str]) -> str:
-    words = [f"{value} ({n})" for value, n in sorted(values.items())[:_MOST_VALUES]]
-    return ", ".join(words) + (f" and {len(values) - _MOST_VALUES} more" if len(values) > _MOST_VALUES else "")
-
-
-def _provenance(results: pa.Table, runs: dict[str, Run], warnings: Sequence[str]) -> str:
-    commits = Counter(str(value) for value in results["git_commit"].to_pylist())
-    infos = {path: _read(run.read_info) for path, run in runs.items()}
-    hosts = Counter(str(info.get("host")) for info in infos.values())
-    used = sorted(
-        {f"{name} {version}" for info in infos.values() for name, version in info.get("versions", {}).items()}
-    )
-    pairs = [
-        ("Commits (rows)", listing([f"{name} ({n})" for name, n in sorted(commits.items())])),
-        ("Hosts (runs)", listing([f"{name} ({n})" for name, n in sorted(hosts.items())]) if hosts else "not recorded"),
-        ("Versions of the runs", listing(used) if used else "not recorded"),
-        ("Versions of this report", listing([f"{name} {version}" for name, version in versions().items()])),
-    ]
-    rows = [
-        (
-            Path(path).name,
-            info.get("job"),
-            info.get("signature"),
-            info.get("created_at"),
-            " ".join(info.get("command", [])),
-        )
-        for path, info in infos.items()
-    ]
-    table = page.grid(("Run", "Job", "Signature", "Created", "Command"), rows)
-    skipped = (
-        page.details(count(len(warnings), "note") + " while collecting", page.bullets(warnings)) if warnings else ""
-    )
-    return page.facts(pairs) + page.details(f"All {count(len(rows), 'run folder')}", table) + skipped
-
-
-def _limits(results: pa.Table, runs: dict[str, Run], warnings: Sequence[str], left_out: Sequence[str]) -> str:
-    seeds = {value for value in results["seed"].to_pylist() if value is not None}
-    items = [
-        RESEARCH_ONLY,
-        "Intervals of one trained model are over test patients and do not include the spread over seeds; those of"
-        " several seeds cover both.",
-        f"{count(len(seeds), 'seed')} in all" + (": the spread over seeds is hardly known." if len(seeds) < 5 else "."),
-        "Labels of public chest X-ray sets were mined from reports and are wrong in places; the numbers are measured"
-        " against them.",
-    ]
-    commits = {value for value in results["git_commit"].to_pylist() if value}
-    if len(commits) > 1:
-        items.append(f"The runs come from {len(commits)} versions of the code.")
-    if any(commit.endswith("-dirty") for commit in commits):
-        items.append("Some runs come from code with changes that were not committed.")
-    undefined = sum(v is None and m == "auroc" and s != "macro" for v, m, s in _three(results))
-    if undefined:
-        items.append(f"{undefined} AUROC values per label are undefined: the label lacks a class, or was not learnt.")
-    if warnings:
-        items.append(f"{count(len(warnings), 'note')} while collecting: runs or files were left out (see Provenance).")
-    shown = page.bullets(items)
-    if left_out:
-        shown += page.details("Tables and figures that do not fit these results", page.bullets(left_out))
-    return shown
-
-
-def _three(results: pa.Table) -> Iterable[tuple[Any, Any, Any]]:
-    return zip(*(results[name].to_pylist() for name in ("value", "metric", "label")), strict=True)
-
-
-def _read(reader: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    try:
-        return reader()
-    except InputError:
-        return {}

@@ -1,8 +1,8 @@
-"""Resamples of patients behind the bands of figures, and the correction of p values for being many."""
+"""Resamples of patients behind the bands of figures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -24,14 +24,3 @@ def resample_counts(n_patients: int, n_boot: int, seed: int, width: int = 0) -> 
         drawn = generator.integers(0, n_patients, size=(rows, n_patients), dtype=np.int64)
         drawn += np.arange(rows)[:, None] * n_patients
         yield np.bincount(drawn.ravel(), minlength=rows * n_patients).reshape(rows, n_patients).astype(np.int32)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P values corrected for being many (Holm 1979), in the order given; each is compared with alpha itself."""
-    order = np.argsort(p_values, kind="stable")
-    corrected = np.empty(len(order))
-    running = 0.0
-    for rank, place in enumerate(order):
-        running = max(running, (len(order) - rank) * p_values[place])
-        corrected[place] = min(1.0, running)
-    return corrected.tolist()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import hashlib
 import os
 import sys
 import threading
@@ -14,17 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from results import dataset_names, levels
 from results.collect import predictions_beside
 from results.errors import InputError
-from results.schema import MACRO, read_metrics
-from results.stats import influence
+from results.schema import MACRO, Row, read_metrics
+from results.stats import influence, rescore
 from results.stats.influence import MIN_CLASS_PATIENTS, MIN_PATIENTS, Influence
 from results.stats.predictions import Panel, load_panel
-
-Row = dict[str, Any]
+from results.stats.tested import Tested, of_panel
 
 LABELS = "labels"
 """Key of a macro row: the labels that its value averages, sorted; absent where they are not known."""
@@ -40,18 +35,6 @@ HELD_ELEMENTS = 100_000_000
 
 PROGRESS_AFTER = 2.0
 """Seconds of reading after which progress is shown."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Tested:
-    """One metric of one run on one test set, label by label."""
-
-    single: dict[str, Influence | None]
-    """Label -> influence; None where the metric is undefined."""
-    few: frozenset[str]
-    """Labels of too few patients."""
-    images: dict[str, bytes]
-    """Label -> digest of level, keys, patients and truths: equal ones are the same test."""
 
 
 class Progress:
@@ -137,25 +120,6 @@ def _read(row: Row) -> Tested | str:
     return of_panel(panel, str(row["metric"]), cuts)
 
 
-def of_panel(panel: Panel, metric: str, thresholds: dict[str, float | None]) -> Tested:
-    """Every label's influences of one metric."""
-    total = int(panel.patients.max(initial=-1)) + 1
-    held = panel.level.encode() + np.ascontiguousarray(panel.keys).tobytes() + panel.patients.tobytes()
-    same = hashlib.blake2b(held).digest()
-    single: dict[str, Influence | None] = {}
-    few, images = set(), {}
-    for j, label in enumerate(panel.labels):
-        truth, score, patients = panel.column(label)
-        images[label] = hashlib.blake2b(same + np.ascontiguousarray(panel.truth[:, j]).tobytes()).digest()
-        found = influence.influence(metric, truth, score, patients, thresholds.get(label), total)
-        single[label] = (
-            None if found is None else dataclasses.replace(found, patients=found.patients.astype(np.float32))
-        )
-        if influence.too_few(truth, patients):
-            few.add(label)
-    return Tested(single=single, few=frozenset(few), images=images)
-
-
 def estimate(row: Row, found: Tested | str | None = None) -> Influence | str:
     """The row's value with its influences, or why there is no interval."""
     if row["metric"] not in influence.INTERVAL_METRICS:
@@ -211,8 +175,6 @@ def _cuts(source: str, dataset: str, content: str | None, level: str, _written: 
     rows = [row for row in rows if row["test_dataset"] == name]
     held = [row for row in rows if levels.of(row) == level]
     if rows and not held:  # the numbers are not the run's own, they were made from its predictions
-        from results.stats import rescore
-
         held = rescore.made(source, dataset, content, level)
     return {row["label"]: row["threshold"] for row in held if row["metric"] == "accuracy" and row["label"] != MACRO}
 

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import functools
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from results import configs, dataset_names, levels
-from results.cells.display import count
-from results.collect import COLLECTED, predictions_beside
+from results.collect import COLLECTED, collect, predictions_beside
 from results.errors import InputError
 from results.schema import MACRO, read_metrics, read_predictions
 from results.stats.scoring import metric_rows
+from results.wording import count
 
 Row = dict[str, Any]
 
@@ -112,3 +114,19 @@ def _rescored(source: str, others: list[Row], level: str) -> list[Row]:
         if row["label"] in unlearnt:
             out.append(described | nothing | {"label": row["label"], "metric": row["metric"], "level": level})
     return out
+
+
+def open_results(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], level: str | None = None
+) -> tuple[pa.Table, list[str]]:
+    """A table of COLLECTED from whatever a user names, and the warnings.
+
+    Args:
+        paths: as `collect`.
+        level: one of `levels.LEVELS`, whose rows are made from predictions where runs do not have them; None adds none.
+    """
+    table, warnings = collect(paths)
+    if level is None:
+        return table, warnings
+    table, notes = at_level(table, level)
+    return table, [*warnings, *notes]

@@ -14,13 +14,14 @@ import pyarrow.compute as pc
 
 from results import levels
 from results.errors import InputError
+from results.metric_names import COUNTS, METRICS, THRESHOLD_METRICS
 from results.schema import CONTEXT, MACRO, PREDICTIONS, check_predictions, conform
 from results.schema import METRICS as METRICS_SCHEMA
 from results.stats import uncertainty
-from results.stats.effects import Tested, of_panel
 from results.stats.influence import INTERVAL_METRICS, mean
-from results.stats.metrics import COUNTS, METRICS, THRESHOLD_METRICS, compute, pick_threshold
+from results.stats.metrics import compute, pick_threshold
 from results.stats.predictions import Panel, panels
+from results.stats.tested import Tested, of_panel
 
 
 def metric_rows(

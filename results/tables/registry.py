@@ -1,220 +1,54 @@
-"""The paper tables, each by name."""
+"""The paper tables by name: the only place that lists them.
+
+A table is one file: `build(results, options)` makes it, and its line is here. Files are named, not imported, so that
+listing the tables costs nothing. Where a table can turn out to print only what another one prints, its file has
+`repeats(results)`, which says why.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
-from results.cells import comparable
-from results.cells.captions import caption_of, notes_of
-from results.cells.cell import Cell, gather
-from results.cells.display import AXIS_TITLES, count, listing, show, sort_key
 from results.cells.options import Options
-from results.cells.select import Choice, Row, choose, layout
-from results.cells.significance import Comparer, Verdict, judge
 from results.errors import InputError
-from results.schema import MACRO
-from results.tables import overview, special
-from results.tables.render import Table
 
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Preset:
-    """A table that lays results out along axes."""
+    from results.tables.render import Table
 
-    title: str
-    """Start of the caption; {metric} is filled in."""
-    rows: tuple[str, ...]
-    """Axes going down."""
-    columns: tuple[str, ...]
-    """Axes going across."""
-    metrics: tuple[str, ...] = ("auroc",)
-    """Metrics, when the user names none."""
-    labels: tuple[str, ...] | None = (MACRO,)
-    """Labels, when the user names none; None takes all."""
-    compare: str = "row"
-    """Whether the best cell is looked for along a row or down a column."""
-    allow: tuple[str, ...] = ()
-    """Mixtures that the table shows without being asked, in rows of their own."""
-
-
-PRESETS = {
-    "label-efficiency": Preset(
-        title="{metric} by share of labels used and initialisation", rows=("label_fraction",), columns=("init",)
-    ),
-    "transfer": Preset(
-        title="{metric} when trained on one data set and tested on another",
-        rows=("pretrain_dataset", "init", "train_dataset"),
-        columns=("test_dataset",),
-        compare="column",
-        allow=("policies",),
-    ),
-    "per-class": Preset(
-        title="{metric} per pathology and initialisation", rows=("label",), columns=("init",), labels=None
-    ),
-    "models": Preset(
-        title="Models compared",
-        rows=("arch", "init", "mode"),
-        columns=("metric",),
-        metrics=("balanced_accuracy", "recall", "specificity"),
-        compare="column",
-    ),
+TABLES: dict[str, str] = {
+    "label-efficiency": "results.tables.label_efficiency",
+    "transfer": "results.tables.transfer",
+    "per-class": "results.tables.per_class",
+    "ablation": "results.tables.ablation",
+    "models": "results.tables.models",
+    "peak-accuracy": "results.tables.peak_accuracy",
+    "search": "results.tables.search",
+    "cost": "results.tables.cost",
 }
-
-BUILDERS: dict[str, Callable[[pa.Table, Options], Table]] = {
-    "ablation": special.ablation,
-    "peak-accuracy": special.peak_accuracy,
-    "search": overview.search,
-    "cost": overview.cost,
-}
-
-NAMES = ("label-efficiency", "transfer", "per-class", "ablation", "models", "peak-accuracy", "search", "cost")
-"""Every table, as `cxrdist table NAME` takes it."""
+"""Every table, as `cxrdist table NAME` takes it, and the module that makes it; the order is that of a report."""
 
 
 def build(name: str, results: pa.Table, options: Options | None = None) -> Table:
     """Make a table from collected results.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `TABLES`.
         results: a table of `collect.COLLECTED`.
         options: what the user asked for; None takes the table's own choices.
 
     Raises:
         InputError: an unknown name, no fitting results, results that may not be mixed, cells that are not one thing.
     """
-    options = options or Options()
-    if name in BUILDERS:
-        return BUILDERS[name](results, options)
-    if name not in PRESETS:
-        raise InputError(f"unknown table {name!r}; there are {', '.join(NAMES)}")
-    return _pivot(name, PRESETS[name], results, options)
+    if name not in TABLES:
+        raise InputError(f"unknown table {name!r}; there are {', '.join(TABLES)}")
+    return dataclasses.replace(import_module(TABLES[name]).build(results, options or Options()), name=name)
 
 
-def _pivot(name: str, preset: Preset, results: pa.Table, options: Options) -> Table:
-    options = dataclasses.replace(options, allow=(*options.allow, *preset.allow))
-    choice = Choice.of(options, preset.metrics, preset.labels)
-    rows = choose(results, choice)
-    across = tuple(options.columns or preset.columns)
-    down, added = layout(rows, tuple(options.rows or preset.rows), across, chosen=bool(options.rows))
-    by = down if preset.compare == "row" else (*added, *across)  # what is compared, and so means over the same labels
-    rows = comparable.comparable(rows, results, by, choice.among)
-    if any(row["label"] != MACRO for row in rows) and comparable.only_label(rows) is not None:
-        rows = [row for row in rows if row["label"] != MACRO]  # the mean of one label is that label's row again
-    cells = gather(rows, down, across, options.allow)
-    row_keys = _sorted({key for key, _ in cells}, down)
-    column_keys = _sorted({key for _, key in cells}, across)
-    grid = [[cells.get((row, column)) for column in column_keys] for row in row_keys]
-    verdict = None
-    if options.test:
-        grid, verdict = _marked(grid, preset.compare, added, options)
-    table = Table(
-        name=name,
-        caption=caption_of(
-            _title(preset, options),
-            rows,
-            (*down, *across),
-            [cell for line in grid for cell in line if cell],
-            scope=preset.compare,
-        ),
-        notes=notes_of(rows, grid, verdict, preset.compare, by=by, shown=(*down, *across)),
-        row_titles=tuple(AXIS_TITLES.get(axis, axis) for axis in down),
-        row_names=tuple(tuple(show(axis, value) for axis, value in zip(down, key, strict=True)) for key in row_keys),
-        column_title=" / ".join(AXIS_TITLES.get(axis, axis) for axis in across),
-        column_names=tuple(
-            ", ".join(show(axis, value) for axis, value in zip(across, key, strict=True)) for key in column_keys
-        ),
-        cells=tuple(tuple(line) for line in grid),
-        digits=options.digits,
-    )
-    if name == "models" and not options.metric and not options.columns:
-        return special.with_misses_and_size(table, results, rows, down, by, row_keys, options)
-    return _with_averaged(_with_counts(table, down, row_keys))
-
-
-def _title(preset: Preset, options: Options) -> str:
-    """The preset's title, or what the user's own axes make of it."""
-    if not options.rows and not options.columns:
-        return preset.title
-    axes = [
-        AXIS_TITLES.get(axis, axis).lower()
-        for axis in (*(options.rows or preset.rows), *(options.columns or preset.columns))
-    ]
-    return "{metric} by " + listing(axes)
-
-
-def _sorted(keys: set[tuple[Any, ...]], axes: Sequence[str]) -> list[tuple[Any, ...]]:
-    return sorted(keys, key=lambda key: [sort_key(axis, value) for axis, value in zip(axes, key, strict=True)])
-
-
-def _marked(
-    grid: list[list[Cell | None]], compare: str, added: tuple[str, ...], options: Options
-) -> tuple[list[list[Cell | None]], Verdict]:
-    """The cells with the winners marked. Only cells on one test set, level, label, metric and added axis meet."""
-    groups: dict[tuple[Any, ...], list[tuple[int, Cell]]] = {}
-    width = len(grid[0])
-    for r, line in enumerate(grid):
-        for c, cell in enumerate(line):
-            if cell is not None:
-                row: Row = cell.rows[0]
-                same = tuple(row[axis] for axis in ("test_dataset", "level", "label", "metric", *added))
-                groups.setdefault((r if compare == "row" else c, *same), []).append((r * width + c, cell))
-    verdict = judge(list(groups.values()), Comparer())
-    marked = [
-        [
-            dataclasses.replace(cell, best=True) if cell is not None and r * width + c in verdict.best else cell
-            for c, cell in enumerate(line)
-        ]
-        for r, line in enumerate(grid)
-    ]
-    return marked, verdict
-
-
-def _with_averaged(table: Table) -> Table:
-    """Say how many labels means go over, where that differs: in a column, or in the heads of the columns."""
-    counts = [[_averaged(cell) for cell in line] for line in table.cells]
-    held = {number for line in counts for number in line if number}
-    if len(held) < 2:
-        return table  # the caption or a note says it
-    heads = [{line[place] or 0 for line in counts if line[place]} for place in range(len(table.column_names))]
-    if all(len(numbers) < 2 for numbers in heads):
-        names = tuple(
-            f"{name} ({count(max(numbers), 'label')})" if numbers else name
-            for name, numbers in zip(table.column_names, heads, strict=True)
-        )
-        return dataclasses.replace(table, column_names=names)
-    words = ["/".join(map(str, dict.fromkeys(number for number in line if number))) for line in counts]
-    return dataclasses.replace(
-        table,
-        row_titles=(*table.row_titles, "Labels averaged"),
-        row_names=tuple((*names, word) for names, word in zip(table.row_names, words, strict=True)),
-    )
-
-
-def _averaged(cell: Cell | None) -> int | None:
-    """Labels that a cell's means go over; None for other cells."""
-    if cell is None:
-        return None
-    held = {row["n_labels"] for row in cell.rows if row["label"] == MACRO and row["value"] is not None}
-    return max(held, default=None)
-
-
-def _with_counts(table: Table, down: Sequence[str], keys: Sequence[tuple[Any, ...]]) -> Table:
-    """Say how many labelled images a fraction is, and how many positives a pathology has."""
-    for axis, column, title in (("label_fraction", "n_labelled", "Images"), ("label", "n_pos", "Positives")):
-        if axis not in down or down[-1] != axis:
-            continue
-        words = []
-        for line in table.cells:
-            held = {row[column] for cell in line if cell for row in cell.rows if row[column] is not None}
-            words.append("" if not held else f"{min(held)}" if len(held) == 1 else f"{min(held)}\u2013{max(held)}")
-        if any(words):
-            return dataclasses.replace(
-                table,
-                row_titles=(*table.row_titles, title),
-                row_names=tuple((*names, word) for names, word in zip(table.row_names, words, strict=True)),
-            )
-    return table
+def repeats(name: str, results: pa.Table) -> str | None:
+    """Why a table would only print another one again; None where it adds something."""
+    module = import_module(TABLES[name])
+    return module.repeats(results) if hasattr(module, "repeats") else None

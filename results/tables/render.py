@@ -9,20 +9,16 @@ import io
 from collections.abc import Callable, Sequence
 
 from results.cells.cell import Cell
+from results.cells.display import FEW_MARK, MISSING, SINGLE_SEED_MARK, UNDEFINED
 from results.errors import InputError
-
-MISSING = "\u2013"
-UNDEFINED = "undefined"
-SINGLE_SEED_MARK = "\u2020"
-FEW_MARK = "\u2021"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
     """A table ready to be printed."""
 
-    name: str
-    """The name it is asked for by."""
+    name: str = ""
+    """The name it is asked for by; the registry knows it."""
     caption: str
     """What it shows, on which data, with which intervals."""
     notes: tuple[str, ...] = ()

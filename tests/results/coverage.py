@@ -212,11 +212,11 @@ def bands(kind: str, positives: int, *, negatives: int = 150, replicates: int = 
     precisions at recalls (`precision-recall`), of 0.1, 0.2, 0.5 and 0.8.
     """
     from results.figures import bands as ours
-    from results.figures import curves
+    from results.figures import precision_recall, roc
 
     curve, carriers = {
-        "roc": (curves.roc_curve, curves._positives),
-        "precision-recall": (curves.precision_recall_curve, curves._called),
+        "roc": (roc.roc_curve, roc._positives),
+        "precision-recall": (precision_recall.precision_recall_curve, precision_recall._called),
     }[kind]
     shift, points = float(2 * strength("auroc", np.array(0.8))), np.array([10, 20, 50, 80])
     at = points / 100

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from results import configs
+from results.cells import config_keys
 from results.cells.options import Options
 from results.collect import collect
 from results.errors import InputError
@@ -191,7 +192,7 @@ def test_a_configuration_holds_contents_and_neither_seed_nor_machine() -> None:
     }
     text = configs.config_text(config, ignore=("checkpoint",), content={"shards": "f" * 64})
     assert configs.parsed(text) == {"shards": "f" * 64, "optim.lr": 1.0, "labels": ["a", "b"]}
-    assert [configs.spell(value) for value in (None, True, 0.0010, ["a", "b"], "f" * 64)] == [
+    assert [config_keys.spell(value) for value in (None, True, 0.0010, ["a", "b"], "f" * 64)] == [
         "none",
         "true",
         "0.001",

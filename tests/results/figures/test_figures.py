@@ -9,16 +9,16 @@ import pyarrow as pa
 import pytest
 from sklearn import metrics as sk
 
+from results.cells.display import FEW_MARK
 from results.cells.options import Options
 from results.collect import collect, predictions_beside
 from results.errors import InputError
-from results.figures import bands, curves, thresholds
-from results.figures.registry import NAMES, draw
-from results.figures.scores import Scores
+from results.figures import bands, calibration, precision_recall, roc, threshold_sweep
+from results.figures.registry import FIGURES, draw
+from results.figures.scores import GRID, Scores
 from results.figures.style import COLOURS, encode, save
 from results.stats.effects import TOO_FEW
 from results.tables.registry import build
-from results.tables.render import FEW_MARK
 from tests.results import simulate
 
 
@@ -31,16 +31,16 @@ def sample(seed: int = 0, n: int = 300) -> tuple[np.ndarray, np.ndarray]:
 def test_roc_curve_equals_scikit_learn() -> None:
     truth, score = sample()
     fpr, tpr, _ = sk.roc_curve(truth, score, drop_intermediate=False)
-    (found,) = curves.roc_curve(truth, score, np.ones((1, len(truth)), np.int32))
-    inner = (curves.GRID > 0.01) & (curves.GRID < 0.99)
-    assert found[inner] == pytest.approx(np.interp(curves.GRID, fpr, tpr)[inner], abs=1e-9)
-    assert np.trapezoid(found, curves.GRID) == pytest.approx(sk.roc_auc_score(truth, score), abs=0.005)
+    (found,) = roc.roc_curve(truth, score, np.ones((1, len(truth)), np.int32))
+    inner = (GRID > 0.01) & (GRID < 0.99)
+    assert found[inner] == pytest.approx(np.interp(GRID, fpr, tpr)[inner], abs=1e-9)
+    assert np.trapezoid(found, GRID) == pytest.approx(sk.roc_auc_score(truth, score), abs=0.005)
 
 
 def test_weighted_curves_equal_curves_of_repeated_images() -> None:
     truth, score = sample(1, 60)
     weights = np.random.default_rng(0).integers(0, 3, (4, 60)).astype(np.int32)
-    for curve in (curves.roc_curve, curves.precision_recall_curve):
+    for curve in (roc.roc_curve, precision_recall.precision_recall_curve):
         found = curve(truth, score, weights)
         for row, weight in zip(found, weights, strict=True):
             chosen = np.repeat(np.arange(60), weight)
@@ -50,17 +50,17 @@ def test_weighted_curves_equal_curves_of_repeated_images() -> None:
 
 def test_precision_at_a_recall_is_that_of_the_highest_threshold_which_reaches_it() -> None:
     truth, score = sample(2)
-    (found,) = curves.precision_recall_curve(truth, score, np.ones((1, len(truth)), np.int32))
+    (found,) = precision_recall.precision_recall_curve(truth, score, np.ones((1, len(truth)), np.int32))
     for place in (10, 50, 90):
-        cut = max(s for s in score if (score[truth] >= s).mean() >= curves.GRID[place] - 1e-12)
+        cut = max(s for s in score if (score[truth] >= s).mean() >= GRID[place] - 1e-12)
         assert found[place] == pytest.approx(truth[score >= cut].mean())
 
 
 def test_sweep_equals_counts_at_each_threshold() -> None:
     truth, score = sample(3)
-    lines = thresholds.sweep(truth, score)
+    lines = threshold_sweep.sweep(truth, score)
     for place in (0, 30, 55, 70):
-        called = score >= curves.GRID[place]
+        called = score >= GRID[place]
         expected = [
             sk.recall_score(truth, called),
             sk.recall_score(~truth, ~called),
@@ -76,14 +76,14 @@ def test_reliability_equals_scikit_learns_calibration_curve() -> None:
     truth, score = sample(4)
     score = np.clip(score - 1e-6, 0, 1)  # the two put a score on an edge into different bins
     run = Scores(truth=truth, score=score, patients=np.arange(len(truth)), threshold=None)
-    bins = thresholds.reliability([run])
+    bins = calibration.reliability([run])
     share, mean = calibration_curve(truth, score, n_bins=10)
     assert bins.score == pytest.approx(mean) and bins.share == pytest.approx(share)
     assert (bins.low <= bins.share).all() and (bins.high >= bins.share).all()
     assert bins.images == pytest.approx(np.histogram(score, np.linspace(0, 1, 11))[0][bins.place])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_is_drawn_with_a_caption_that_names_its_data(name: str, results: pa.Table, tmp_path: Path) -> None:
     drawing = draw(name, results, Options(where=("label_fraction=1",) if name == "per-class" else ()))
     if name != "history":
@@ -185,8 +185,8 @@ def few(positives: int, *, hit: bool = True, negatives: int = 40) -> Scores:
 
 
 CURVES = {
-    "roc": (curves.roc_curve, curves._positives),
-    "precision-recall": (curves.precision_recall_curve, curves._called),
+    "roc": (roc.roc_curve, roc._positives),
+    "precision-recall": (precision_recall.precision_recall_curve, precision_recall._called),
 }
 
 
@@ -276,15 +276,15 @@ def test_calibration_bins_have_intervals_at_zero_and_one_and_count_their_images(
     score = np.repeat([0.05, 0.55, 0.95], [40, 40, 40])
     truth = np.repeat([False, True, True], [40, 40, 40])
     truth[40:60] = False
-    alone = thresholds.reliability([Scores(truth=truth, score=score, patients=np.arange(120), threshold=None)])
+    alone = calibration.reliability([Scores(truth=truth, score=score, patients=np.arange(120), threshold=None)])
     assert alone.images.tolist() == [40, 40, 40] and alone.place.tolist() == [0, 5, 9]
     assert alone.share == pytest.approx([0, 0.5, 1])
     # Wilson by hand: n / (n + z^2) is the lower end of 1, and 0.5 -+ z sqrt(n / 4 + z^2 / 4) / (n + z^2)
     z2 = 1.959963984540054**2
     assert alone.low[2] == pytest.approx(40 / (40 + z2)) and alone.high[0] == pytest.approx(z2 / (40 + z2))
-    few = thresholds.reliability([Scores(truth=truth, score=score, patients=np.arange(120) // 10, threshold=None)])
+    few = calibration.reliability([Scores(truth=truth, score=score, patients=np.arange(120) // 10, threshold=None)])
     assert few.low[2] == pytest.approx(4 / (4 + z2)), "four patients, not forty images"
-    twice = thresholds.reliability([Scores(truth=truth, score=score, patients=np.arange(120), threshold=None)] * 2)
+    twice = calibration.reliability([Scores(truth=truth, score=score, patients=np.arange(120), threshold=None)] * 2)
     assert twice.low == pytest.approx(alone.low, abs=1e-3), "another seed on the same patients adds no patients"
 
 

@@ -15,7 +15,8 @@ from PIL import Image
 
 from results.cells.options import Options
 from results.collect import collect
-from results.report.report import RESEARCH_ONLY, write_report
+from results.report.report import write_report
+from results.report.sections import RESEARCH_ONLY
 from tests.results import simulate
 
 BROWSER_FLAGS = (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from results.errors import InputError
-from results.stats import bootstrap
+from results.stats import bootstrap, multiple_testing
 from results.stats.delong import delong, delong_paired
 
 
@@ -108,14 +108,14 @@ def test_delong_needs_two_of_each_class() -> None:
 
 
 def test_holm_equals_the_textbook_and_its_definition() -> None:
-    assert bootstrap.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert bootstrap.holm([]) == []
+    assert multiple_testing.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert multiple_testing.holm([]) == []
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_never_lowers_a_p_value_and_keeps_their_order(p_values: list[float]) -> None:
-    corrected = bootstrap.holm(p_values)
+    corrected = multiple_testing.holm(p_values)
     for p, q in zip(p_values, corrected, strict=True):
         assert p <= q <= 1 and q <= len(p_values) * p + 1e-12 or q == pytest.approx(max(corrected))
     ordered = [q for _, q in sorted(zip(p_values, corrected, strict=True))]

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from results.metric_names import METRICS
 from results.stats import influence
 from results.stats.delong import delong
-from results.stats.metrics import METRICS, compute
+from results.stats.metrics import compute
 
 
 def draw(n: int = 120, patients: int = 40, step: float | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -18,16 +18,17 @@ from results.cells.cell import gather
 from results.cells.options import Options, filters
 from results.cells.select import Choice, choose
 from results.cells.significance import Comparer
-from results.collect import collect, open_results
+from results.collect import collect
 from results.errors import InputError
 from results.figures.registry import draw
 from results.levels import contradictions, scores, truths, units
+from results.metric_names import COUNTS, METRICS
 from results.schema import METRICS as METRICS_SCHEMA
 from results.schema import read_metrics, read_predictions, write_metrics, write_predictions
 from results.stats.delong import Difference
-from results.stats.metrics import COUNTS, METRICS
+from results.stats.rescore import open_results
 from results.stats.scoring import metric_rows
-from results.tables.overview import validation_value
+from results.stats.validation import validation_value
 from results.tables.registry import build
 from tests.results import simulate
 

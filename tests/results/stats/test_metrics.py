@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from results.errors import InputError
-from results.stats.metrics import COUNTS, METRICS, compute, pick_threshold
+from results.metric_names import COUNTS, METRICS
+from results.stats.metrics import compute, pick_threshold
 
 
 def draw(n: int = 500, seed: int = 0, step: float | None = None) -> tuple[np.ndarray, np.ndarray]:

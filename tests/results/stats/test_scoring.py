@@ -13,6 +13,7 @@ from sklearn import metrics as sk
 
 from results.collect import collect
 from results.errors import InputError
+from results.metric_names import COUNTS, METRICS
 from results.schema import (
     METRICS as METRICS_SCHEMA,
 )
@@ -23,7 +24,6 @@ from results.schema import (
     write_metrics,
     write_predictions,
 )
-from results.stats.metrics import COUNTS, METRICS
 from results.stats.scoring import metric_rows
 from tests.results import simulate
 

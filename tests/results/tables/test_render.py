@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from results.cells.options import Options
-from results.tables.registry import NAMES, build
+from results.tables.registry import TABLES, build
 from results.tables.render import WIDE, render
 from tests.results.tables.test_tables import grid
 
@@ -32,7 +32,7 @@ class _Cells(HTMLParser):
         assert self.open.pop() == tag
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "ablation"])
+@pytest.mark.parametrize("name", [name for name in TABLES if name != "ablation"])
 def test_every_table_renders_in_every_format(name: str, results: pa.Table) -> None:
     table = build(name, results, Options())
     count = len(table.row_names) * len(table.column_names)

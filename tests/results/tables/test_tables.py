@@ -322,9 +322,9 @@ def test_peak_accuracy_chooses_on_validation(tmp_path: Path) -> None:
         path = predictions_beside(source)
         assert path is not None
         path.rename(path.with_name("gone"))
-    from results.tables import overview
+    from results.stats import validation
 
-    overview._validation_panel.cache_clear()
+    validation._validation_panel.cache_clear()
     assert any("chosen on the test images" in note for note in build("peak-accuracy", results, Options()).notes)
 
 

@@ -1,0 +1,43 @@
+"""A run's metric on its validation images, by which settings are chosen."""
+
+from __future__ import annotations
+
+import functools
+
+from results import dataset_names, levels
+from results.collect import predictions_beside
+from results.errors import InputError
+from results.metric_names import METRICS
+from results.schema import MACRO, Row, read_predictions
+from results.stats.effects import LABELS, cuts_of
+from results.stats.metrics import compute
+from results.stats.predictions import Panel, panels
+
+
+def validation_value(row: Row, metric: str) -> float | None:
+    """A run's metric on validation, at the row's level: one label's, or the mean over labels where it is defined."""
+    sets = tuple((str(row[name]), row[f"{name}_hash"]) for name in ("train_dataset", "test_dataset"))
+    panel = _validation_panel(str(row["source"]), sets, levels.of(row))
+    if panel is None or metric not in METRICS:
+        return None
+    cuts = cuts_of(str(row["source"]), str(row["test_dataset"]), row["test_dataset_hash"], levels.of(row))
+    values = [
+        compute(*panel.column(label)[:2], cuts.get(label))[metric]
+        for label in ([row["label"]] if row["label"] != MACRO else row.get(LABELS, panel.labels))
+        if label in panel.labels
+    ]
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+@functools.lru_cache(maxsize=256)
+def _validation_panel(source: str, sets: tuple[tuple[str, str | None], ...], level: str) -> Panel | None:
+    path = predictions_beside(source)
+    if path is None:
+        return None
+    try:
+        held = panels(read_predictions(path), "val", level)
+    except InputError:
+        return None
+    names = [dataset_names.in_run(name, content, (known for known, _ in held)) for name, content in sets]
+    return next((held[name, "val"] for name in names if name is not None), None)
