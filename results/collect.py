@@ -84,7 +84,7 @@ def collect(
         reason = f"; {warnings[0]}" if warnings else "; name folders that hold finished runs"
         more = f" (and {len(warnings) - 1} more)" if len(warnings) > 1 else ""
         raise InputError(f"no results found in {', '.join(map(str, paths))}{reason}{more}")
-    table = dataset_names.tell_apart(pa.concat_tables(tables).combine_chunks())
+    table = dataset_names.distinct_names(pa.concat_tables(tables).combine_chunks())
     table = _one_row_per_number(_without_nan(table, warnings), warnings)
     if out is not None:
         write_collected(out, table)

@@ -46,7 +46,7 @@ def in_run(name: str, content: str | None, known: Iterable[str]) -> str | None:
     return next((candidate for candidate in candidates if candidate in held), None)
 
 
-def tell_apart(table: pa.Table) -> pa.Table:
+def distinct_names(table: pa.Table) -> pa.Table:
     """The table with names of shard sets that stand for one content each; names without a hash stay."""
     pairs = {column: pairs_of(table, column) for column in COLUMNS}
     contents: dict[str, set[str]] = defaultdict(set)

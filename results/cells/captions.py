@@ -137,7 +137,7 @@ def notes_of(
         grid: the table's cells.
         verdict: what the tests said; None where none were asked for.
         compare: row or column, along which cells are compared.
-        by: axes that tell comparisons apart (see `comparable.comparable`).
+        by: axes that tell comparisons apart (see `comparable.with_common_labels`).
         shown: axes that the table shows.
     """
     notes = [verdict_note(verdict, compare)] if verdict is not None else ["No tests were asked for; nothing is bold."]
@@ -177,7 +177,7 @@ def setting_notes(rows: Sequence[Row], groups: Sequence[Sequence[Row]], shown: S
 
 
 def macro_notes(rows: Sequence[Row], by: Sequence[str] = ()) -> list[str]:
-    """Over how many labels a macro mean goes; `by` as in `comparable.comparable`."""
+    """Over how many labels a macro mean goes; `by` as in `comparable.with_common_labels`."""
     macro = [row for row in rows if row["label"] == MACRO and row["n_labels"] is not None]
     if not macro:
         return []

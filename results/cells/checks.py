@@ -15,7 +15,7 @@ from results.cells import config_keys
 from results.collect import predictions_beside
 from results.errors import InputError
 from results.schema import MACRO, Row
-from results.stats.predictions import Panel, load_panel
+from results.stats.predictions import ScoreMatrix, load_scores
 from results.wording import count, listing
 
 _MOST_NAMED = 4
@@ -110,20 +110,20 @@ def truths_of(row: Row) -> str | None:
 
 @functools.lru_cache(maxsize=4096)
 def _digest(source: str, dataset: str, content: str | None, level: str, label: str | None, _written: int) -> str | None:
-    panel = _panel(source, dataset, content, level, _written)
-    if not isinstance(panel, Panel) or (label is not None and label not in panel.labels):
+    matrix = _matrix(source, dataset, content, level, _written)
+    if not isinstance(matrix, ScoreMatrix) or (label is not None and label not in matrix.labels):
         return None
     if label is None:  # which labels a mean goes over is another question
-        held = "\0".join(panel.keys.tolist())
+        held = "\0".join(matrix.keys.tolist())
     else:
-        kept = panel.truth[:, panel.labels.index(label)]
-        held = "\0".join(np.char.add(panel.keys[kept >= 0], kept[kept >= 0].astype(str)).tolist())
+        kept = matrix.truth[:, matrix.labels.index(label)]
+        held = "\0".join(np.char.add(matrix.keys[kept >= 0], kept[kept >= 0].astype(str)).tolist())
     return hashlib.sha256(held.encode()).hexdigest()
 
 
 @functools.lru_cache(maxsize=8)
-def _panel(source: str, dataset: str, content: str | None, level: str, _written: int) -> Panel | str:
-    return load_panel(source, dataset, content, level)
+def _matrix(source: str, dataset: str, content: str | None, level: str, _written: int) -> ScoreMatrix | str:
+    return load_scores(source, dataset, content, level)
 
 
 def _refuse_seeds(group: Sequence[Row]) -> None:

@@ -35,7 +35,7 @@ _RUN = ("source", "job", "test_dataset", "split_scheme", "label_policy", "level"
 _MOST_NAMED = 8
 
 
-def comparable(
+def with_common_labels(
     rows: Sequence[Row], table: pa.Table, by: Sequence[str] = (), among: Sequence[str] | None = None
 ) -> list[Row]:
     """The rows, with macro means over the labels that all runs of a comparison have.
@@ -122,7 +122,7 @@ def _exactly(row: Row, single: dict[str, float], among: Sequence[str]) -> Row:
 
 
 def differ(rows: Iterable[Row], by: Sequence[str] = ()) -> bool:
-    """Whether means that are compared (see `comparable`) still go over different labels."""
+    """Whether means that are compared (see `with_common_labels`) still go over different labels."""
     held: dict[tuple[Any, ...], set[Any]] = defaultdict(set)
     for row in rows:
         if row["label"] == MACRO and row["n_labels"]:
@@ -164,7 +164,7 @@ def only_label(rows: Iterable[Row]) -> str | None:
 
 
 def on_all(rows: Iterable[Row], by: Sequence[str] = ()) -> list[Row]:
-    """Of rows of single labels, those of labels for which all runs of a comparison (see `comparable`) have a value."""
+    """Of rows of single labels, those of labels for which all runs of a comparison have a value."""
     rows = [row for row in rows if row["value"] is not None]
     places = [(row["test_dataset"], levels.of(row), *(row.get(axis) for axis in by)) for row in rows]
     runs: dict[Any, dict[Any, set[str]]] = defaultdict(lambda: defaultdict(set))

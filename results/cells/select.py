@@ -35,7 +35,7 @@ MIXABLE = {"split_scheme": "splits", "label_policy": "policies", "level": "level
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Choice:
+class RowChoice:
     """Which rows of a results table to use."""
 
     metrics: tuple[str, ...] | None = None
@@ -50,7 +50,7 @@ class Choice:
     """Names of `ALLOWANCES`."""
 
     @classmethod
-    def of(cls, options: Options, metrics: tuple[str, ...], labels: tuple[str, ...] | None) -> Choice:
+    def of(cls, options: Options, metrics: tuple[str, ...], labels: tuple[str, ...] | None) -> RowChoice:
         """What a user's options choose of a table's own metrics and labels.
 
         `--labels` and `--where label=...` say which labels are looked at: means go over these, single labels are
@@ -89,8 +89,8 @@ def label_names(words: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for word in words for name in LABEL_SETS.get(word, (word,))))
 
 
-def choose(table: pa.Table, choice: Choice) -> list[Row]:
-    """The chosen rows, checked to belong together; macro means as the runs wrote them (see `comparable.comparable`).
+def choose(table: pa.Table, choice: RowChoice) -> list[Row]:
+    """The chosen rows, checked to belong together; macro means as the runs wrote them.
 
     Initialisations of one name that come from different pretraining runs get the run's signature added to their name.
 
@@ -113,7 +113,7 @@ def choose(table: pa.Table, choice: Choice) -> list[Row]:
     rows = table.to_pylist()
     runs = everything.filter(pc.is_in(everything["source"], pc.unique(table["source"])))
     _refuse_mixtures(rows, runs, choice.allow)
-    return _told_apart(rows)
+    return _with_distinct_inits(rows)
 
 
 def matching(table: pa.Table, where: Iterable[str]) -> pa.Table:
@@ -204,7 +204,7 @@ def _same_truths(table: pa.Table, dataset: str) -> bool:
     return len(counts) == len(counts.group_by(["label", "split_scheme"]).aggregate([]))
 
 
-def _told_apart(rows: list[Row]) -> list[Row]:
+def _with_distinct_inits(rows: list[Row]) -> list[Row]:
     """Encoders of one name by the run that made them, or by their file where runs are not known to differ."""
     for column in ("init_signature", "init_hash"):
         sources: dict[str, set[str]] = defaultdict(set)

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from results.cells.options import Options
-from results.figures.scores import Scores, pooled_material
-from results.figures.style import HATCHES, Drawing, legend_below, look, stacked
+from results.figures.scores import Scores, pooled_data
+from results.figures.style import HATCHES, Drawing, legend_below, line_style, stacked
 from results.stats.metrics import expected_calibration_error
 
 PER_TEST_SET = True
@@ -19,7 +19,7 @@ PER_TEST_SET = True
 
 def draw(results: pa.Table, options: Options) -> Drawing:
     """Observed share of positives over the mean score in ten bins of equal width, above the images in each bin."""
-    data = pooled_material(results, options)
+    data = pooled_data(results, options)
     figure, (axis, below) = stacked(width=4.2, heights=(3.4, 1.1))
     axis.plot([0, 1], [0, 1], color="#666666", linewidth=0.8, linestyle=":")
     width = 1 / BINS / (len(data.series) + 1)
@@ -30,7 +30,7 @@ def draw(results: pa.Table, options: Options) -> Drawing:
         shift = place - (len(data.series) - 1) / 2
         errors = np.stack([bins.share - bins.low, bins.high - bins.share])
         ece = float(np.mean([expected_calibration_error(run.truth, run.score) for run in runs]))
-        name, style = f"{series.name} (ECE {ece:.3f})", look(place)
+        name, style = f"{series.name} (ECE {ece:.3f})", line_style(place)
         axis.errorbar(bins.score + shift * 0.006, bins.share, yerr=errors, label=name, capsize=2, **style)
         centres = (bins.place + 0.5) / BINS + shift * width
         below.bar(

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from results.cells.options import Options
 from results.errors import InputError
-from results.figures.scores import pooled_material
+from results.figures.scores import pooled_data
 from results.figures.style import Drawing, canvas
 
 PER_TEST_SET = True
@@ -16,7 +16,7 @@ PER_TEST_SET = True
 
 def draw(results: pa.Table, options: Options) -> Drawing:
     """Counts at the thresholds chosen on validation, one panel per series; all labels together, or one."""
-    data = pooled_material(results, options)
+    data = pooled_data(results, options)
     tall = max(series.name.count(", ") for series in data.series)  # titles of several lines
     figure, axes = canvas(len(data.series), width=2.4, height=2.2 + 0.15 * tall, across=4)
     for axis, series in zip(axes, data.series, strict=True):

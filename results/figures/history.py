@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from results.cells.display import pretraining_titles, show
 from results.cells.options import Options
-from results.cells.select import Choice, choose
+from results.cells.select import RowChoice, choose
 from results.errors import InputError
-from results.figures.style import COLOURS, Drawing, canvas, legend_below, look
+from results.figures.style import COLOURS, Drawing, canvas, legend_below, line_style
 from results.run import Run
 from results.wording import count
 
@@ -36,7 +36,7 @@ def draw(results: pa.Table, options: Options) -> Drawing:
             if key in log and (len(log[key]) > 1 or not curved):  # a linear probe logs one value, which is no course
                 place = groups.index(names[folder])
                 steps, values = zip(*log[key], strict=True)
-                style = look(place, mark="." if len(steps) == 1 else "")
+                style = line_style(place, mark="." if len(steps) == 1 else "")
                 axis.plot(steps, values, label=names[folder], alpha=0.8, linewidth=1.0, **style)
         axis.set(xlabel="Step", title=key)
     legend_below(figure, axes)
@@ -48,7 +48,7 @@ def draw(results: pa.Table, options: Options) -> Drawing:
 def _runs(results: pa.Table, options: Options) -> dict[str, tuple[str, Path]]:
     """Run folder -> (group's name, folder), pretraining runs too unless the user filtered."""
     chosen: list[dict[str, Any]] = choose(
-        results, Choice(where=options.where, allow=("splits", "policies", "levels", *options.allow))
+        results, RowChoice(where=options.where, allow=("splits", "policies", "levels", *options.allow))
     )
     if not options.where:
         chosen += [row for row in results.to_pylist() if row["job"] == "pretrain"]

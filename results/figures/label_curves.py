@@ -12,9 +12,9 @@ from results.cells.captions import caption_of, metric_title, setting_notes
 from results.cells.cell import Cell, gather
 from results.cells.display import show, sort_key, sorted_keys
 from results.cells.options import Options
-from results.cells.select import Choice, choose, layout
+from results.cells.select import RowChoice, choose, layout
 from results.figures.panels import is_one_seed, panel_count
-from results.figures.style import COLOURS, Drawing, canvas, legend_below, look
+from results.figures.style import COLOURS, Drawing, canvas, legend_below, line_style
 from results.schema import MACRO
 
 if TYPE_CHECKING:
@@ -29,12 +29,12 @@ def over_labels(results: pa.Table, options: Options, x_axis: str) -> Drawing:
         options: what the user asked for; the first of `columns` is what lines stand for.
         x_axis: label_fraction or n_labelled.
     """
-    choice = Choice.of(options, ("auroc",), (MACRO,))
+    choice = RowChoice.of(options, ("auroc",), (MACRO,))
     rows = choose(results, choice)
     lines = options.columns[0] if options.columns else "init"
     down, _ = layout(rows, ("label_fraction",), (lines,), chosen=False)
     panel_axes = tuple(axis for axis in down if axis != "label_fraction")
-    rows = comparable.comparable(rows, results, panel_axes, choice.among)
+    rows = comparable.with_common_labels(rows, results, panel_axes, choice.among)
     cells = gather(rows, panel_axes, (lines, "label_fraction"), options.allow)
     panels = sorted_keys({key for key, _ in cells}, panel_axes)
     held = sorted({key[0] for _, key in cells}, key=lambda value: sort_key(lines, value))
@@ -87,7 +87,7 @@ def _line_with_band(axis: Axes, points: Sequence[tuple[float, Cell]], place: int
     """A line with a band where there are several seeds; hollow marks with dotted bars where there is one."""
     if not points:
         return
-    style, colour = look(place), COLOURS[place % len(COLOURS)]
+    style, colour = line_style(place), COLOURS[place % len(COLOURS)]
     faint = all(is_one_seed(cell) for _, cell in points)
     xs, ys = [x for x, _ in points], [cell.value or 0.0 for _, cell in points]
     (line,) = axis.plot(xs, ys, label=name, zorder=3, alpha=0.6 if faint else 1.0, **style)

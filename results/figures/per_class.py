@@ -9,7 +9,7 @@ from results.cells.captions import caption_of, setting_notes
 from results.cells.cell import gather
 from results.cells.display import METRIC_TITLES, show, sort_key, sorted_keys
 from results.cells.options import Options
-from results.cells.select import Choice, choose, layout
+from results.cells.select import RowChoice, choose, layout
 from results.figures.panels import is_one_seed, largest_fraction, panel_count
 from results.figures.style import COLOURS, HATCHES, Drawing, canvas, legend_below
 from results.schema import MACRO
@@ -20,12 +20,12 @@ PER_TEST_SET = True
 
 def draw(results: pa.Table, options: Options) -> Drawing:
     """Bars per pathology, one per initialisation, with intervals."""
-    choice = Choice.of(options, ("auroc",), None)
+    choice = RowChoice.of(options, ("auroc",), None)
     rows, note = largest_fraction(choose(results, choice), options)
     metric = rows[0]["metric"]
     down, _ = layout(rows, ("label",), ("init",), chosen=False)
     panel_axes = tuple(axis for axis in down if axis != "label")
-    rows = comparable.comparable(rows, results, panel_axes, choice.among)
+    rows = comparable.with_common_labels(rows, results, panel_axes, choice.among)
     if comparable.only_label(rows) is not None and any(row["label"] != MACRO for row in rows):
         rows = [row for row in rows if row["label"] != MACRO]  # the mean of one label is that label again
     cells = gather(rows, panel_axes, ("label", "init"), options.allow)

@@ -21,8 +21,8 @@ from results.cells.options import Options
 from results.errors import InputError
 from results.figures.bands import Carriers, Curve, band
 from results.figures.panels import MAX_PANELS
-from results.figures.scores import GRID, Series, material
-from results.figures.style import COLOURS, Drawing, canvas, look
+from results.figures.scores import GRID, Series, figure_data
+from results.figures.style import COLOURS, Drawing, canvas, line_style
 from results.stats.effects import TOO_FEW
 
 
@@ -50,9 +50,9 @@ def curve_panels(results: pa.Table, options: Options, kind: CurveKind) -> Drawin
     """One panel per label, one line per series, with bands.
 
     Raises:
-        InputError: as `material`, or too many labels.
+        InputError: as `figure_data`, or too many labels.
     """
-    data = material(results, options, kind.metric)
+    data = figure_data(results, options, kind.metric)
     if len(data.labels) > MAX_PANELS:
         raise InputError(f"{len(data.labels)} labels are too many panels; choose with --label")
     figure, axes = canvas(len(data.labels), width=2.9, height=2.65)
@@ -61,7 +61,7 @@ def curve_panels(results: pa.Table, options: Options, kind: CurveKind) -> Drawin
             if label not in series.runs:
                 continue
             found = band(series.runs[label], kind.curve, kind.carriers)
-            axis.plot(GRID, found.value, label=_legend(series, label), **look(place, mark=""))
+            axis.plot(GRID, found.value, label=_legend(series, label), **line_style(place, mark=""))
             axis.fill_between(GRID, found.low, found.high, color=COLOURS[place], alpha=0.15, linewidth=0)
         run = next(series.runs[label][0] for series in data.series if label in series.runs)
         kind.chance(axis, float(run.truth.mean()))

@@ -15,12 +15,12 @@ from results.cells.cell import Cell, gather
 from results.cells.comparable import on_all
 from results.cells.display import show, sort_key
 from results.cells.options import Options
-from results.cells.select import Choice, choose, make_axes, varying
+from results.cells.select import RowChoice, choose, make_axes, varying
 from results.errors import InputError
 from results.figures.panels import largest_fraction
 from results.figures.style import COLOURS
 from results.schema import MACRO, Row
-from results.stats.predictions import Panel, load_panel
+from results.stats.predictions import ScoreMatrix, load_scores
 from results.wording import count, listing
 
 BAND_RESAMPLES = 200
@@ -57,7 +57,7 @@ class Series:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Material:
+class FigureData:
     """Everything a score figure draws from."""
 
     series: list[Series]
@@ -85,7 +85,7 @@ class Material:
         return f"Labels taken together: {listing([show('label', label) for label in self.shared])}{left}. "
 
 
-def material(results: pa.Table, options: Options, metric: str = "accuracy") -> Material:
+def figure_data(results: pa.Table, options: Options, metric: str = "accuracy") -> FigureData:
     """Load the predictions behind the chosen results.
 
     Args:
@@ -98,7 +98,7 @@ def material(results: pa.Table, options: Options, metric: str = "accuracy") -> M
     """
     if options.label == MACRO:
         options = dataclasses.replace(options, label=None)
-    rows = choose(results, Choice.of(dataclasses.replace(options, metric=metric), (metric,), None))
+    rows = choose(results, RowChoice.of(dataclasses.replace(options, metric=metric), (metric,), None))
     rows = [row for row in rows if row["label"] != MACRO and row["n_pos"] and row["n_neg"]]
     if not rows:
         raise InputError("no label has positives and negatives in the test set")
@@ -134,7 +134,7 @@ def material(results: pa.Table, options: Options, metric: str = "accuracy") -> M
     labels = sorted({row["label"] for row in rows})
     shared = {row["label"] for row in on_all(rows)}
     more = setting_notes(rows, [cell.rows for one in series for cell in one.cells.values()], axes)
-    return Material(
+    return FigureData(
         series=series,
         labels=labels,
         shared=[label for label in labels if label in shared],
@@ -146,28 +146,28 @@ def material(results: pa.Table, options: Options, metric: str = "accuracy") -> M
 
 def _runs(rows: Sequence[Row]) -> dict[str, list[Scores]]:
     out: dict[str, list[Scores]] = {}
-    panels: dict[str, Panel | str] = {}
+    matrices: dict[str, ScoreMatrix | str] = {}
     for row in sorted(rows, key=lambda row: (row["seed"] is None, row["seed"] or 0)):
         source = str(row["source"])
-        if source not in panels:
-            panels[source] = load_panel(source, str(row["test_dataset"]), row["test_dataset_hash"], levels.of(row))
-        panel = panels[source]
-        if isinstance(panel, str):
-            raise InputError(f"{panel} beside {source}; this figure is drawn from predictions")
-        truth, score, patients = panel.column(row["label"])
+        if source not in matrices:
+            matrices[source] = load_scores(source, str(row["test_dataset"]), row["test_dataset_hash"], levels.of(row))
+        matrix = matrices[source]
+        if isinstance(matrix, str):
+            raise InputError(f"{matrix} beside {source}; this figure is drawn from predictions")
+        truth, score, patients = matrix.column(row["label"])
         out.setdefault(row["label"], []).append(
             Scores(truth=truth, score=score, patients=patients, threshold=row["threshold"])
         )
     return out
 
 
-def pooled_material(results: pa.Table, options: Options) -> Material:
-    """As `material`, with at least one label to take together.
+def pooled_data(results: pa.Table, options: Options) -> FigureData:
+    """As `figure_data`, with at least one label to take together.
 
     Raises:
         InputError: no label is in every run.
     """
-    data = material(results, options)
+    data = figure_data(results, options)
     if not data.shared:
         raise InputError("no label is in every run, so labels cannot be taken together; choose runs with --where")
     return data

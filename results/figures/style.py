@@ -58,7 +58,7 @@ class Drawing:
     """The name it is asked for by; the registry knows it."""
 
 
-def look(place: int, mark: str | None = None) -> dict[str, Any]:
+def line_style(place: int, mark: str | None = None) -> dict[str, Any]:
     """Colour, line and mark of the series at `place`; `mark` replaces its own."""
     marker = MARKS[place % 7] if mark is None else mark
     return {"color": COLOURS[place % 7], "linestyle": LINES[place % 7], "marker": marker}

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from results.cells.options import Options
-from results.figures.scores import GRID, pooled_material
-from results.figures.style import Drawing, canvas, legend_below, look
+from results.figures.scores import GRID, pooled_data
+from results.figures.style import Drawing, canvas, legend_below, line_style
 
 PER_TEST_SET = True
 """A report draws it once for each test set."""
@@ -15,7 +15,7 @@ PER_TEST_SET = True
 
 def draw(results: pa.Table, options: Options) -> Drawing:
     """Sensitivity, specificity, precision and F1 over the threshold, one panel per series."""
-    data = pooled_material(results, options)
+    data = pooled_data(results, options)
     figure, axes = canvas(len(data.series), width=3.1, height=2.6)
     for axis, series in zip(axes, data.series, strict=True):
         runs = data.pooled(series)
@@ -23,7 +23,7 @@ def draw(results: pa.Table, options: Options) -> Drawing:
         for place, (name, line) in enumerate(
             zip(("Sensitivity", "Specificity", "Precision", "F1"), lines, strict=True)
         ):
-            axis.plot(GRID, line, label=name, **look(place, mark=""))
+            axis.plot(GRID, line, label=name, **line_style(place, mark=""))
         cuts = [run.threshold for run in runs if run.threshold is not None]
         for cut in cuts:
             axis.axvline(cut, color="#444444", linewidth=0.7, alpha=min(1.0, max(0.25, 2 / len(cuts))))

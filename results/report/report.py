@@ -117,7 +117,7 @@ def _tables(results: pa.Table, options: Options, left_out: list[str]) -> str:
         if repeated := tables.repeats(name, results):
             left_out.append(f"table {name}: {repeated}")
             continue
-        _tell(f"table {name}")
+        _show_progress(f"table {name}")
         table = _attempt(f"table {name}", left_out, lambda name=name: tables.build(name, results, options))
         if table is not None:
             parts.append(render(table, "html"))
@@ -130,7 +130,7 @@ def _figures(results: pa.Table, options: Options, left_out: list[str]) -> str:
     for name in figures.FIGURES:
         wheres = [(f"test_dataset={held}",) for held in sets] if figures.per_test_set(name) and len(sets) > 1 else [()]
         for where in wheres:
-            _tell(f"figure {name}")
+            _show_progress(f"figure {name}")
             what = f"figure {name}" + (f" ({where[0]})" if where else "")
             one = dataclasses.replace(options, where=(*options.where, *where))
             drawing = _attempt(what, left_out, lambda name=name, one=one: figures.draw(name, results, one))
@@ -153,6 +153,6 @@ def _attempt(what: str, left_out: list[str], make: Callable[[], Any]) -> Any:
         return None
 
 
-def _tell(what: str) -> None:
+def _show_progress(what: str) -> None:
     if sys.stderr.isatty():
         print(f"\r{what:40}", end="", file=sys.stderr, flush=True)

@@ -18,8 +18,8 @@ from results.errors import InputError
 from results.schema import MACRO, Row, read_metrics
 from results.stats import influence, rescore
 from results.stats.influence import MIN_CLASS_PATIENTS, MIN_PATIENTS, Influence
-from results.stats.predictions import Panel, load_panel
-from results.stats.tested import Tested, of_panel
+from results.stats.predictions import ScoreMatrix, load_scores
+from results.stats.tested import Tested, of_matrix
 
 LABELS = "labels"
 """Key of a macro row: the labels that its value averages, sorted; absent where they are not known."""
@@ -37,7 +37,7 @@ PROGRESS_AFTER = 2.0
 """Seconds of reading after which progress is shown."""
 
 
-class Progress:
+class ReadingProgress:
     """Says how far the reading of runs is: on a terminal in place, in a log now and then; nothing for short work."""
 
     def __init__(self, total: int) -> None:
@@ -65,7 +65,7 @@ def prepare(rows: Iterable[Row]) -> None:
     """Read the predictions behind rows, several runs at a time, so that `tested` and `estimate` find them."""
     wanted = {_key(row): row for row in rows if row["metric"] in influence.INTERVAL_METRICS}
     missing = [row for key, row in wanted.items() if key not in _held]
-    progress = Progress(len(missing))
+    progress = ReadingProgress(len(missing))
 
     def read(row: Row) -> None:
         tested(row)
@@ -113,11 +113,11 @@ def _size(held: Tested | str) -> int:
 
 def _read(row: Row) -> Tested | str:
     place = (str(row["source"]), str(row["test_dataset"]), row["test_dataset_hash"], levels.of(row))
-    panel = load_panel(*place)
-    if not isinstance(panel, Panel):
-        return panel
-    cuts = cuts_of(*place)
-    return of_panel(panel, str(row["metric"]), cuts)
+    matrix = load_scores(*place)
+    if not isinstance(matrix, ScoreMatrix):
+        return matrix
+    thresholds = thresholds_of(*place)
+    return of_matrix(matrix, str(row["metric"]), thresholds)
 
 
 def estimate(row: Row, found: Tested | str | None = None) -> Influence | str:
@@ -151,7 +151,7 @@ def images_of(row: Row, found: Tested) -> tuple[bytes | None, ...]:
     return tuple(found.images.get(label) for label in labels_of(row, found))
 
 
-def cuts_of(
+def thresholds_of(
     source: str, dataset: str, content: str | None = None, level: str = levels.IMAGE
 ) -> dict[str, float | None]:
     """The thresholds by label that a run's metrics on a test set were computed with; empty when its file is gone.
@@ -163,13 +163,13 @@ def cuts_of(
         level: of the scores that the thresholds are for.
     """
     try:
-        return _cuts(source, dataset, content, level, Path(source).stat().st_mtime_ns)
+        return _thresholds(source, dataset, content, level, Path(source).stat().st_mtime_ns)
     except (InputError, OSError):
         return {}
 
 
 @functools.lru_cache(maxsize=256)
-def _cuts(source: str, dataset: str, content: str | None, level: str, _written: int) -> dict[str, float | None]:
+def _thresholds(source: str, dataset: str, content: str | None, level: str, _written: int) -> dict[str, float | None]:
     rows = read_metrics(Path(source)).select(["test_dataset", "label", "metric", "threshold", "level"]).to_pylist()
     name = dataset_names.in_run(dataset, content, {row["test_dataset"] for row in rows})
     rows = [row for row in rows if row["test_dataset"] == name]

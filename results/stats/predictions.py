@@ -1,7 +1,7 @@
 """Predictions of one run on one split of one data set as matrices: N images (rows, by key) x L labels (columns).
 
 The one place where scores of images become scores of studies (`results.levels`): rows are studies then, and whoever
-works with a panel need not know.
+works with a matrix need not know.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -22,7 +22,7 @@ from results.schema import read_predictions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Panel:
+class ScoreMatrix:
     """Scores and truths, ready for statistics."""
 
     dataset: str
@@ -54,7 +54,7 @@ class Panel:
         kept = self.truth[:, j] >= 0
         return self.truth[kept, j] == 1, self.score[kept, j], self.patients[kept]
 
-    def only(self, labels: Sequence[str]) -> Panel:
+    def only(self, labels: Sequence[str]) -> ScoreMatrix:
         """The same samples with some of the labels, in the order given."""
         columns = [self.labels.index(label) for label in labels]
         return dataclasses.replace(
@@ -62,7 +62,7 @@ class Panel:
         )
 
 
-def load_panel(source: str, dataset: str, content: str | None = None, level: str = levels.IMAGE) -> Panel | str:
+def load_scores(source: str, dataset: str, content: str | None = None, level: str = levels.IMAGE) -> ScoreMatrix | str:
     """The test predictions beside a metrics file, or why there are none.
 
     Args:
@@ -75,15 +75,17 @@ def load_panel(source: str, dataset: str, content: str | None = None, level: str
     if path is None:
         return "predictions not found"
     try:
-        held = panels(read_predictions(path), "test", level)
+        held = score_matrices(read_predictions(path), "test", level)
         name = dataset_names.in_run(dataset, content, (name for name, _ in held))
         return "predictions not found" if name is None else held[name, "test"]
     except InputError:
         return "predictions not readable"
 
 
-def panels(predictions: pa.Table, split: str | None = None, level: str = levels.IMAGE) -> dict[tuple[str, str], Panel]:
-    """The panel of every (dataset, split) in a predictions table of one run, sorted by name.
+def score_matrices(
+    predictions: pa.Table, split: str | None = None, level: str = levels.IMAGE
+) -> dict[tuple[str, str], ScoreMatrix]:
+    """The matrix of every (dataset, split) in a predictions table of one run, sorted by name.
 
     Args:
         predictions: a table of `schema.PREDICTIONS`.
@@ -104,15 +106,15 @@ def panels(predictions: pa.Table, split: str | None = None, level: str = levels.
         (row["dataset"], row["split"]) for row in predictions.group_by(["dataset", "split"]).aggregate([]).to_pylist()
     )
     if len(pairs) == 1:
-        return {pairs[0]: _panel(predictions, *pairs[0], level)}
+        return {pairs[0]: _matrix(predictions, *pairs[0], level)}
     out = {}
     for dataset, part in pairs:
         mask = pc.and_(pc.equal(predictions["dataset"], dataset), pc.equal(predictions["split"], part))
-        out[dataset, part] = _panel(predictions.filter(mask), dataset, part, level)
+        out[dataset, part] = _matrix(predictions.filter(mask), dataset, part, level)
     return out
 
 
-def _panel(rows: pa.Table, dataset: str, split: str, level: str) -> Panel:
+def _matrix(rows: pa.Table, dataset: str, split: str, level: str) -> ScoreMatrix:
     where = f"predictions on {dataset} {split}"
     keys, key_codes = _codes(rows["key"], f"{where}: key")
     labels, label_codes = _codes(rows["label"], f"{where}: label")
@@ -126,7 +128,7 @@ def _panel(rows: pa.Table, dataset: str, split: str, level: str) -> Panel:
     score[cells] = rows["y_score"].to_numpy()
     _, patient_codes = _codes(rows["patient_id"], f"{where}: patient_id")
     shape = (len(keys), len(labels))
-    images = Panel(
+    images = ScoreMatrix(
         dataset=dataset,
         split=split,
         keys=keys,
@@ -144,8 +146,10 @@ def _panel(rows: pa.Table, dataset: str, split: str, level: str) -> Panel:
     return _by_study(images, level, names, studies, scored.reshape(shape))
 
 
-def _by_study(images: Panel, level: str, names: np.ndarray, studies: np.ndarray, scored: np.ndarray) -> Panel:
-    """A panel whose rows are studies; `studies` are places (N,) in `names`, -1 where an image is one by itself."""
+def _by_study(
+    images: ScoreMatrix, level: str, names: np.ndarray, studies: np.ndarray, scored: np.ndarray
+) -> ScoreMatrix:
+    """A matrix whose rows are studies; `studies` are places (N,) in `names`, -1 where an image is one by itself."""
     of_unit = levels.units(images.patients, studies)
     _, first = np.unique(of_unit, return_index=True)
     keys = images.keys.astype(object)

@@ -20,8 +20,8 @@ from results.schema import METRICS as METRICS_SCHEMA
 from results.stats import uncertainty
 from results.stats.influence import INTERVAL_METRICS, mean
 from results.stats.metrics import compute, pick_threshold
-from results.stats.predictions import Panel, panels
-from results.stats.tested import Tested, of_panel
+from results.stats.predictions import ScoreMatrix, score_matrices
+from results.stats.tested import Tested, of_matrix
 
 
 def metric_rows(
@@ -56,19 +56,21 @@ def metric_rows(
         raise InputError(f"unknown context {', '.join(unknown)}; known: {', '.join(CONTEXT)}")
     table = conform(predictions, PREDICTIONS, "predictions")
     check_predictions(table, "predictions")
-    parts = panels(table, level=level)
-    tests = {name: panel for (name, split), panel in parts.items() if split == "test"}
+    parts = score_matrices(table, level=level)
+    tests = {name: matrix for (name, split), matrix in parts.items() if split == "test"}
     if not tests:
         raise InputError(f"predictions hold no test rows, only {sorted({split for _, split in parts}) or 'nothing'}")
     rows = []
-    for name, panel in tests.items():
+    for name, matrix in tests.items():
         if level != levels.IMAGE:
             _need_studies(table, name)
         shared = {column: context.get(column) for column in CONTEXT} | {"test_dataset": name, "level": level}
         shared["created_at"] = context.get("created_at") or datetime.now(UTC)
         val = parts.get((str(context.get("train_dataset")), "val")) or parts.get((name, "val"))
-        thresholds = val_thresholds(panel.labels, val, threshold_rule)
-        rows += [dict.fromkeys(METRICS_SCHEMA.names) | shared | row for row in panel_rows(panel, thresholds, intervals)]
+        thresholds = val_thresholds(matrix.labels, val, threshold_rule)
+        rows += [
+            dict.fromkeys(METRICS_SCHEMA.names) | shared | row for row in matrix_rows(matrix, thresholds, intervals)
+        ]
     return rows
 
 
@@ -82,7 +84,7 @@ def _need_studies(table: pa.Table, dataset: str) -> None:
         )
 
 
-def val_thresholds(labels: tuple[str, ...], val: Panel | None, rule: str) -> dict[str, float | None]:
+def val_thresholds(labels: tuple[str, ...], val: ScoreMatrix | None, rule: str) -> dict[str, float | None]:
     """A threshold per label, chosen on validation; None for labels without both classes there."""
     out: dict[str, float | None] = dict.fromkeys(labels)
     if val is None:
@@ -95,14 +97,14 @@ def val_thresholds(labels: tuple[str, ...], val: Panel | None, rule: str) -> dic
     return out
 
 
-def panel_rows(panel: Panel, thresholds: dict[str, float | None], intervals: bool) -> list[dict[str, Any]]:
-    """The result columns of METRICS for one panel: each label's metrics and counts, then the macro means."""
-    values = {label: compute(*panel.column(label)[:2], thresholds[label]) for label in panel.labels}
-    tested = {metric: of_panel(panel, metric, thresholds) for metric in INTERVAL_METRICS} if intervals else {}
-    n_patients = len(np.unique(panel.patients))
+def matrix_rows(matrix: ScoreMatrix, thresholds: dict[str, float | None], intervals: bool) -> list[dict[str, Any]]:
+    """The result columns of METRICS for one matrix: each label's metrics and counts, then the macro means."""
+    values = {label: compute(*matrix.column(label)[:2], thresholds[label]) for label in matrix.labels}
+    tested = {metric: of_matrix(matrix, metric, thresholds) for metric in INTERVAL_METRICS} if intervals else {}
+    n_patients = len(np.unique(matrix.patients))
     rows = []
-    for label in panel.labels:
-        truth, _, patients = panel.column(label)
+    for label in matrix.labels:
+        truth, _, patients = matrix.column(label)
         for metric in METRICS + COUNTS:
             value = values[label][metric]
             low, high = _interval(tested.get(metric), [label] if value is not None else [])
@@ -120,12 +122,12 @@ def panel_rows(panel: Panel, thresholds: dict[str, float | None], intervals: boo
                 }
             )
     for metric in METRICS:
-        numbers = [values[label][metric] for label in panel.labels]
-        defined = [label for label, number in zip(panel.labels, numbers, strict=True) if number is not None]
+        numbers = [values[label][metric] for label in matrix.labels]
+        defined = [label for label, number in zip(matrix.labels, numbers, strict=True) if number is not None]
         low, high = _interval(tested.get(metric), defined)
         row = {"label": MACRO, "metric": metric, "ci_low": low, "ci_high": high, "n_patients": n_patients}
         row["value"] = float(np.mean([number for number in numbers if number is not None])) if defined else None
-        rows.append(row | {"n_labels": len(defined), "n_labels_undefined": len(panel.labels) - len(defined)})
+        rows.append(row | {"n_labels": len(defined), "n_labels_undefined": len(matrix.labels) - len(defined)})
     return rows
 
 

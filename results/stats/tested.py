@@ -9,7 +9,7 @@ import numpy as np
 
 from results.stats import influence
 from results.stats.influence import Influence
-from results.stats.predictions import Panel
+from results.stats.predictions import ScoreMatrix
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,16 +24,16 @@ class Tested:
     """Label -> digest of level, keys, patients and truths: equal ones are the same test."""
 
 
-def of_panel(panel: Panel, metric: str, thresholds: dict[str, float | None]) -> Tested:
+def of_matrix(matrix: ScoreMatrix, metric: str, thresholds: dict[str, float | None]) -> Tested:
     """Every label's influences of one metric."""
-    total = int(panel.patients.max(initial=-1)) + 1
-    held = panel.level.encode() + np.ascontiguousarray(panel.keys).tobytes() + panel.patients.tobytes()
+    total = int(matrix.patients.max(initial=-1)) + 1
+    held = matrix.level.encode() + np.ascontiguousarray(matrix.keys).tobytes() + matrix.patients.tobytes()
     same = hashlib.blake2b(held).digest()
     single: dict[str, Influence | None] = {}
     few, images = set(), {}
-    for j, label in enumerate(panel.labels):
-        truth, score, patients = panel.column(label)
-        images[label] = hashlib.blake2b(same + np.ascontiguousarray(panel.truth[:, j]).tobytes()).digest()
+    for j, label in enumerate(matrix.labels):
+        truth, score, patients = matrix.column(label)
+        images[label] = hashlib.blake2b(same + np.ascontiguousarray(matrix.truth[:, j]).tobytes()).digest()
         found = influence.influence(metric, truth, score, patients, thresholds.get(label), total)
         single[label] = (
             None if found is None else dataclasses.replace(found, patients=found.patients.astype(np.float32))

@@ -9,34 +9,34 @@ from results.collect import predictions_beside
 from results.errors import InputError
 from results.metric_names import METRICS
 from results.schema import MACRO, Row, read_predictions
-from results.stats.effects import LABELS, cuts_of
+from results.stats.effects import LABELS, thresholds_of
 from results.stats.metrics import compute
-from results.stats.predictions import Panel, panels
+from results.stats.predictions import ScoreMatrix, score_matrices
 
 
 def validation_value(row: Row, metric: str) -> float | None:
     """A run's metric on validation, at the row's level: one label's, or the mean over labels where it is defined."""
     sets = tuple((str(row[name]), row[f"{name}_hash"]) for name in ("train_dataset", "test_dataset"))
-    panel = _validation_panel(str(row["source"]), sets, levels.of(row))
-    if panel is None or metric not in METRICS:
+    matrix = _validation_matrix(str(row["source"]), sets, levels.of(row))
+    if matrix is None or metric not in METRICS:
         return None
-    cuts = cuts_of(str(row["source"]), str(row["test_dataset"]), row["test_dataset_hash"], levels.of(row))
+    thresholds = thresholds_of(str(row["source"]), str(row["test_dataset"]), row["test_dataset_hash"], levels.of(row))
     values = [
-        compute(*panel.column(label)[:2], cuts.get(label))[metric]
-        for label in ([row["label"]] if row["label"] != MACRO else row.get(LABELS, panel.labels))
-        if label in panel.labels
+        compute(*matrix.column(label)[:2], thresholds.get(label))[metric]
+        for label in ([row["label"]] if row["label"] != MACRO else row.get(LABELS, matrix.labels))
+        if label in matrix.labels
     ]
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
 
 @functools.lru_cache(maxsize=256)
-def _validation_panel(source: str, sets: tuple[tuple[str, str | None], ...], level: str) -> Panel | None:
+def _validation_matrix(source: str, sets: tuple[tuple[str, str | None], ...], level: str) -> ScoreMatrix | None:
     path = predictions_beside(source)
     if path is None:
         return None
     try:
-        held = panels(read_predictions(path), "val", level)
+        held = score_matrices(read_predictions(path), "val", level)
     except InputError:
         return None
     names = [dataset_names.in_run(name, content, (known for known, _ in held)) for name, content in sets]

@@ -13,7 +13,7 @@ from results.cells.captions import caption_of, macro_notes, setting_notes
 from results.cells.cell import Cell, gather
 from results.cells.display import AXIS_TITLES, FULL_RECIPE, METRIC_TITLES, show, sort_key
 from results.cells.options import Options
-from results.cells.select import Choice, choose, layout
+from results.cells.select import RowChoice, choose, layout
 from results.cells.significance import ALPHA, TWO_MODELS, Comparer
 from results.errors import InputError
 from results.schema import MACRO, Row
@@ -27,14 +27,14 @@ def build(results: pa.Table, options: Options) -> Table:
     """Each variant against the full recipe: its value, the difference with interval, and the corrected p."""
     axis = options.rows[0] if options.rows else "variant"
     metric = options.metric or "auroc"
-    choice = Choice.of(options, (metric,), (MACRO,))
+    choice = RowChoice.of(options, (metric,), (MACRO,))
     rows = choose(results, choice)
     added = layout(rows, (axis,), (), chosen=False)[1]
     if len({row[axis] for row in rows}) < 2:
         raise InputError(
             f"nothing to compare: all results have {axis} = {show(axis, rows[0][axis])}; name another axis with --rows"
         )
-    rows = comparable.comparable(rows, results, added, choice.among)
+    rows = comparable.with_common_labels(rows, results, added, choice.among)
     cells = {key[0]: cell for key, cell in gather(rows, (*added, axis), (), options.allow).items()}
     reference = _reference(rows, axis, options)
     order = sorted(

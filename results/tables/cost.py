@@ -10,7 +10,7 @@ import pyarrow as pa
 from results.cells.cell import Cell
 from results.cells.display import AXIS_TITLES, pretraining_titles, show, sort_key
 from results.cells.options import Options
-from results.cells.select import Choice, choose, make_axes
+from results.cells.select import RowChoice, choose, make_axes
 from results.collect import COST_METRIC
 from results.schema import Row
 from results.tables.render import Table
@@ -24,7 +24,7 @@ def build(results: pa.Table, options: Options) -> Table:
     """
     allow = (*options.allow, "splits", "policies", "levels")
     where = (*options.where, *((f"label={options.label}",) if options.label else ()))
-    training = _one_per_run(choose(results, Choice(where=where, allow=allow)))
+    training = _one_per_run(choose(results, RowChoice(where=where, allow=allow)))
     pretraining = _one_per_run([row for row in results.to_pylist() if row["metric"] == COST_METRIC])
     others = 0
     if options.where:

@@ -10,9 +10,9 @@ import pyarrow as pa
 from results.cells import comparable
 from results.cells.cell import Cell
 from results.cells.options import Options
-from results.cells.select import Choice, choose
+from results.cells.select import RowChoice, choose
 from results.schema import MACRO
-from results.tables.pivot import Laid, Pivot, lay_out, with_counts
+from results.tables.pivot import LaidOut, Pivot, lay_out, with_counts
 from results.tables.render import Table
 
 PIVOT = Pivot(
@@ -32,9 +32,9 @@ def build(results: pa.Table, options: Options) -> Table:
     return _with_misses_and_size(laid, results, options)
 
 
-def _with_misses_and_size(laid: Laid, results: pa.Table, options: Options) -> Table:
+def _with_misses_and_size(laid: LaidOut, results: pa.Table, options: Options) -> Table:
     """The table with false negatives n/N (all labels together, or the chosen ones) and parameters."""
-    choice = Choice.of(
+    choice = RowChoice.of(
         dataclasses.replace(options, label=None if options.label == MACRO else options.label), ("fn",), None
     )
     misses = comparable.on_all(choose(results, choice), [axis for axis in laid.by if axis != "metric"])

@@ -15,7 +15,7 @@ from results.cells.captions import caption_of, notes_of
 from results.cells.cell import Cell, gather
 from results.cells.display import AXIS_TITLES, LOWER_IS_BETTER, show, sort_key
 from results.cells.options import Options
-from results.cells.select import Choice, choose, make_axes, varying
+from results.cells.select import RowChoice, choose, make_axes, varying
 from results.cells.significance import Comparer, judge
 from results.schema import MACRO, Row
 from results.stats.validation import validation_value
@@ -26,7 +26,7 @@ from results.wording import count, listing
 def build(results: pa.Table, options: Options) -> Table:
     """The best setting of each initialisation for each pathology, chosen on validation, reported on test."""
     metric = options.metric or "accuracy"
-    choice = Choice.of(options, (metric,), None)
+    choice = RowChoice.of(options, (metric,), None)
     rows = choose(results, choice)
     if options.label != MACRO:
         rows = [row for row in rows if row["label"] != MACRO]
@@ -36,7 +36,7 @@ def build(results: pa.Table, options: Options) -> Table:
         down = ("test_dataset", *down)
     if "level" not in down and len({levels.of(row) for row in rows}) > 1:  # asked for, and no setting to choose among
         down = ("level", *down)
-    rows = comparable.comparable(rows, results, (), choice.among)
+    rows = comparable.with_common_labels(rows, results, (), choice.among)
     free = _free(rows, (*down, *across))
     cells = _best_settings(gather(rows, down, (*across, *free), options.allow), metric)
     row_keys = sorted(

@@ -13,7 +13,7 @@ from results.cells.captions import caption_of, notes_of
 from results.cells.cell import Cell, gather
 from results.cells.display import AXIS_TITLES, show, sorted_keys
 from results.cells.options import Options
-from results.cells.select import Choice, choose, layout
+from results.cells.select import RowChoice, choose, layout
 from results.cells.significance import Comparer, Verdict, judge
 from results.schema import MACRO, Row
 from results.tables.render import Table
@@ -41,7 +41,7 @@ class Pivot:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Laid:
+class LaidOut:
     """A table and what it was laid out from."""
 
     table: Table
@@ -50,7 +50,7 @@ class Laid:
     down: tuple[str, ...]
     """Axes going down."""
     by: tuple[str, ...]
-    """Axes that tell comparisons apart (see `comparable.comparable`)."""
+    """Axes that tell comparisons apart (see `comparable.with_common_labels`)."""
     row_keys: list[tuple[Any, ...]]
     """The values of `down`, row by row."""
 
@@ -64,24 +64,24 @@ def pivot(preset: Pivot, results: pa.Table, options: Options) -> Table:
     return with_counts(lay_out(preset, results, options))
 
 
-def with_counts(laid: Laid) -> Table:
+def with_counts(laid: LaidOut) -> Table:
     """The table with the images, positives and averaged labels that its rows count."""
     return _with_averaged(_with_counts(laid.table, laid.down, laid.row_keys))
 
 
-def lay_out(preset: Pivot, results: pa.Table, options: Options) -> Laid:
+def lay_out(preset: Pivot, results: pa.Table, options: Options) -> LaidOut:
     """The results laid out as the preset says.
 
     Raises:
         InputError: as `pivot`.
     """
     options = dataclasses.replace(options, allow=(*options.allow, *preset.allow))
-    choice = Choice.of(options, preset.metrics, preset.labels)
+    choice = RowChoice.of(options, preset.metrics, preset.labels)
     rows = choose(results, choice)
     across = tuple(options.columns or preset.columns)
     down, added = layout(rows, tuple(options.rows or preset.rows), across, chosen=bool(options.rows))
     by = down if preset.compare == "row" else (*added, *across)  # what is compared, and so means over the same labels
-    rows = comparable.comparable(rows, results, by, choice.among)
+    rows = comparable.with_common_labels(rows, results, by, choice.among)
     if any(row["label"] != MACRO for row in rows) and comparable.only_label(rows) is not None:
         rows = [row for row in rows if row["label"] != MACRO]  # the mean of one label is that label's row again
     cells = gather(rows, down, across, options.allow)
@@ -109,7 +109,7 @@ def lay_out(preset: Pivot, results: pa.Table, options: Options) -> Laid:
         cells=tuple(tuple(line) for line in grid),
         digits=options.digits,
     )
-    return Laid(table=table, rows=rows, down=down, by=by, row_keys=row_keys)
+    return LaidOut(table=table, rows=rows, down=down, by=by, row_keys=row_keys)
 
 
 def _title(preset: Pivot, options: Options) -> str:

@@ -14,7 +14,7 @@ from results.cells.captions import caption_of, macro_notes
 from results.cells.cell import Cell, gather
 from results.cells.display import AXIS_TITLES, LOWER_IS_BETTER, METRIC_TITLES, show, sort_key
 from results.cells.options import Options
-from results.cells.select import Choice, choose, layout
+from results.cells.select import RowChoice, choose, layout
 from results.schema import MACRO
 from results.stats.validation import validation_value
 from results.tables.render import Table
@@ -24,10 +24,10 @@ from results.wording import count
 def build(results: pa.Table, options: Options) -> Table:
     """The trials of a search on each test set, best on validation first, with the settings in which they differ."""
     metric = options.metric or "auroc"
-    choice = Choice.of(options, (metric,), (MACRO,))
+    choice = RowChoice.of(options, (metric,), (MACRO,))
     rows = choose(results, choice)
     axes = [axis for axis in layout(rows, (), (), chosen=False)[0] if axis not in ("metric", "label")]
-    rows = comparable.comparable(rows, results, (), choice.among)
+    rows = comparable.with_common_labels(rows, results, (), choice.among)
     settings = [key for key in config_keys.differing(rows) if key not in {*axes, *_SAID_BY_AXES}]
     for key in settings:
         config_keys.set_axis(rows, key)

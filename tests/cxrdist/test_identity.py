@@ -23,7 +23,7 @@ from jobs import cli
 from results import configs, schema
 from results.collect import collect
 from results.run import Run
-from results.stats.predictions import Panel, load_panel
+from results.stats.predictions import ScoreMatrix, load_scores
 from results.used_datasets import facts_of, of_info
 from shards import InputError as ShardsInputError
 from shards import ShardSet, read_card
@@ -336,7 +336,7 @@ def test_a_run_whose_folder_was_renamed_can_be_tested_again(model, again):
     for table in (schema.read_metrics(run.metrics), schema.read_predictions(run.predictions)):
         assert set(table["run"].to_pylist()) == {"renamed"}
     table, _ = collect(run.path)
-    assert isinstance(load_panel(table["source"][0].as_py(), "there", read_card(there).sha256), Panel)
+    assert isinstance(load_scores(table["source"][0].as_py(), "there", read_card(there).sha256), ScoreMatrix)
 
 
 def test_results_without_hashes_are_matched_by_their_images(pair, tmp_path):

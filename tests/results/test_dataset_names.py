@@ -10,9 +10,9 @@ import pytest
 
 from results.cells.options import Options
 from results.collect import collect, write_collected
-from results.dataset_names import in_run, tell_apart
+from results.dataset_names import distinct_names, in_run
 from results.schema import ADDED, METRICS, read_metrics, write_metrics
-from results.stats.predictions import Panel, load_panel
+from results.stats.predictions import ScoreMatrix, load_scores
 from results.tables.registry import build
 from tests.results import simulate
 
@@ -38,10 +38,10 @@ def test_sets_are_told_apart_across_the_columns_that_name_them() -> None:
         {"train_dataset": "nih", "train_dataset_hash": ONE, "test_dataset": "nih", "test_dataset_hash": TWO},
         {"train_dataset": "nih", "train_dataset_hash": None, "test_dataset": "own", "test_dataset_hash": ONE},
     ]
-    told = tell_apart(pa.Table.from_pylist(rows, schema=METRICS))
+    told = distinct_names(pa.Table.from_pylist(rows, schema=METRICS))
     assert told["train_dataset"].to_pylist() == ["nih@11111111", "nih"], "what recorded no hash keeps its name"
     assert told["test_dataset"].to_pylist() == ["nih@22222222", "own"]
-    assert tell_apart(told).equals(told)
+    assert distinct_names(told).equals(told)
 
 
 def test_a_run_s_predictions_are_found_by_content(tmp_path: Path) -> None:
@@ -55,11 +55,11 @@ def test_a_run_s_predictions_are_found_by_content(tmp_path: Path) -> None:
     assert set(table["test_dataset"].to_pylist()) == {"nih@11111111", "nih@22222222"}
     for content, stored in ((ONE, "nih"), (TWO, "nih@22222222")):
         shown = next(row for row in table.to_pylist() if row["test_dataset_hash"] == content)
-        panel = load_panel(shown["source"], shown["test_dataset"], content)
-        assert isinstance(panel, Panel) and panel.dataset == stored
+        panel = load_scores(shown["source"], shown["test_dataset"], content)
+        assert isinstance(panel, ScoreMatrix) and panel.dataset == stored
     alone = table.filter(pa.array([found == TWO for found in table["test_dataset_hash"].to_pylist()]))
     assert in_run("nih", TWO, ["nih", "nih@22222222"]) == "nih@22222222", "alone in a table it has its plain name"
-    assert set(tell_apart(alone)["test_dataset"].to_pylist()) == {"nih"}
+    assert set(distinct_names(alone)["test_dataset"].to_pylist()) == {"nih"}
     write_collected(tmp_path / "all.parquet", table)
     again, _ = collect(tmp_path / "all.parquet")
     assert again.equals(table)

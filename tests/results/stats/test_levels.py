@@ -16,7 +16,7 @@ from sklearn import metrics as sk
 from jobs import cli
 from results.cells.cell import gather
 from results.cells.options import Options, filters
-from results.cells.select import Choice, choose
+from results.cells.select import RowChoice, choose
 from results.cells.significance import Comparer
 from results.collect import collect
 from results.errors import InputError
@@ -199,7 +199,7 @@ def test_means_of_studies_go_over_the_labels_that_studies_have(results: pa.Table
 def test_intervals_and_paired_tests_are_of_studies(results: pa.Table) -> None:
     found = {}
     for level in BOTH:
-        chosen = Choice.of(Options(label="edema", where=filters(None, level)), ("auroc",), None)
+        chosen = RowChoice.of(Options(label="edema", where=filters(None, level)), ("auroc",), None)
         rows = choose(results, chosen)
         one = gather(rows[:1], ("init",), ())[(rows[0]["init"],), ()]
         assert (one.low, one.high) == pytest.approx((rows[0]["ci_low"], rows[0]["ci_high"]), abs=1e-6)
@@ -208,7 +208,7 @@ def test_intervals_and_paired_tests_are_of_studies(results: pa.Table) -> None:
     image, study = found["image"], found["study"]
     assert isinstance(image, Difference) and isinstance(study, Difference) and study.value != image.value
     assert study.p < 0.05 and study.low > 0
-    rows = choose(results, Choice.of(Options(label="edema", allow=("levels",)), ("auroc",), None))
+    rows = choose(results, RowChoice.of(Options(label="edema", allow=("levels",)), ("auroc",), None))
     mixed = gather(rows, ("init", "level"), ())
     outcome = Comparer().compare(mixed[("imagenet", "study"), ()], mixed[("scratch", "image"), ()])
     assert outcome == "tested on different images"

@@ -324,7 +324,7 @@ def test_peak_accuracy_chooses_on_validation(tmp_path: Path) -> None:
         path.rename(path.with_name("gone"))
     from results.stats import validation
 
-    validation._validation_panel.cache_clear()
+    validation._validation_matrix.cache_clear()
     assert any("chosen on the test images" in note for note in build("peak-accuracy", results, Options()).notes)
 
 
