@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class InputError(ValueError):
-    """Arguments, a file or a folder cannot be used; the message says what, where and how to mend it."""
+    """Arguments, a file or a folder cannot be used; the message says what, where and how to fix it."""
 
     exit_code = 2
 

@@ -111,7 +111,7 @@ def interval_sentence(cells: Sequence[Cell]) -> str:
     counts = sorted({cell.n for cell in cells})
     seeds = (f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}") if counts else ""
     both = f"Mean over seeds ({seeds}) with its 95 % interval, which covers both test patients and seeds"
-    alone = "95 % interval over test patients, for this trained model: the spread over seeds is not in it"
+    alone = "95 % interval over test patients, for this trained model, which does not include the spread over seeds"
     if kinds == {"both"}:
         return f"{both}."
     if kinds == {"patients"}:
@@ -150,14 +150,15 @@ def notes_of(
         named = listing([show("label", name).lower() for name in lacking]) if lacking else ""
         more = f"; or a run has no value for all the labels asked for (lacking: {named})" if lacking else ""
         notes.append(
-            f"undefined: the test set lacks a class, nothing was called positive, or the label was not learnt{more}."
+            f"undefined: the test set lacks a class, nothing was predicted positive, or the label was not learnt{more}."
         )
     if few := sum(cell.few for cell in held):
         notes.append(f"{FEW_MARK}: no interval and no test ({count(few, 'cell')}): {effects.TOO_FEW}.")
     if any(cell.value is not None and cell.rows and cell.rows[0]["metric"] == "ece" for cell in held):
         notes.append("ECE has no interval and no test: it is too large on average, the more so the fewer the images.")
     if partial := sum(0 < cell.n < len(cell.rows) for cell in held):
-        notes.append(f"{count(partial, 'cell')} average only the seeds for which the value is defined.")
+        verb = "averages" if partial == 1 else "average"
+        notes.append(f"{count(partial, 'cell')} {verb} only the seeds for which the value is defined.")
     notes += macro_notes(rows, by)
     notes += setting_notes(rows, [cell.rows for cell in held], shown)
     hashes: dict[tuple[object, ...], set[object]] = {}
@@ -208,8 +209,8 @@ def verdict_note(verdict: Verdict, compare: str) -> str:
     how = f"{listing(list(verdict.methods))}, Holm-corrected over {count(verdict.tested, 'comparison')}, p < {ALPHA:g}"
     where = "row" if compare == "row" else "column on one test set"
     if verdict.best:
-        return f"Bold: significantly better than every other cell of its {where} ({how}).{reasons}"
-    return f"Nothing is bold: no best value is significantly better than all others of its {where} ({how}).{reasons}"
+        return f"Bold: significantly better than every other cell in its {where} ({how}).{reasons}"
+    return f"Nothing is bold: no value is significantly better than all others in its {where} ({how}).{reasons}"
 
 
 _ONE_SEED = (

@@ -75,7 +75,7 @@ def _refuse_test_sets(group: Sequence[Row]) -> None:
         if reason:
             raise InputError(
                 f"runs in one cell were tested on different test sets of the name {name}: {reason} ({first['run']} and"
-                f" {other['run']}); evaluate them on one set, choose with --where, or average them all the same with"
+                f" {other['run']}); evaluate them on one set, choose with --where, or average them anyway with"
                 " --allow sets"
             )
 
@@ -164,7 +164,8 @@ def mixture_note(groups: Sequence[Sequence[Row]]) -> str | None:
         return None
     keys = sorted({key for one in held for key in one})
     which = listing(keys[:_MOST_NAMED]) + (" and others" if len(keys) > _MOST_NAMED else "")
-    return f"Caution: {count(len(held), 'cell')} average runs that differ in more than their seed, in {which}."
+    cells = f"{count(len(held), 'cell')} {'averages' if len(held) == 1 else 'average'}"
+    return f"Caution: {cells} runs that differ in more than their seed, in {which}."
 
 
 def beyond(rows: Sequence[Row], shown: Collection[str]) -> str | None:

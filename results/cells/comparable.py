@@ -1,7 +1,7 @@
 """Macro means that may stand beside each other: over the labels that all compared runs have.
 
 A run whose label fraction lacked a label, or which was trained on fewer, has a mean over fewer labels. Means over
-different labels are different quantities, so wherever runs are compared their means are taken again, from the rows of
+different labels are different quantities, so wherever runs are compared their means are recomputed, from the rows of
 the single labels, over the labels that all runs of that comparison have on that test set: a row of a table, or a
 column, or a panel of a figure. Runs elsewhere in the table change nothing.
 """
@@ -26,7 +26,7 @@ from results.stats.effects import LABELS
 from results.wording import count, listing
 
 LEFT_OUT = "left_out"
-"""Key of a macro row that was taken again: labels which the run has and others do not; absent otherwise."""
+"""Key of a macro row that was recomputed: labels which the run has and others do not; absent otherwise."""
 
 LACKING = "lacking"
 """Key of a macro row over labels that were asked for: those of them for which the run has no value."""
@@ -135,13 +135,13 @@ def sentence(rows: Sequence[Row], scope: str = "") -> str:
     """For a caption: over which labels means go, and what they leave out; empty where they go over all that runs have.
 
     Args:
-        rows: results with means taken again.
+        rows: results with means recomputed.
         scope: which runs share their labels, where not all do: row, column or panel.
     """
     asked = sorted({name for row in rows if row.get(LACKING) == () for name in row[LABELS]})
     if asked:
         named = [show("label", name).lower() for name in asked]
-        return f"Means go over {listing(named)}." if len(named) > 1 else ""
+        return f"Means are over {listing(named)}." if len(named) > 1 else ""
     words = []
     for dataset in sorted({str(row["test_dataset"]) for row in rows if row.get(LEFT_OUT) is not None}):
         held = [row for row in rows if str(row["test_dataset"]) == dataset and row.get(LABELS) is not None]
@@ -153,7 +153,7 @@ def sentence(rows: Sequence[Row], scope: str = "") -> str:
         sets = {row[LABELS] for row in held if row["label"] == MACRO}
         every = f"every run of a {scope}" if scope and len(sets) > 1 else "every run"
         words.append(f"the {number} that {every} has on {dataset} (left out: {which})")
-    return f"Means go over {' and '.join(words)}." if words else ""
+    return f"Means are over {' and '.join(words)}." if words else ""
 
 
 def only_label(rows: Iterable[Row]) -> str | None:

@@ -39,7 +39,7 @@ def draw(results: pa.Table, options: Options) -> Drawing:
                 axis.text(column, row, text, ha="center", va="center", color=colour)
         axis.set_xticks([0, 1], ["negative", "positive"])
         axis.set_yticks([0, 1], ["negative", "positive"], rotation=90, va="center")
-        axis.set(xlabel="Called", ylabel="Truth", title=series.name.replace(", ", ",\n"))
+        axis.set(xlabel="Predicted", ylabel="True", title=series.name.replace(", ", ",\n"))
         axis.grid(visible=False)
     caption = (
         f"Confusion matrices; {data.unit} (mean over seeds) and share of the row."

@@ -41,7 +41,7 @@ def draw(results: pa.Table, options: Options) -> Drawing:
         axis.set(xlabel="Step", title=key)
     legend_below(figure, axes)
     left = f" The first {MAX_RUNS} of more runs." if len(runs) == MAX_RUNS else ""
-    caption = f"What {count(len(logs), 'run')} logged during training, one line per run with several values.{left}"
+    caption = f"Training curves of {count(len(logs), 'run')}, one line per run with several values.{left}"
     return Drawing(figure=figure, caption=caption)
 
 
@@ -61,7 +61,7 @@ def _runs(results: pa.Table, options: Options) -> dict[str, tuple[str, Path]]:
             name = titles[row["method"]] if row["job"] == "pretrain" else show("init", row["init"])
             found.setdefault(str(folder), (name, folder))
     if len({name for name, _ in found.values()}) > len(COLOURS):
-        raise InputError("too many initialisations to tell apart; choose with --where")
+        raise InputError("too many initialisations to distinguish; choose with --where")
     return dict(list(found.items())[:MAX_RUNS])
 
 

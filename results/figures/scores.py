@@ -119,7 +119,7 @@ def figure_data(results: pa.Table, options: Options, metric: str = "accuracy") -
     keys = sorted(groups, key=lambda key: [sort_key(axis, value) for axis, value in zip(axes, key, strict=True)])
     if len(keys) > len(COLOURS):
         raise InputError(
-            f"{len(keys)} lines cannot be told apart; choose with --where (they differ in {', '.join(axes)})"
+            f"{len(keys)} lines are too many to distinguish; choose with --where (they differ in {', '.join(axes)})"
         )
     series = [
         Series(

@@ -31,7 +31,7 @@ def draw(results: pa.Table, options: Options) -> Drawing:
     legend_below(figure, axes)
     over = "labels and seeds" if len(data.shared) > 1 else "seeds"
     caption = (
-        f"Metrics on test over the threshold, mean over {over}. Vertical lines: the thresholds. {data.rule} "
+        f"Metrics on test over the threshold, mean over {over}. Vertical lines: the chosen thresholds. {data.rule} "
         f"{data.pooling}{data.sentence}"
     )
     return Drawing(figure=figure, caption=caption)

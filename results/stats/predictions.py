@@ -1,4 +1,4 @@
-"""Predictions of one run on one split of one data set as matrices: N images (rows, by key) x L labels (columns).
+"""Predictions of one run on one split of one dataset as matrices: N images (rows, by key) x L labels (columns).
 
 The one place where scores of images become scores of studies (`results.levels`): rows are studies then, and whoever
 works with a matrix need not know.

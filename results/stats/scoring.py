@@ -32,7 +32,7 @@ def metric_rows(
     threshold_rule: str = "balanced_accuracy",
     level: str = levels.IMAGE,
 ) -> list[dict[str, Any]]:
-    """Rows of `schema.METRICS` for the test split of every data set in `predictions`.
+    """Rows of `schema.METRICS` for the test split of every dataset in `predictions`.
 
     Per label all metrics and counts, then a macro row per metric: the mean over the labels for which it is defined
     (`n_labels`; the others are counted in `n_labels_undefined`). Thresholds are chosen on the val rows in the same

@@ -54,8 +54,7 @@ def build(results: pa.Table, options: Options) -> Table:
     elif not pretraining:
         notes.append("No pretraining run was among the results; its cost is not in the total.")
     return Table(
-        caption="What the runs took."
-        + (" Fine-tuning by " + ", ".join(AXIS_TITLES.get(a, a).lower() for a in axes) + "."),
+        caption="Compute used." + (" Fine-tuning by " + ", ".join(AXIS_TITLES.get(a, a).lower() for a in axes) + "."),
         notes=tuple(notes),
         row_titles=tuple(AXIS_TITLES.get(axis, axis) for axis in axes),
         row_names=tuple(names),

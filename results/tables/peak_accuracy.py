@@ -144,7 +144,7 @@ def _notes(free: Sequence[str], cells: Sequence[_Best]) -> list[str]:
     else:
         text = (
             f"Caution: the setting ({names}) of {on_test} of {len(cells)} cells was chosen on the test {unit}, because"
-            " the predictions on validation were not found; those values are too good."
+            " the predictions on validation were not found; those values are optimistic."
         )
     times = Counter(best.setting for best in cells)
     chosen = [

@@ -112,11 +112,11 @@ def _order_note(shown: Sequence[_Trial], several: bool) -> str:
     where = ", within each test set" if several else ""
     if not _any_validated(shown):
         return (
-            f"Caution: ordered by test{where}, because no trial has a value on validation; the first value is too good."
+            f"Caution: ordered by test{where}, because no trial has a value on validation; the top value is optimistic."
         )
     missing = sum(trial.on_validation is None for trial in shown)
     last = (
-        f" {count(missing, 'trial')} without a value there (undefined, or its predictions are gone) stand last."
+        f" {count(missing, 'trial')} without a value there (undefined, or its predictions are gone), listed last."
         if missing
         else ""
     )

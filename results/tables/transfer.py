@@ -9,7 +9,7 @@ from results.tables.pivot import Pivot, pivot
 from results.tables.render import Table
 
 PIVOT = Pivot(
-    title="{metric} when trained on one data set and tested on another",
+    title="{metric} when trained on one dataset and tested on another",
     rows=("pretrain_dataset", "init", "train_dataset"),
     columns=("test_dataset",),
     compare="column",
@@ -25,4 +25,4 @@ def build(results: pa.Table, options: Options) -> Table:
 def repeats(results: pa.Table) -> str | None:
     """Why the table would only print `label-efficiency` again; None where it adds something."""
     held = {value for name in ("train_dataset", "test_dataset") for value in results[name].to_pylist()} - {None}
-    return "one data set alone, so it would repeat label-efficiency" if len(held) == 1 else None
+    return "one dataset alone, so it would repeat label-efficiency" if len(held) == 1 else None

@@ -45,7 +45,7 @@ def predictions(
         dataset: its name.
         run: its name.
         seed: of the scores (a model's seed).
-        data_seed: of truths and patients (the data set): equal ones give the same test set.
+        data_seed: of truths and patients (the dataset): equal ones give the same test set.
         quantised: round scores to 0.05, so that ties abound.
         studies: the images of a patient are of one study and share their truths, as labels from reports do.
     """

@@ -58,7 +58,7 @@ def test_a_key_of_the_configuration_is_an_axis_or_a_filter(two_rates: pa.Table) 
         "0.1",
         "0.2",
     )
-    assert any("1 cell average runs that differ in more than their seed, in optim.lr" in note for note in table.notes)
+    assert any("1 cell averages runs that differ in more than their seed, in optim.lr" in note for note in table.notes)
     for options, message in (
         (Options(where=("optim.lr=3",)), "the values are: 0.1, 0.2"),
         (Options(where=("optim.rate=3",)), "configuration keys: .*optim.lr"),

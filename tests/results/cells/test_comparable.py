@@ -1,4 +1,4 @@
-"""Macro means of runs with different labels: taken again over common labels, checked by hand from the predictions."""
+"""Macro means of runs with different labels: recomputed over common labels, checked by hand from the predictions."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_means_go_over_the_labels_that_all_runs_have(tmp_path: Path) -> None:
     table = build("label-efficiency", results, Options(test=False))
     for init, cell in cells_of(table).items():
         assert cell.value == pytest.approx(by_hand(source_of(results, init), ("edema", "mass")), abs=1e-6)
-    assert "Means go over the 2 labels that every run has on phantom (left out: hernia and nodule)." in table.caption
+    assert "Means are over the 2 labels that every run has on phantom (left out: hernia and nodule)." in table.caption
     assert "Macro: mean over 2 labels." in table.notes and not any("Caution" in note for note in table.notes)
     stored = [row["value"] for row in results.to_pylist() if row["label"] == "macro" and row["metric"] == "auroc"]
     assert max(stored) - cells_of(table)["many"].value > 0.1, "the means as stored would have misled"
@@ -95,7 +95,7 @@ def test_means_of_equal_labels_stay_as_the_runs_wrote_them(tmp_path: Path) -> No
             assert (cell.value, cell.low, cell.high) == pytest.approx(
                 (row["value"], row["ci_low"], row["ci_high"]), abs=1e-6
             )
-    assert "Means go over" not in table.caption
+    assert "Means are over" not in table.caption
 
 
 def test_bold_is_decided_on_the_common_labels(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_labels_to_average_are_chosen_by_name_by_set_or_by_a_filter(tmp_path: Pa
         for init, cell in cells_of(table).items():
             assert cell.value == pytest.approx(by_hand(source_of(results, init), wanted), abs=1e-6)
         if len(wanted) == 2:
-            assert "Means go over edema and hernia." in table.caption
+            assert "Means are over edema and hernia." in table.caption
     assert table.caption.startswith("AUROC of edema by share")
     rows = [
         names[0] for names in build("per-class", results, Options(labels=("hernia", "edema"), test=False)).row_names

@@ -108,7 +108,7 @@ def test_few_patients_of_a_class_are_too_few(positives: int, negatives: int, few
 
 def test_undefined_metrics_have_no_influence() -> None:
     truth, score, patients = np.repeat([True, False], 5), np.full(10, 0.2), np.arange(10)
-    assert influence.influence("precision", truth, score, patients, 0.5) is None, "nothing was called positive"
+    assert influence.influence("precision", truth, score, patients, 0.5) is None, "nothing was predicted positive"
     assert influence.influence("recall", truth, score, patients, None) is None
     assert influence.influence("auroc", np.ones(10, bool), score, patients) is None
     assert influence.influence("ece", truth, score, patients) is None

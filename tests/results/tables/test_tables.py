@@ -211,7 +211,7 @@ def test_undefined_values_are_named_and_left_out_of_the_mean(tmp_path: Path) -> 
     (cells,) = lines(table).values()
     assert cells["two"].value is None and cells["one"].n == 1
     assert "undefined" in render(table, "latex")
-    assert "1 cell average only the seeds for which the value is defined." in table.notes
+    assert "1 cell averages only the seeds for which the value is defined." in table.notes
 
 
 @pytest.mark.parametrize(
