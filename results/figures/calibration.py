@@ -19,6 +19,8 @@ PER_TEST_SET = True
 
 def draw(results: pa.Table, options: Options) -> Drawing:
     """Observed share of positives over the mean score in ten bins of equal width, above the images in each bin."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
     data = pooled_data(results, options)
     figure, (axis, below) = stacked(width=4.2, heights=(3.4, 1.1))
     axis.plot([0, 1], [0, 1], color="#666666", linewidth=0.8, linestyle=":")
@@ -38,6 +40,9 @@ def draw(results: pa.Table, options: Options) -> Drawing:
         )
     axis.set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="Share of positives")
     below.set(yscale="log", xlim=(0, 1), xlabel="Mean score", ylabel=data.unit.capitalize())
+    below.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    below.yaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
+    below.yaxis.set_minor_formatter(NullFormatter())
     legend_below(figure, (axis,))
     images = f"{data.unit}{'' if len(data.shared) == 1 else ' of all labels'} (mean over seeds)"
     caption = (

@@ -24,7 +24,6 @@ def draw(results: pa.Table, options: Options) -> Drawing:
         carriers=_called,
         axes=("Recall", "Precision"),
         chance=lambda axis, share: axis.axhline(share, **CHANCE),
-        legend="best",
         begin=f", from {MIN_CLASS_PATIENTS} found patients on",
     )
     return curve_panels(results, options, kind)

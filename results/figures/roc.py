@@ -23,7 +23,6 @@ def draw(results: pa.Table, options: Options) -> Drawing:
         carriers=_positives,
         axes=("False positive rate", "True positive rate"),
         chance=lambda axis, share: axis.plot([0, 1], [0, 1], **CHANCE),
-        legend="lower right",
     )
     return curve_panels(results, options, kind)
 

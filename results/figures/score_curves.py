@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,8 +40,6 @@ class CurveKind:
     """Titles of the horizontal and the vertical axis."""
     chance: Callable[[Axes, float], object]
     """Draws the line of guessing into a panel, given the share of positives."""
-    legend: Literal["lower right", "best"]
-    """Where in a panel the legend stands."""
     begin: str = ""
     """For the caption: where bands begin."""
 
@@ -55,7 +53,7 @@ def curve_panels(results: pa.Table, options: Options, kind: CurveKind) -> Drawin
     data = figure_data(results, options, kind.metric)
     if len(data.labels) > MAX_PANELS:
         raise InputError(f"{len(data.labels)} labels are too many panels; choose with --label")
-    figure, axes = canvas(len(data.labels), width=2.9, height=2.65)
+    figure, axes = canvas(len(data.labels), width=2.9, height=2.65 + 0.14 * len(data.series))
     for axis, label in zip(axes, data.labels, strict=True):
         for place, series in enumerate(data.series):
             if label not in series.runs:
@@ -67,7 +65,8 @@ def curve_panels(results: pa.Table, options: Options, kind: CurveKind) -> Drawin
         kind.chance(axis, float(run.truth.mean()))
         axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=kind.axes[0], ylabel=kind.axes[1], title=show("label", label))
         axis.set_box_aspect(1)
-        axis.legend(loc=kind.legend, fontsize=6.5, framealpha=0.7, frameon=True)
+        # below the panel, for values as long as these would cover its lines and ticks
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=6.5, borderaxespad=0)
     cells = [cell for series in data.series for cell in series.cells.values()]
     caption = (
         f"{kind.title}, mean over seeds with 95 % bands, point by point. Legends: {METRIC_TITLES[kind.metric]}. "
