@@ -76,15 +76,16 @@ class Job:
         self._pending: tuple[int, torch.Tensor, Any] | None = None
 
     def _build_step(self) -> Step:
-        """The step, after one that was thrown away where it matters: with several ranks, or compiled."""
+        """The step; with several ranks after a pass that was thrown away."""
         config, ranks = self.config, self.ranks
-        views = torch.zeros(2, 1, config.image_size, config.image_size, device=ranks.device)
-        parallel = data_parallel(self.model, ranks, views, config.comm_hook)
+        # A compiled model is compiled for the number and layout of a step's own views.
+        count = 2 * config.global_batch // ranks.world if config.compile else 2
+        views = torch.zeros(count, 1, config.image_size, config.image_size, device=ranks.device)
+        parallel = data_parallel(self.model, ranks, views[:2], config.comm_hook)
         forward: Any = torch.compile(parallel) if config.compile else parallel
         step = Step(forward, ranks.device, self.precision, self.method.loss, config.optim.micro_batch)
         if ranks.world > 1:
-            count = 2 * config.global_batch // ranks.world if config.compile else 2
-            step.rehearse(views[:1].expand(count, -1, -1, -1).contiguous(memory_format=torch.channels_last))
+            step.rehearse(views)
         return step
 
     def describe(self, order: Order, steps: int, workers: int, done: Progress) -> str:

@@ -65,7 +65,8 @@ class Step:
         with thrown_away(self._bare, self.device), warnings.catch_warnings():
             # A filter with a side of 1 has two spellings of one layout, on which DDP remarks once a process.
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
-            self._embed(views.tensor_split(self._count(views))[0]).float().sum().backward()
+            count = self._count(views)
+            self._embed(views if count == 1 else views.tensor_split(count)[0]).float().sum().backward()
 
     def __call__(self, first: torch.Tensor, second: torch.Tensor, images: torch.Tensor | None = None) -> torch.Tensor:
         """Leave the global batch's gradient in the parameters.
