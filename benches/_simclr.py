@@ -25,7 +25,7 @@ from cxrdist.optim import build_optimizer, set_rate
 from cxrdist.simclr import SimCLR
 from cxrdist.step import JointEmbedding, Step
 from shards import Order, ShardSet
-from shards.loader import Loader
+from shards.read.loader import Loader
 
 
 def timed(work: Callable[[], Any], device: torch.device) -> tuple[float, float]:

@@ -6,12 +6,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from shards.config import ConvertConfig
+from shards.convert.config import ConvertConfig
+from shards.convert.engine import convert
+from shards.convert.opener import Stamp, file_stamp
+from shards.convert.plan import build
+from shards.convert.sample import Sample
 from shards.format import Card
-from shards.opener import Stamp, file_stamp
-from shards.plan import build
-from shards.sample import Sample
-from shards.writer import convert
 
 ROOT = Path(__file__).resolve().parents[1]
 

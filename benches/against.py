@@ -15,8 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from shards.fingerprint import LIKE, MOST_BITS, MOST_COARSE_BITS, SIDE, hashes, likeness, thumbnail
-from shards.near import near_pairs
+from shards.overlap.fingerprint import LIKE, MOST_BITS, MOST_COARSE_BITS, SIDE, hashes, likeness, thumbnail
+from shards.overlap.near import near_pairs
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = 500

@@ -25,7 +25,7 @@ from cxrdist.distributed import Ranks
 from cxrdist.model import build_backbone
 from cxrdist.pretrain import default_workers
 from shards import Order, ShardSet
-from shards.loader import Loader
+from shards.read.loader import Loader
 
 CPU = torch.device("cpu")
 CASES = (("standard", 224, 16), ("standard", 64, 64), ("small", 64, 64), ("small", 28, 32), ("standard", 28, 256))

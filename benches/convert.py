@@ -3,9 +3,9 @@
 Run: python -m benches.convert [--samples 2000] [--rounds 3]. Prints Markdown for benches/reports/convert.md.
 
 The ceiling is read file, decode PNG, area resize, encode JPEG, nothing else, one process per core. A conversion is
-the whole of `shards.writer.convert`, from planned rows to the renamed card, fsyncs and process starts included. Both
-take turns in every round; medians are reported. CPU time per image (of all processes) is the steadier measure on a
-busy machine. Targets: >= 0.85 of the ceiling per core, near-linear over cores.
+the whole of `shards.convert.engine.convert`, from planned rows to the renamed card, fsyncs and process starts included.
+Both take turns in every round; medians are reported. CPU time per image (of all processes) is the steadier measure on
+a busy machine. Targets: >= 0.85 of the ceiling per core, near-linear over cores.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ import simplejpeg
 from PIL import Image
 
 from benches._xrays import Repeated, sources
-from shards.config import ConvertConfig
-from shards.plan import build
-from shards.png import fast_decoder
-from shards.pool import cores
-from shards.sample import Sample
-from shards.writer import convert
+from shards.convert.config import ConvertConfig
+from shards.convert.engine import convert
+from shards.convert.plan import build
+from shards.convert.png import fast_decoder
+from shards.convert.sample import Sample
+from shards.processes import cores
 
 SIDE, QUALITY = 256, 95
 

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from benches._xrays import shard_set
 from shards.format import Card, card_bytes
-from shards.index import Index
+from shards.read.index import Index
 
 LABELS = 14
 PER_SHARD = 2000
@@ -43,14 +43,14 @@ def report(**facts):
     print(json.dumps(memory | facts))
 """
 OPEN = """
-from shards.index import Index
+from shards.read.index import Index
 began, worked = time.perf_counter(), time.process_time()
 index = Index.open(sys.argv[1], mapped=True)
 report(seconds=time.perf_counter() - began, cpu=time.process_time() - worked)
 """
 ORDER = """
-from shards.index import Index
-from shards.order import Order, rank_slice
+from shards.read.index import Index
+from shards.read.order import Order, rank_slice
 index = Index.open(sys.argv[1], mapped=True)
 began, worked = time.perf_counter(), time.process_time()
 order = Order(len(index), seed=0, global_batch=4096)
@@ -61,7 +61,7 @@ report(seconds=time.perf_counter() - began, cpu=time.process_time() - worked)
 """
 WINDOW = """
 from shards import Order
-from shards.index import Index
+from shards.read.index import Index
 index = Index.open(sys.argv[1], mapped=True)
 sizes = np.diff(np.flatnonzero(np.r_[True, np.diff(index.shard) != 0, True]))
 order = Order(len(index), seed=0, global_batch=4096, shard_sizes=sizes, window=64)
@@ -70,7 +70,7 @@ report()
 """
 RANK = """
 from shards import Order, ShardSet
-from shards.loader import Loader
+from shards.read.loader import Loader
 shardset = ShardSet(sys.argv[1])
 order = Order(len(shardset), seed=0, global_batch=64, shard_sizes=shardset.shard_sizes, window=64)
 for step, positions, images in Loader(shardset, order, stop_step=100, workers=4): pass
@@ -95,8 +95,8 @@ if __name__ == "__main__":
 """
 BARE = """
 from pathlib import Path
-from shards.decode import Decoder
-from shards.index import Index
+from shards.read.decode import Decoder
+from shards.read.index import Index
 decoder = Decoder(Path(sys.argv[1]), Index.open(sys.argv[1]))
 out, rng = np.empty((64, 256, 256), np.uint8), np.random.default_rng(0)
 for batch in range(100): decoder.into(rng.integers(0, len(decoder.index), 64), out)

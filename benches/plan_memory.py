@@ -12,7 +12,7 @@ Reading cells takes most of the time and a steady 0.16 GB. With --ready_rows the
 in its place, so that large numbers can be tried in minutes; everything after it is as it is.
 
 With --sort the heart of it alone: rows in Parquet -> the same rows in order of split and a hash of the key, in Parquet;
-by shards.spill, and by DuckDB and Polars where they are installed.
+by shards.convert.spill, and by DuckDB and Polars where they are installed.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def ready_rows(root: Path) -> None:
     """Let the rows of the csv table be made at once instead of read."""
     import pyarrow as pa
 
-    from shards import rows
+    from shards.convert import rows
 
     with open(root / "names.txt") as file:
         count = sum(1 for _ in file)
@@ -107,7 +107,7 @@ def ready_rows(root: Path) -> None:
 def child(kind: str, root: Path, ready: bool) -> None:
     """Plan in this process; print what it took."""
     from jobs.cli import parse
-    from shards import sources
+    from shards.convert import sources
 
     if ready:
         ready_rows(root)
@@ -130,9 +130,9 @@ def child(kind: str, root: Path, ready: bool) -> None:
     threading.Thread(target=watch, daemon=True).start()
     begin = time.perf_counter()
     try:
-        from shards.standing import planned
+        from shards.convert.standing import planned
     except ImportError:  # the code before plans stood in files
-        from shards.registry import plan
+        from shards.convert.registry import plan
 
         made = plan(config)
     else:
@@ -169,7 +169,7 @@ def sort_by_spill() -> None:
     import numpy as np
     import pyarrow.parquet as pq
 
-    from shards import plan_file, spill
+    from shards.convert import plan_file, spill
 
     with pq.ParquetFile("rows.parquet") as file, spill.spilling(Path(".")):
         table = spill.stored(file.iter_batches(1 << 16), file.schema_arrow)
@@ -192,7 +192,7 @@ def sort_by_polars() -> None:
     found.sink_parquet("sorted.parquet", compression="zstd", row_group_size=8192)
 
 
-SORTS = {"shards.spill": sort_by_spill, "duckdb": sort_by_duckdb, "polars": sort_by_polars}
+SORTS = {"shards.convert.spill": sort_by_spill, "duckdb": sort_by_duckdb, "polars": sort_by_polars}
 
 
 def sort_child(who: str, folder: Path) -> None:

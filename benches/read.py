@@ -29,7 +29,7 @@ from webdataset.compat import WebDataset
 
 from benches._xrays import shard_set
 from shards import Order, ShardSet
-from shards.loader import Loader
+from shards.read.loader import Loader
 
 BATCH = 50
 OURS = "ours, in the process"

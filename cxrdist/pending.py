@@ -23,8 +23,8 @@ def card(place: str) -> Any:
         InputError: a card that is damaged.
     """
     from shards import FailedError
-    from shards.card import local
     from shards.format import CARD
+    from shards.read.card import local
 
     place = places.absolute(place)
     folder = local(place)

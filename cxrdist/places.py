@@ -36,8 +36,8 @@ def card(place: str) -> Any:
         InputError: no shard set there.
         FailedError: its server cannot be reached.
     """
-    from shards.card import local
     from shards.format import CARD
+    from shards.read.card import local
 
     folder = local(place)
     if folder is None:

@@ -18,10 +18,10 @@ import torch
 
 from cxrdist.encoder import BATCH, Encoder, ahead, learnt_labels
 from cxrdist.errors import InputError
-from shards import images
-from shards.dicom import looks_like_dicom
-from shards.sample import printable
-from shards.sources import IMAGE_ENDINGS, find_files
+from shards.convert import images
+from shards.convert.dicom import looks_like_dicom
+from shards.convert.sample import printable
+from shards.convert.sources import IMAGE_ENDINGS, find_files
 
 MAX_PIXELS = 1 << 26
 """Larger images are refused, as in a conversion."""
@@ -78,11 +78,11 @@ def read_image(path: str, size: int, conversion: Mapping[str, Any] | None) -> np
             image_format, bits, dicom_window); None = straight to S.
 
     Raises:
-        shards.images.Unusable: with the reason.
+        shards.convert.images.Unusable: with the reason.
     """
     import cv2
 
-    from shards.decode import square
+    from shards.read.decode import square
 
     settings = conversion or {}
     with open(path, "rb") as file:

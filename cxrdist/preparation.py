@@ -21,7 +21,7 @@ _ALLOWED: dict[str, Any] = {
     "bits": range(8, 17),
     "dicom_window": ("file", "full", "minmax"),
 }
-"""The settings that decide the pixels, and what each may be (as in `shards.config`)."""
+"""The settings that decide the pixels, and what each may be (as in `shards.convert.config`)."""
 _MAY_BE_NONE = ("size", "bits")
 
 

@@ -31,8 +31,8 @@ from cxrdist.pool import Pool, open_pool
 from cxrdist.pretrain_job import Job, Progress
 from results.run import Run
 from shards import Order
-from shards.loader import Loader
-from shards.order import rank_slice
+from shards.read.loader import Loader
+from shards.read.order import rank_slice
 from slurm.signals import StopRequest
 
 

@@ -19,9 +19,9 @@ from cxrdist.finetune_config import FinetuneConfig, words
 from cxrdist.input_checks import ANY_FINDING
 from results import levels
 from shards import ShardSet
-from shards.card import check_content
-from shards.fractions import Manifest, fraction_manifest
 from shards.labels import NEGATIVE, NULL, POSITIVE, UNCERTAIN, choose, known, resolve
+from shards.read.card import check_content
+from shards.read.fractions import Manifest, fraction_manifest
 
 log = logging.getLogger("cxrdist.finetune")
 

@@ -24,7 +24,7 @@ from cxrdist.step import JointEmbedding
 from results.stats.metrics import auroc
 from shards import ShardSet
 from shards.labels import NEGATIVE, POSITIVE
-from shards.order import eval_slice
+from shards.read.order import eval_slice
 
 _BATCH = 128
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from shards.overlap import Overlap
+    from shards.overlap.find import Overlap
 
 LEARNT, TESTED = ("train", "val"), ("test",)
 """Splits that a model is made with, and those that it is tested on."""

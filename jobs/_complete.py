@@ -121,7 +121,7 @@ def shard_set(out: Path, config: Any) -> bool:
     if not (out / "dataset.json").is_file():
         return False
     from shards import read_card
-    from shards.config import ConvertConfig, check_settings
+    from shards.convert.config import ConvertConfig, check_settings
 
     check_settings(read_card(out).config, config.recorded(), out, whole=isinstance(config, ConvertConfig))
     return True

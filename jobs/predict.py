@@ -65,7 +65,7 @@ def _conversion(config: Config, network: Any) -> Any:
     from cxrdist.errors import InputError
     from cxrdist.places import absolute, card, recorded, run_of
     from shards import FailedError
-    from shards.card import check_content
+    from shards.read.card import check_content
 
     held = preparation.recorded(network.classifier.facts, network.source)
     if config.shards is None and held is not None:

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from shards.convert.registry import CONVERTERS, Configs
 from shards.phantom import PhantomConfig
-from shards.registry import CONVERTERS, Configs
 
 HELP = "turn a published dataset into tar shards with an index"
 SUMMARIES = {name: converter.summary for name, converter in CONVERTERS.items()} | {"phantom": "drawn chest X-rays"}
@@ -32,12 +32,12 @@ CONFIGS = _Configs()
 def run(config: Any) -> int:
     """Convert as the configuration says; 0 when the set (or the part) is complete."""
     if isinstance(config, PhantomConfig):
-        from shards.generated import convert_phantom
+        from shards.convert.phantom import convert_phantom
 
         convert_phantom(config, say=_say)
         return 0
-    from shards.standing import planned
-    from shards.writer import convert
+    from shards.convert.engine import convert
+    from shards.convert.standing import planned
 
     config.check()
     convert(planned(config, say=_say), config, say=_say)

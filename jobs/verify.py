@@ -34,7 +34,7 @@ def run(config: Config) -> int:
     from cxrdist.finetune_config import words
     from jobs import _against
     from jobs._options import UsageError
-    from shards.card import read_card
+    from shards.read.card import read_card
     from shards.verify import need_set, verify
 
     path, others = need_set(config.shards), words(config.against) or []
@@ -58,7 +58,7 @@ def run(config: Config) -> int:
 def _compare(config: Config, others: list[str]) -> int:
     """Print and write what the set shares with others; 1 where a test would meet what was learnt from."""
     from jobs import _against
-    from shards.overlap import compare, open_side
+    from shards.overlap.find import compare, open_side
 
     one = open_side(config.shards, pictures=config.decode, workers=config.workers, say=_say)
     overlaps, leaks = [], []

@@ -9,17 +9,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from shards.card import read_card
     from shards.errors import FailedError, InputError
-    from shards.order import Order
-    from shards.reader import ShardSet
+    from shards.read.card import read_card
+    from shards.read.dataset import ShardSet
+    from shards.read.order import Order
 
 _HOME = {
-    "ShardSet": "shards.reader",
-    "Order": "shards.order",
+    "ShardSet": "shards.read.dataset",
+    "Order": "shards.read.order",
     "InputError": "shards.errors",
     "FailedError": "shards.errors",
-    "read_card": "shards.card",
+    "read_card": "shards.read.card",
 }
 
 __all__ = ["FailedError", "InputError", "Order", "ShardSet", "read_card"]

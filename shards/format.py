@@ -90,7 +90,7 @@ class Card:
     studies: int = 0
     """Different examinations; 0 where the source does not say them, and the index has no column study_id."""
     flat_images: int = 0
-    """Stored images that are nearly of one grey (`shards.images.is_flat`): black, or badly scaled."""
+    """Stored images that are nearly of one grey (`shards.convert.images.is_flat`): black, or badly scaled."""
 
     @cached_property
     def sha256(self) -> str:

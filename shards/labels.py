@@ -134,7 +134,7 @@ PADCHEST = (
     "tuberculosis",
 )
 """The 28 groups of findings that torchxrayvision (Cohen et al., MIDL 2022) makes of PadChest's 193 names; the converter
-in shards/padchest.py says which names each holds."""
+in shards/convert/padchest.py says which names each holds."""
 
 LABEL_SETS: dict[str, tuple[str, ...]] = {
     "nih": NIH,

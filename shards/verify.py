@@ -15,16 +15,16 @@ import pyarrow as pa
 import pyarrow.compute
 
 from shards import parquet
-from shards.card import read_card
+from shards.convert.grey import Unusable
+from shards.convert.images import decode, flat_warning, grey_sums, is_flat
+from shards.convert.merge import file_sha256
+from shards.convert.plan import shared_patients
 from shards.errors import InputError
 from shards.format import CARD, INDEX, LABEL, REJECTS, Card, index_schema
-from shards.grey import Unusable
-from shards.images import decode, flat_warning, grey_sums, is_flat
-from shards.merge import file_sha256
 from shards.parquet import short
-from shards.plan import shared_patients
-from shards.pool import cores, run_jobs
+from shards.processes import cores, run_jobs
 from shards.progress import Progress
+from shards.read.card import read_card
 
 pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers
 

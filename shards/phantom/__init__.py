@@ -14,16 +14,14 @@ from .config import PhantomConfig
 if TYPE_CHECKING:
     from .publish import write_chexpert, write_nih
     from .sheet import contact_sheet
-    from .truth import truth_boxes
 
 _HOME = {
     "write_nih": ".publish",
     "write_chexpert": ".publish",
     "contact_sheet": ".sheet",
-    "truth_boxes": ".truth",
 }
 
-__all__ = ["PhantomConfig", "contact_sheet", "truth_boxes", "write_chexpert", "write_nih"]
+__all__ = ["PhantomConfig", "contact_sheet", "write_chexpert", "write_nih"]
 
 
 def __getattr__(name: str) -> Any:

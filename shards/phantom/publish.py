@@ -14,10 +14,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from shards.processes import safe_path
+
 from ..atomic import write_bytes
 from ..errors import InputError
 from ..labels import NIH_BOXED
-from ..pool import safe_path
 from ..progress import Progress
 from .case import CHEXPERT, NIH, Case, Style, patient_cases
 from .labels import BOX_NAMES, CHEXPERT_NAMES, chexpert_labels, nih_label

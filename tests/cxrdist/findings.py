@@ -38,9 +38,9 @@ def make(
 
     With `studies` the table says study (a patient's two pictures, which share their labels), view, sex and age.
     """
-    from shards.config import CsvConfig
-    from shards.registry import plan
-    from shards.writer import convert
+    from shards.convert.config import CsvConfig
+    from shards.convert.engine import convert
+    from shards.convert.registry import plan
 
     rng = np.random.default_rng(seed)
     source = folder / f"{name}-source"

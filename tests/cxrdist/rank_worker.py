@@ -18,7 +18,7 @@ from cxrdist.step import JointEmbedding, Step
 from cxrdist.sync_norm import synchronise
 from cxrdist.vicreg import VICReg
 from shards import Order
-from shards.order import rank_slice
+from shards.read.order import rank_slice
 
 # name: method, architecture, BatchNorm over the global batch, type, views per forward pass (0: all)
 CASES = {

@@ -24,7 +24,7 @@ from cxrdist.errors import InputError
 from cxrdist.finetune_config import FinetuneConfig
 from jobs import cli
 from shards import ShardSet
-from shards.config import NihConfig
+from shards.convert.config import NihConfig
 from shards.phantom import write_nih
 from tests.cxrdist.conftest import TINY
 
@@ -41,8 +41,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shards_path(source: Path) -> Path:
-    from shards.registry import plan
-    from shards.writer import convert
+    from shards.convert.engine import convert
+    from shards.convert.registry import plan
 
     config = NihConfig(src=str(source), out=str(source.parent / "shards"), size=72, workers=1)
     convert(plan(config), config, say=lambda line: None)

@@ -12,7 +12,7 @@ import pytest
 from cxrdist import finetune, identity, places, trial_data
 from cxrdist.evaluate import evaluate
 from results import schema
-from shards import stage as staging
+from shards.read import stage as staging
 from tests.cxrdist.conftest import TINY
 from tests.cxrdist.test_finetune import trained, trial
 from tests.web import Web, serving

@@ -13,11 +13,11 @@ import pytest
 from jobs.cli import parse
 from results import schema
 from shards import read_card
-from shards.index import Index
+from shards.convert.engine import convert
+from shards.convert.registry import CONVERTERS, plan
 from shards.labels import NULL
-from shards.registry import CONVERTERS, plan
+from shards.read.index import Index
 from shards.verify import verify
-from shards.writer import convert
 from tests.cxrdist.conftest import TINY
 from tests.cxrdist.test_finetune import trained
 from tests.shards.convert import layouts

@@ -15,7 +15,7 @@ from jobs import cli
 from results import schema
 from results.run import Run
 from results.stats.scoring import metric_rows
-from shards.index import Index
+from shards.read.index import Index
 from tests.cxrdist import findings
 from tests.cxrdist.conftest import TINY
 from tests.cxrdist.test_finetune import trained, trial

@@ -23,11 +23,11 @@ from jobs import _chain, _tasks, cli
 from results.collect import collect
 from results.run import Run
 from shards import ShardSet, read_card
-from shards.config import CsvConfig
-from shards.fractions import fraction_manifest, read_manifest
-from shards.grey import Unusable
-from shards.images import decode
-from shards.registry import plan
+from shards.convert.config import CsvConfig
+from shards.convert.grey import Unusable
+from shards.convert.images import decode
+from shards.convert.registry import plan
+from shards.read.fractions import fraction_manifest, read_manifest
 from slurm import profiles
 from tests.fuzz import mutations
 from tests.fuzz.workplace import Workplace

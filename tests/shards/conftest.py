@@ -23,7 +23,7 @@ LABELS = ("pneumonia", "edema")
 
 STAGE = """
 import sys
-from shards.stage import stage
+from shards.read.stage import stage
 print(stage(sys.argv[1], "disk", sys.argv[2]))
 """
 """A process that stages ADDRESS CACHE and prints the copy's folder."""

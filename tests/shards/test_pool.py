@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shards.pool import run_jobs
+from shards.processes import run_jobs
 from tests.shadows import shadows
 
 

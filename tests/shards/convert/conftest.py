@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shards.config import ConvertConfig, NihConfig
-from shards.standing import planned
-from shards.writer import convert
+from shards.convert.config import ConvertConfig, NihConfig
+from shards.convert.engine import convert
+from shards.convert.standing import planned
 
 NIH_2017 = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from shards import InputError
-from shards.config import MedmnistConfig
-from shards.registry import plan
-from shards.writer import convert
+from shards.convert.config import MedmnistConfig
+from shards.convert.engine import convert
+from shards.convert.registry import plan
 from tests.shards.convert.conftest import hashes, make, picture, png, write_nih
 
 
@@ -55,9 +55,9 @@ def test_a_resume_makes_chunks_of_changed_files_again(tmp_path: Path, nih_config
     class Killed(BaseException):
         pass
 
-    from shards import writer
+    from shards.convert import engine
 
-    real = writer.run_chunk
+    real = engine.run_chunk
 
     def dying(job):
         nonlocal done
@@ -66,7 +66,7 @@ def test_a_resume_makes_chunks_of_changed_files_again(tmp_path: Path, nih_config
             raise Killed
         return real(job)
 
-    monkeypatch.setattr(writer, "run_chunk", dying)
+    monkeypatch.setattr(engine, "run_chunk", dying)
     with pytest.raises(Killed):
         make(config)
     monkeypatch.undo()

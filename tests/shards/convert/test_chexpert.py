@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from shards import InputError, read_card
-from shards.config import ChexpertConfig
-from shards.index import Index
+from shards.convert.config import ChexpertConfig
+from shards.read.index import Index
 from shards.verify import verify
 from tests.shards.convert.conftest import jpeg, make, picture
 

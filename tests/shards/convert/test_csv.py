@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from shards import InputError, read_card
-from shards.config import CsvConfig
+from shards.convert.config import CsvConfig
 from shards.verify import verify
 from tests.shards.convert.conftest import hashes, jpeg, make, picture, png, stored
 from tests.shards.convert.test_dicom import TWELVE, dicom

@@ -13,8 +13,8 @@ from pydicom.pixels.processing import apply_modality_lut, apply_windowing
 from pydicom.sequence import Sequence
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
-from shards.grey import Unusable
-from shards.images import decode, fit
+from shards.convert.grey import Unusable
+from shards.convert.images import decode, fit
 from tests.shards.convert.conftest import picture
 
 GREY = picture(3, 40, 50)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import shards.png
+import shards.convert.png
+from shards.convert.grey import Unusable
+from shards.convert.images import decode, encode, fit, grey_sums
+from shards.convert.orientation import turn
 from shards.errors import FailedError
-from shards.grey import Unusable
-from shards.images import decode, encode, fit, grey_sums
-from shards.orientation import turn
 from tests.shards.convert.conftest import grey_file, jpeg, picture, png
 
 LIMIT = 1 << 22
@@ -136,11 +136,11 @@ def test_a_missing_or_odd_png_decoder_stops_the_work_and_rejects_no_file(
     import kornia_rs.io
 
     monkeypatch.setattr(kornia_rs.io, "decode_image_png_u8", broken)
-    shards.png.fast_decoder.cache_clear()
+    shards.convert.png.fast_decoder.cache_clear()
     with pytest.raises(FailedError, match="pip install 'kornia-rs"):
         pixels(png(GREY))
     monkeypatch.undo()
-    shards.png.fast_decoder.cache_clear()
+    shards.convert.png.fast_decoder.cache_clear()
     assert np.array_equal(pixels(png(GREY)), GREY)
 
 
@@ -151,7 +151,7 @@ def test_a_panic_of_the_png_decoder_is_one_reject_and_no_crash(monkeypatch: pyte
     def panic(*_: object) -> None:
         raise PanicException("index out of bounds")
 
-    monkeypatch.setattr(shards.png, "fast_decoder", lambda: panic)
+    monkeypatch.setattr(shards.convert.png, "fast_decoder", lambda: panic)
     with pytest.raises(Unusable, match="cannot be decoded"):
         pixels(png(GREY))
 

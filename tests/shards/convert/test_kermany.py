@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from shards import InputError, read_card
-from shards.config import KermanyConfig
-from shards.kermany import person
+from shards.convert.config import KermanyConfig
+from shards.convert.kermany import person
 from tests.shards.convert.conftest import jpeg, make, picture
 
 
@@ -97,7 +97,7 @@ def test_the_archive_of_kaggle_is_understood_with_its_doubled_folder(tmp_path: P
 
 
 def test_full_set_counts_of_the_merged_scheme_are_those_published() -> None:
-    from shards.kermany import _merged
+    from shards.convert.kermany import _merged
 
     files = [f"train/NORMAL/IM-{n:04d}-0001.jpeg" for n in range(1341)] + [f"val/NORMAL/{n}.jpeg" for n in range(8)]
     files += [f"train/PNEUMONIA/person{n}_virus_1.jpeg" for n in range(3875)]

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from shards import FailedError, InputError
-from shards.pool import run_jobs
+from shards.processes import run_jobs
 from tests.shards.convert.conftest import hashes, make, write_nih
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -108,8 +108,8 @@ def _wait_for(condition, seconds: float = 60) -> None:
 
 
 def test_two_processes_never_make_one_set_at_a_time(nih_config) -> None:
-    from shards.registry import plan
-    from shards.writer import WORK, _lock, convert
+    from shards.convert.engine import WORK, _lock, convert
+    from shards.convert.registry import plan
 
     config = nih_config()
     convert(plan(nih_config(part="0/2")), nih_config(part="0/2"), say=lambda line: None)

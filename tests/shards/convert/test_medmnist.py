@@ -9,8 +9,8 @@ import pytest
 from webdataset import compat
 
 from shards import InputError, read_card
-from shards.config import MedmnistConfig
-from shards.registry import plan
+from shards.convert.config import MedmnistConfig
+from shards.convert.registry import plan
 from tests.shards.convert.conftest import make, stored
 
 

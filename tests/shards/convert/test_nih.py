@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shards import InputError, cells, read_card
-from shards.config import NihConfig
-from shards.index import Index
-from shards.nih import LABELS, _splits, read_rows
-from shards.rows import first_of_each, gather
+from shards import InputError, read_card
+from shards.convert import cells
+from shards.convert.config import NihConfig
+from shards.convert.nih import LABELS, _splits, read_rows
+from shards.convert.rows import first_of_each, gather
+from shards.read.index import Index
 from tests.shards.convert.conftest import NIH_2017, make, picture, png, write_nih
 
 

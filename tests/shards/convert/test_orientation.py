@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shards.config import CsvConfig
-from shards.images import decode, fit
+from shards.convert.config import CsvConfig
+from shards.convert.images import decode, fit
 from tests.shards.convert.conftest import jpeg, make, picture, png, stored
 
 UPRIGHT = picture(7, 48, 80)

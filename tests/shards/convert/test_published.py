@@ -14,9 +14,9 @@ import pytest
 
 from jobs.cli import main, parse
 from shards import InputError, ShardSet, read_card
-from shards.index import Index
-from shards.padchest import groups_of
-from shards.registry import CONVERTERS, plan
+from shards.convert.padchest import groups_of
+from shards.convert.registry import CONVERTERS, plan
+from shards.read.index import Index
 from shards.verify import verify
 from tests.shards.convert import layouts
 from tests.shards.convert.conftest import make, picture, png
@@ -191,7 +191,7 @@ def test_padchest_groups_equal_torchxrayvisions_on_every_published_label_list(tm
 
 
 def layouts_parts(cell: str) -> list[str]:
-    from shards.padchest import parts
+    from shards.convert.padchest import parts
 
     return parts(cell, "test")
 

@@ -64,8 +64,8 @@ def test_too_many_rejects_stop_the_run_with_the_reasons_and_more_may_be_allowed(
 def test_the_limit_of_rejects_holds_over_all_parts(nih: Path, nih_config) -> None:
     for path in sorted((nih / "images_001" / "images").glob("*_000.png")):
         path.write_bytes(b"not an image")
-    from shards.registry import plan
-    from shards.writer import convert
+    from shards.convert.engine import convert
+    from shards.convert.registry import plan
 
     for number in range(2):
         config = nih_config(part=f"{number}/2", max_rejects=1.0)

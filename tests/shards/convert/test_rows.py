@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import shards.rows
+import shards.convert.rows
+from shards.convert.opener import FileOpener
+from shards.convert.plan import build, leaves, shared_patients
+from shards.convert.rows import among, first_of_each, gather, place, strings, without_repeats
+from shards.convert.sample import Sample
+from shards.convert.splits import cut_by_patient, cut_rows, draw_groups, draw_rows
 from shards.errors import InputError
-from shards.opener import FileOpener
-from shards.plan import build, leaves, shared_patients
-from shards.rows import among, first_of_each, gather, place, strings, without_repeats
-from shards.sample import Sample
-from shards.splits import cut_by_patient, cut_rows, draw_groups, draw_rows
 
 NAMES = st.lists(st.text(max_size=3), max_size=60)
 
@@ -41,14 +41,16 @@ def test_equal_hashes_of_different_names_are_told_apart(monkeypatch: pytest.Monk
 def test_among_and_place_say_what_python_says(few: int, names: list[str], others: list[str]) -> None:
     left, right = pa.chunked_array([names[:5], names[5:]], pa.string()), pa.array(others, pa.string())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards.rows, "_FEW", few)
+        patch.setattr(shards.convert.rows, "_FEW", few)
         assert among(left, right).tolist() == [name in others for name in names]
         assert place(left, right).to_pylist() == [others.index(name) if name in others else None for name in names]
 
 
 def test_names_of_one_hash_are_placed_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards.rows, "_FEW", 1)
-    monkeypatch.setattr(shards.rows, "_hashes", lambda names: np.array([len(name) for name in names.to_pylist()]))
+    monkeypatch.setattr(shards.convert.rows, "_FEW", 1)
+    monkeypatch.setattr(
+        shards.convert.rows, "_hashes", lambda names: np.array([len(name) for name in names.to_pylist()])
+    )
     assert place(pa.array(["b", "x", "aa"]), pa.array(["a", "b", "cc"])).to_pylist() == [1, None, None]
     assert place(pa.array(["a", "xyz"]), pa.array(["a", "b", "cc"])).to_pylist() == [0, None]
 

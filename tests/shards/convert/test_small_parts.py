@@ -7,8 +7,8 @@ import pytest
 
 from shards import FailedError, progress
 from shards.atomic import write_bytes, write_with
-from shards.sample import safe_key
-from shards.sources import find_files
+from shards.convert.sample import safe_key
+from shards.convert.sources import find_files
 
 
 def test_a_log_gets_a_plain_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:

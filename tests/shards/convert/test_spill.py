@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from shards import FailedError, InputError, rows, spill
-from shards.rows import alphabetical, coalesced, groups, keep, looked_up, taken
+from shards import FailedError, InputError
+from shards.convert import rows, spill
+from shards.convert.rows import alphabetical, coalesced, groups, keep, looked_up, taken
 
 
 @pytest.fixture

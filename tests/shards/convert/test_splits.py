@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.splits import cut_by_patient, draw_groups, draw_stratified
+from shards.convert.splits import cut_by_patient, draw_groups, draw_stratified
 
 patients_of_samples = st.lists(st.integers(0, 40).map(lambda n: f"p{n}"), min_size=2, max_size=200)
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from shards import InputError, plan_file, rows, spill, standing
+from shards import InputError
+from shards.convert import plan_file, rows, spill, standing
+from shards.convert.engine import convert
+from shards.convert.registry import plan
+from shards.convert.standing import planned
 from shards.locks import locked
-from shards.registry import plan
-from shards.standing import planned
-from shards.writer import convert
 from tests.shards.convert import layouts
 from tests.shards.convert.conftest import hashes, jpeg, make, picture
 from tests.shards.convert.test_published import config as published

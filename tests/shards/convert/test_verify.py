@@ -11,15 +11,15 @@ import pytest
 
 from jobs import cli
 from shards import InputError
-from shards.card import read_card
 from shards.format import card_bytes, parse_card
+from shards.read.card import read_card
 from shards.verify import verify
 from tests.shards.convert.conftest import make, write_nih
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from shards.config import NihConfig
+    from shards.convert.config import NihConfig
 
     root = tmp_path_factory.mktemp("verify")
     write_nih(root / "src")
@@ -48,7 +48,7 @@ def forge(path: Path, **changes) -> None:
 
 def rewrite_index(path: Path, table: pa.Table) -> None:
     pq.write_table(table, path / "index.parquet")
-    from shards.merge import file_sha256
+    from shards.convert.merge import file_sha256
 
     forge(path, index_sha256=file_sha256(path / "index.parquet"))
 

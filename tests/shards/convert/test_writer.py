@@ -79,8 +79,8 @@ def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path, nih_config) 
 def test_independent_parts_and_one_merge_give_the_same_bytes(nih_config) -> None:
     whole, parted = nih_config("whole"), nih_config("parted")
     make(whole)
-    from shards.registry import plan
-    from shards.writer import convert
+    from shards.convert.engine import convert
+    from shards.convert.registry import plan
 
     for part in ("2/3", "0/3"):
         config = nih_config("parted", part=part)
@@ -106,8 +106,8 @@ def test_a_complete_set_is_left_as_it_is_and_another_is_not_overwritten(nih_conf
     config = nih_config()
     make(config)
     before = {path: path.stat().st_mtime_ns for path in Path(config.out).iterdir()}
-    from shards.registry import plan
-    from shards.writer import convert
+    from shards.convert.engine import convert
+    from shards.convert.registry import plan
 
     told: list[str] = []
     card = convert(plan(config), config, say=told.append)
@@ -129,8 +129,8 @@ def test_a_folder_with_something_else_in_it_is_not_touched(tmp_path: Path, nih_c
 
 
 def test_an_unfinished_conversion_goes_on_only_with_the_same_settings(nih_config) -> None:
-    from shards.registry import plan
-    from shards.writer import convert
+    from shards.convert.engine import convert
+    from shards.convert.registry import plan
 
     config = nih_config(part="0/2")
     convert(plan(config), config, say=lambda line: None)

@@ -1,0 +1,1 @@
+"""From published datasets to shard sets: one file a dataset, and the engine they share."""

@@ -1,0 +1,147 @@
+"""RSNA Pneumonia Detection Challenge (Shih et al., Radiology: AI 2019): DICOM files of NIH images, read anew."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from shards.convert import cells
+from shards.convert.about import About
+from shards.convert.config import DrawnSplits, path_field
+from shards.convert.delimited import read_table
+from shards.convert.dicom import require
+from shards.convert.dicom_headers import with_headers
+from shards.convert.inputs import note
+from shards.convert.opener import FileOpener
+from shards.convert.plan import Plan, SourceBox, build
+from shards.convert.readings import unite
+from shards.convert.rows import Gathered, gather
+from shards.convert.sample import Sample
+from shards.convert.sources import find_one, folder, with_files
+from shards.convert.splits import with_drawn_splits
+from shards.errors import InputError
+
+ABOUT = About(
+    licence="rules of the Kaggle competition: non-commercial and academic use",
+    citation="""@article{shih2019augmenting,
+  author = {Shih, George and Wu, Carol C. and Halabi, Safwan S. and Kohli, Marc D. and others},
+  title = {Augmenting the National Institutes of Health Chest Radiograph Dataset with Expert Annotations of Possible
+           Pneumonia},
+  journal = {Radiology: Artificial Intelligence},
+  volume = {1},
+  number = {1},
+  pages = {e180041},
+  year = {2019}
+}""",
+    home="https://www.rsna.org/rsnai/ai-image-challenge/rsna-pneumonia-detection-challenge-2018",
+)
+FOLDER = "stage_2_train_images"
+LABELS = ("lung_opacity", "pneumonia", "no_finding")
+CLASSES = {"Normal": 1, "No Lung Opacity / Not Normal": 0, "Lung Opacity": 0}
+MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(DrawnSplits):
+    """RSNA pneumonia as Kaggle ships it: stage_2_train_images/ and the stage_2_*.csv tables."""
+
+    mapping: str | None = path_field()
+    """The organisers' pneumonia-challenge-dataset-mappings_2018.json, which names the NIH image of every image, so that
+    patients are NIH's. None: the one found in src; where there is none, every image counts as its own patient."""
+
+
+def plan(config: Config) -> Plan:
+    """Return the plan of an RSNA pneumonia conversion.
+
+    Raises:
+        InputError: a table or column is missing, a value cannot be, or rows and files do not match.
+    """
+    require()
+    root = folder(config.src)
+    table = find_one(root, ["stage_2_train_labels.csv"], "table of labels")
+    classes = _classes(root / "stage_2_detailed_class_info.csv")
+    nih = _nih_images(config, root)
+    boxes: list[SourceBox] = []
+    rows = gather(_samples(table, classes, nih, boxes), LABELS)
+    rows = unite(rows, where=table.name)
+    rows, excluded = with_files(
+        rows, root, (".dcm",), table=table.name, allow_missing=config.allow_missing,
+        wanted=lambda name: name.split("/")[0] == FOLDER,
+    )  # fmt: skip
+    rows = with_headers(rows, root, ("view", "sex", "age"))
+    rows = with_drawn_splits(rows, config)
+    warning = (
+        "WARNING: these are NIH ChestX-ray14's images under other names, and without the organisers' mapping file "
+        f"({MAPPING}) their patients are unknown: a patient may be in two splits, and an encoder pretrained on NIH has "
+        "seen the test images"
+    )
+    return build(
+        Gathered(rows),
+        name="rsna",
+        source="RSNA Pneumonia Detection Challenge (Shih et al., Radiology: AI 2019)",
+        about=ABOUT,
+        labels=LABELS,
+        split_scheme="random",
+        split_detail=config.split_detail() | {"patients": "nih" if nih else "unknown"},
+        opener=FileOpener(str(root)),
+        excluded=excluded,
+        boxes=boxes,
+        notes=[] if nih else [warning],
+    )
+
+
+def _classes(path: Path) -> dict[str, int] | None:
+    """Return image -> 1 where its class is Normal; None without the table."""
+    if not path.is_file():
+        return None
+    found: dict[str, int] = {}
+    for line, row in read_table(path, ("patientId", "class")):
+        kind = row["class"].strip()
+        if kind not in CLASSES:
+            raise InputError(f"{path}, line {line}: class {kind!r}; allowed are {', '.join(CLASSES)}")
+        found[row["patientId"].strip()] = CLASSES[kind]
+    return found
+
+
+def _nih_images(config: Config, root: Path) -> dict[str, str] | None:
+    """Return image -> NIH's file name."""
+    path = Path(config.mapping) if config.mapping else root / MAPPING
+    note(path)
+    if not path.is_file():
+        if config.mapping:
+            raise InputError(f"--mapping {path}: no such file")
+        return None
+    try:
+        return {str(entry["subset_img_id"]): str(entry["img_id"]) for entry in json.loads(path.read_bytes())}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not the organisers' mapping: a list with subset_img_id and img_id") from error
+
+
+def _samples(
+    table: Path, classes: dict[str, int] | None, nih: dict[str, str] | None, boxes: list[SourceBox]
+) -> Iterator[Sample]:
+    """Yield the rows, one per box or per image without one."""
+    corners = ("x", "y", "width", "height")
+    for line, row in read_table(table, ("patientId", *corners, "Target")):
+        where = f"{table}, line {line}"
+        image, target = row["patientId"].strip(), row["Target"].strip()
+        if not image or target not in ("0", "1"):
+            raise InputError(f"{where}: patientId {image!r} and Target {target!r}; Target is 0 or 1")
+        source = f"{FOLDER}/{image}.dcm"
+        if not cells.blank(row["x"]):
+            try:
+                x, y, width, height = (float(row[name]) for name in corners)
+            except ValueError as error:
+                raise InputError(f"{where}: a box needs four numbers ({error})") from error
+            boxes.append((source, "pneumonia", x, y, width, height))
+        labels: dict[str, int | None] = {"lung_opacity": int(target), "pneumonia": int(target)}
+        if classes is not None:
+            labels["no_finding"] = classes.get(image)
+        patient = None
+        if nih is not None:
+            if image not in nih:
+                raise InputError(f"{where}: image {image} is not in the mapping file")
+            patient = str(int(nih[image].partition("_")[0]))
+        yield Sample(source=source, key=image, split="", patient_id=patient, labels=labels)

@@ -1,0 +1,1 @@
+"""What two shard sets share: images and patients."""

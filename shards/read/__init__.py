@@ -1,0 +1,1 @@
+"""Reading shard sets: index, images, sample order, label fractions, staging."""
