@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from cxrdist.augment import Augment
-from cxrdist.augment_config import AugmentConfig
-from cxrdist.model import build_backbone, load_encoder
+from cxrdist.core.augment import Augment
+from cxrdist.core.augment_config import AugmentConfig
+from cxrdist.core.backbones import build_backbone, load_encoder
 from results.stats.metrics import auroc
 from shards import ShardSet
 

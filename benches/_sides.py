@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from benches._simclr import Lightly, Ours, timed
-from cxrdist.device import keep_freed_memory
+from cxrdist.core.device import keep_freed_memory
 
 CPU = torch.device("cpu")
 

@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from cxrdist.augment import Augment
-from cxrdist.augment_config import AugmentConfig
-from cxrdist.config import HeadConfig, OptimConfig
-from cxrdist.device import resolve_precision
-from cxrdist.loss import nt_xent
-from cxrdist.model import build_backbone
-from cxrdist.optim import build_optimizer, set_rate
-from cxrdist.simclr import SimCLR
-from cxrdist.step import JointEmbedding, Step
+from cxrdist.core.augment import Augment
+from cxrdist.core.augment_config import AugmentConfig
+from cxrdist.core.backbones import build_backbone
+from cxrdist.core.device import resolve_precision
+from cxrdist.pretrain.config import HeadConfig, OptimConfig
+from cxrdist.pretrain.losses.nt_xent import nt_xent
+from cxrdist.pretrain.optim import build_optimizer, set_rate
+from cxrdist.pretrain.simclr import SimCLR
+from cxrdist.pretrain.step import JointEmbedding, Step
 from shards import Order, ShardSet
 from shards.read.loader import Loader
 

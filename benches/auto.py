@@ -20,10 +20,10 @@ import torch
 from benches._simclr import timed
 from benches._xrays import shard_set
 from benches.pretrain import cpu_name
-from cxrdist.device import autocast, cpu_has_bf16, resolve_precision, usable_cores
-from cxrdist.distributed import Ranks
-from cxrdist.model import build_backbone
-from cxrdist.pretrain import default_workers
+from cxrdist.core.backbones import build_backbone
+from cxrdist.core.device import autocast, cpu_has_bf16, resolve_precision, usable_cores
+from cxrdist.core.distributed import Ranks
+from cxrdist.pretrain.loop import default_workers
 from shards import Order, ShardSet
 from shards.read.loader import Loader
 

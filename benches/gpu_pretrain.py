@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benches._simclr import Lightly, Ours, as_folder, check_losses_agree, timed
 from benches._xrays import shard_set
-from cxrdist.device import usable_cores
+from cxrdist.core.device import usable_cores
 
 
 def main() -> int:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from cxrdist.model import build_backbone, save_encoder
+from cxrdist.core.backbones import build_backbone, save_encoder
 from results import schema
 from results.run import Run
 

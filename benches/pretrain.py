@@ -20,9 +20,9 @@ import torch
 from benches._sides import Setting, Side
 from benches._simclr import as_folder, check_losses_agree, timed
 from benches._xrays import shard_set
-from cxrdist.augment import Augment
-from cxrdist.augment_config import AugmentConfig
-from cxrdist.device import cpu_has_bf16, usable_cores
+from cxrdist.core.augment import Augment
+from cxrdist.core.augment_config import AugmentConfig
+from cxrdist.core.device import cpu_has_bf16, usable_cores
 from shards import ShardSet
 
 CPU = torch.device("cpu")

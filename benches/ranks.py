@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 from benches._xrays import shard_set
-from cxrdist.device import usable_cores
+from cxrdist.core.device import usable_cores
 
 SECONDS = 1800
 

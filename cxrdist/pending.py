@@ -9,10 +9,11 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from cxrdist import initialisation, input_checks, places
-from cxrdist.config import PretrainConfig, check_batch, check_pool
+from cxrdist.core import initialisation, shard_sets
 from cxrdist.errors import InputError
-from cxrdist.finetune_config import FinetuneConfig, words
+from cxrdist.finetune import input_checks
+from cxrdist.finetune.config import FinetuneConfig, words
+from cxrdist.pretrain.config import PretrainConfig, check_batch, check_pool
 from results.run import Run
 
 
@@ -26,12 +27,12 @@ def card(place: str) -> Any:
     from shards.format import CARD
     from shards.read.card import local
 
-    place = places.absolute(place)
+    place = shard_sets.absolute(place)
     folder = local(place)
     if folder is not None:
-        return places.card(place) if (folder / CARD).is_file() else None
+        return shard_sets.card(place) if (folder / CARD).is_file() else None
     with contextlib.suppress(InputError, ValueError, FailedError):
-        return places.card(place)
+        return shard_sets.card(place)
     return None
 
 

@@ -18,7 +18,7 @@ def pretrain(config: Any, waits: bool) -> None:
         ValueError: naming the setting, the file or the folder; it has exit code 2.
     """
     from cxrdist import pending
-    from cxrdist.config import IGNORED_BY_SIGNATURE, to_dict, validate
+    from cxrdist.pretrain.config import IGNORED_BY_SIGNATURE, to_dict, validate
     from jobs.pretrain import identify, resolve
     from results.run import Run
 
@@ -32,8 +32,9 @@ def pretrain(config: Any, waits: bool) -> None:
 
 def trial(config: Any, waits: bool) -> None:
     """The same for one fine-tuning."""
-    from cxrdist import identity, pending
-    from cxrdist.finetune_config import check
+    from cxrdist import pending
+    from cxrdist.finetune import identity
+    from cxrdist.finetune.config import check
     from results.run import Run
 
     check(config)
@@ -46,9 +47,9 @@ def trial(config: Any, waits: bool) -> None:
 
 def sweep(config: Any, waits: bool) -> None:
     """The same for a sweep: every cell, its folder, and that what an earlier part of it began with is still there."""
-    from cxrdist import grid
-    from cxrdist.cells import Ledger
-    from cxrdist.supervise import refuse_other_content
+    from cxrdist.sweep import grid
+    from cxrdist.sweep.folder import Ledger
+    from cxrdist.sweep.run import refuse_other_content
 
     ledger = Ledger(Path(config.out))
     ledger.refuse_foreign()

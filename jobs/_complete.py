@@ -16,7 +16,7 @@ from slurm.errors import InputError
 
 def pretrained(config: Any) -> bool:
     """Whether this pretraining is done; refuses the folder of another one."""
-    from cxrdist.config import IGNORED_BY_SIGNATURE, to_dict
+    from cxrdist.pretrain.config import IGNORED_BY_SIGNATURE, to_dict
     from jobs.pretrain import identify, resolve
 
     return _is_complete(config.out, lambda: identify(*resolve(config)), to_dict(config), IGNORED_BY_SIGNATURE)
@@ -24,8 +24,8 @@ def pretrained(config: Any) -> bool:
 
 def finetuned(config: Any) -> bool:
     """Whether this trial is done; refuses the folder of another one."""
-    from cxrdist import identity
-    from cxrdist.finetune_config import check as check_trial
+    from cxrdist.finetune import identity
+    from cxrdist.finetune.config import check as check_trial
 
     def sign() -> str:
         return identity.trial_signature(identity.resolve(check_trial(config)))
@@ -35,7 +35,7 @@ def finetuned(config: Any) -> bool:
 
 def trial_settings(config: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The settings of a trial as its run records them, and which of them say nothing about its result."""
-    from cxrdist.finetune_config import IGNORED_BY_SIGNATURE, plain, weight_decay
+    from cxrdist.finetune.config import IGNORED_BY_SIGNATURE, plain, weight_decay
 
     filled = [name for name in ("arch", "image_size") if getattr(config, name) is None]  # from encoder or shards
     optim = dataclasses.replace(config.optim, weight_decay=weight_decay(config.optim))

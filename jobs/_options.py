@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cxrdist.configs import hints, nearest, settings, why_refused, wrong_shape
+from cxrdist.core.configs import hints, nearest, settings, why_refused, wrong_shape
 from shards.ranges import out_of_range, ranges
 
 EPILOG = "Research use only: nothing here is made or tested for clinical decisions."

@@ -200,8 +200,8 @@ def _finetune(config: Any, rest: list[str], at: SubmitOptions, create: bool, wai
 
 
 def _create_trial(config: Any) -> None:
-    from cxrdist import identity
-    from cxrdist.finetune_config import check as check_trial
+    from cxrdist.finetune import identity
+    from cxrdist.finetune.config import check as check_trial
 
     identity.make_run(identity.resolve(check_trial(config)), command=[Path(sys.argv[0]).name, *sys.argv[1:]])
 

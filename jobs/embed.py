@@ -32,11 +32,11 @@ def run(config: Config) -> int:
     """Embed and say what was written."""
     from pathlib import Path
 
-    from cxrdist import encoder
-    from cxrdist.embed import embed
-    from cxrdist.looking import opened
+    from cxrdist.inference import network
+    from cxrdist.inference.embed import embed
+    from cxrdist.inference.options import opened
 
     shards = opened(config.run, config.shards, config.split, config.stage)
-    count = embed(encoder.load(config.run, config.device), shards, Path(config.out))
+    count = embed(network.load(config.run, config.device), shards, Path(config.out))
     print(f"{config.out}: features of {count} images", file=sys.stderr)
     return 0

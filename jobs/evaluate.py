@@ -31,8 +31,8 @@ class Config:
 
 def run(config: Config) -> int:
     """Test and print one line per label."""
-    from cxrdist.evaluate import evaluate
-    from cxrdist.finetune_config import words
+    from cxrdist.finetune.config import words
+    from cxrdist.finetune.evaluate import evaluate
 
     rows = evaluate(
         config.run,

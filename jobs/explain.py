@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from cxrdist.looking import LookConfig
+from cxrdist.inference.options import LookConfig
 
 HELP = "Draw heat maps of what a fine-tuned run looked at, and score them against boxes where the shard set has some."
 POSITIONALS = ("run",)
@@ -32,17 +32,17 @@ class Config(LookConfig):
 
 def run(config: Config) -> int:
     """Explain, and print the pointing game's table."""
-    from cxrdist import encoder
     from cxrdist.errors import InputError
-    from cxrdist.explain import explain
-    from cxrdist.finetune_config import words
-    from cxrdist.looking import out_of, shards_of
+    from cxrdist.finetune.config import words
+    from cxrdist.inference import network
+    from cxrdist.inference.explain import explain
+    from cxrdist.inference.options import out_of, shards_of
 
     for name in ("count", "limit", "patch"):
         value = getattr(config, name)
         if value is not None and value < (0 if name == "count" else 1):
             raise InputError(f"{name} = {value}: must be at least {0 if name == 'count' else 1}")
-    network = encoder.load(config.run, config.device, classify=True)
+    network = network.load(config.run, config.device, classify=True)
     shards, out = shards_of(config), out_of(config, f"explain-{config.method}")
     found = explain(
         config.run,

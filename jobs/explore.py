@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from cxrdist.looking import LookConfig
+from cxrdist.inference.options import LookConfig
 
 HELP = "Write one self-contained HTML page: a map of a shard set's embeddings with the image under the pointer."
 POSITIONALS = ("run",)
@@ -26,16 +26,16 @@ class Config(LookConfig):
 
 def run(config: Config) -> int:
     """Write the page."""
-    from cxrdist import encoder
     from cxrdist.errors import InputError
-    from cxrdist.explore import explore
-    from cxrdist.looking import out_of, shards_of
+    from cxrdist.inference import network
+    from cxrdist.inference.explore import explore
+    from cxrdist.inference.options import out_of, shards_of
 
     if config.limit < 4 or config.seed < 0:
         raise InputError(f"limit = {config.limit}, seed = {config.seed}: must be at least 4 and 0")
-    network = encoder.load(config.run, config.device)
+    network = network.load(config.run, config.device)
     shards, out = shards_of(config), out_of(config, "explore.html")
-    labels = encoder.learnt_labels(config.run, network.classifier) if network.classifier is not None else []
+    labels = network.learnt_labels(config.run, network.classifier) if network.classifier is not None else []
     count = explore(network, shards, out, labels=labels, method=config.method, limit=config.limit, seed=config.seed)
     size = out.stat().st_size / 1e6
     print(f"{out}: {count} images, {size:.1f} MB; open it in a browser, it needs no network", file=sys.stderr)

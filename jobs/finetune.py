@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cxrdist.finetune_config import FinetuneConfig
+from cxrdist.finetune.config import FinetuneConfig
 
 HELP = "Train one classifier from an initialisation on a fraction of the labels, and test it."
 Config = FinetuneConfig
@@ -20,18 +20,18 @@ def began(trial: Any) -> bool:
 
 def run(config: FinetuneConfig) -> int:
     """Make the run, or take up an earlier one, train it in this process and print its numbers."""
-    from cxrdist import identity
-    from cxrdist.finetune_config import check
+    from cxrdist.finetune import identity
+    from cxrdist.finetune.config import check
 
     resolved = identity.resolve(check(config))
     new = not Path(config.out).exists()
     trial = identity.make_run(resolved)
     if not trial.is_done:
-        from cxrdist import finetune
+        from cxrdist.finetune import trial
 
         with trial.alone():
             try:
-                finetune.main(str(trial.path))
+                trial.main(str(trial.path))
             except Exception as error:
                 if getattr(error, "exit_code", None) == 2 and new and not began(trial):
                     shutil.rmtree(trial.path)  # nothing was learnt; once the input is mended, this name must be free

@@ -31,11 +31,11 @@ def run(config: Config) -> int:
     """Score; 1 where some files could not be used (they are in the CSV with the reason)."""
     from pathlib import Path
 
-    from cxrdist import encoder, predict
     from cxrdist.errors import InputError
+    from cxrdist.inference import network, predict
     from results import atomic
 
-    network = encoder.load(config.run, config.device, classify=True)
+    network = network.load(config.run, config.device, classify=True)
     paths = predict.find_images(config.images)
     labels, columns = predict.columns_of(config.run, network)
     scored = predict.predict(network, paths, _conversion(config, network))
@@ -60,10 +60,10 @@ def run(config: Config) -> int:
 
 def _conversion(config: Config, network: Any) -> Any:
     """The settings that images are prepared with; None = straight to the model's size."""
-    from cxrdist import preparation
-    from cxrdist.encoder import own_shards
+    from cxrdist.core import preparation
+    from cxrdist.core.shard_sets import absolute, card, recorded, run_of
     from cxrdist.errors import InputError
-    from cxrdist.places import absolute, card, recorded, run_of
+    from cxrdist.inference.network import own_shards
     from shards import FailedError
     from shards.read.card import check_content
 

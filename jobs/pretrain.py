@@ -6,12 +6,12 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from cxrdist.config import IGNORED_BY_SIGNATURE, PretrainConfig, check_batch, check_pool, to_dict, validate
-from cxrdist.configs import METHOD
+from cxrdist.core.configs import METHOD
+from cxrdist.core.initialisation import NAMED_INITS, Initialisation, check_init, check_weights, describe
+from cxrdist.core.shard_sets import SCHEME, datasets
 from cxrdist.errors import InputError
-from cxrdist.initialisation import NAMED_INITS, Initialisation, check_init, check_weights, describe
-from cxrdist.methods import that_counts
-from cxrdist.places import SCHEME, datasets
+from cxrdist.pretrain.config import IGNORED_BY_SIGNATURE, PretrainConfig, check_batch, check_pool, to_dict, validate
+from cxrdist.pretrain.methods import that_counts
 from results.run import Run, signature
 
 HELP = "pretrain an encoder with SimCLR or VICReg on one or many GPUs"

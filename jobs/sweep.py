@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from cxrdist.sweep_config import SweepConfig
+from cxrdist.sweep.config import SweepConfig
 
 HELP = "Run a grid of fine-tunings with Ray Tune; the same command again runs what is missing."
 Config = SweepConfig
@@ -14,7 +14,7 @@ def run(config: SweepConfig) -> int:
     """Run what is missing; SIGTERM and a scheduler's USR1/USR2 end it as Ctrl-C does."""
     import signal
 
-    from cxrdist import supervise
+    from cxrdist.sweep import run
 
     def stop(number: int, frame: object) -> None:
         del frame
@@ -23,7 +23,7 @@ def run(config: SweepConfig) -> int:
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, stop)
     try:
-        return supervise.run(config)
+        return run.run(config)
     except KeyboardInterrupt:
         print(f"{config.out}: stopped; the same command goes on from what is complete", file=sys.stderr)
         return 130

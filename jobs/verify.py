@@ -31,7 +31,7 @@ class Config:
 
 def run(config: Config) -> int:
     """Print every problem; 0 where there is none, else 1."""
-    from cxrdist.finetune_config import words
+    from cxrdist.finetune.config import words
     from jobs import _against
     from jobs._options import UsageError
     from shards.read.card import read_card

@@ -33,9 +33,9 @@ def shared_data() -> Path:
 LONGEST = (
     "tests/slurm",
     "tests/jobs/test_demo.py",
-    "tests/cxrdist/test_sweep.py",
-    "tests/cxrdist/test_sweep_kills.py",
-    "tests/cxrdist/test_pretrain_kills.py",
+    "tests/cxrdist/sweep/test_sweep.py",
+    "tests/cxrdist/sweep/test_sweep_kills.py",
+    "tests/cxrdist/pretrain/test_pretrain_kills.py",
 )
 """Groups that the workers of `pytest -n` take first, so that no long one is left for the end."""
 

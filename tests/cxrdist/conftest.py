@@ -47,7 +47,7 @@ def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def make_run(blobs: Path, tmp_path: Path) -> Callable[..., Any]:
     """Make a run folder of a tiny pretraining; settings given by name replace those here."""
-    from cxrdist.config import PretrainConfig, from_dict
+    from cxrdist.pretrain.config import PretrainConfig, from_dict
     from jobs.pretrain import create_run
 
     def make(name: str = "run", **changes: Any) -> Any:
@@ -92,11 +92,11 @@ def start_worker(run: Any, *, nproc: int = 1, env: dict[str, str] | None = None,
 
 def train(run: Any, *, nproc: int) -> None:
     """Train to the end on ranks that no launcher started."""
-    from cxrdist import pretrain
+    from cxrdist.pretrain import loop
     from tests.cxrdist.forked import run_forked
 
     code, errors = run_forked(
-        pretrain.run_worker, [str(run.path)], nproc=nproc, log=run.path.with_name(f"{run.path.name}.err")
+        loop.run_worker, [str(run.path)], nproc=nproc, log=run.path.with_name(f"{run.path.name}.err")
     )
     assert code == 0, errors[-3000:]
 

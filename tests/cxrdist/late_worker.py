@@ -7,13 +7,13 @@ from typing import Any
 
 import torch.distributed as dist
 
-from cxrdist import pretrain
+from cxrdist.pretrain import loop
 
 
 def main(run: str) -> None:
     """Train; RUN/opened and RUN/joined hold when the second rank had its data, and when the first one joined."""
     is_second = os.environ["RANK"] == "1"
-    open_data, init = pretrain.open_data, dist.init_process_group
+    open_data, init = loop.open_data, dist.init_process_group
 
     def late(*args: Any, **more: Any) -> Any:
         time.sleep(2 if is_second else 0)
@@ -27,5 +27,5 @@ def main(run: str) -> None:
             Path(run, "joined").write_text(str(time.time()))
         init(*args, **more)
 
-    pretrain.open_data, dist.init_process_group = late, joining
-    pretrain.main(run)
+    loop.open_data, dist.init_process_group = late, joining
+    loop.main(run)

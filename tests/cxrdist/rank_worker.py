@@ -5,18 +5,18 @@ from typing import Any
 
 import torch
 
-from cxrdist import rng
-from cxrdist.augment import Augment
-from cxrdist.config import HeadConfig, PretrainConfig, from_dict
-from cxrdist.distributed import Ranks, data_parallel, join
-from cxrdist.methods import Method, VICRegConfig
-from cxrdist.model import build_backbone
-from cxrdist.pool import Pool
-from cxrdist.pretrain import open_data
-from cxrdist.simclr import SimCLR
-from cxrdist.step import JointEmbedding, Step
-from cxrdist.sync_norm import synchronise
-from cxrdist.vicreg import VICReg
+from cxrdist.core import rng
+from cxrdist.core.augment import Augment
+from cxrdist.core.backbones import build_backbone
+from cxrdist.core.distributed import Ranks, data_parallel, join
+from cxrdist.pretrain.config import HeadConfig, PretrainConfig, from_dict
+from cxrdist.pretrain.loop import open_data
+from cxrdist.pretrain.losses.vicreg import VICReg
+from cxrdist.pretrain.methods import Method, VICRegConfig
+from cxrdist.pretrain.samples import Pool
+from cxrdist.pretrain.simclr import SimCLR
+from cxrdist.pretrain.step import JointEmbedding, Step
+from cxrdist.pretrain.sync_norm import synchronise
 from shards import Order
 from shards.read.order import rank_slice
 

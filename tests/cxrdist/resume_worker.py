@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-from cxrdist import pretrain
-from cxrdist.distributed import Ranks, data_parallel, join
-from cxrdist.loss import nt_xent
-from cxrdist.step import Step
+from cxrdist.core.distributed import Ranks, data_parallel, join
+from cxrdist.pretrain import loop
+from cxrdist.pretrain.losses.nt_xent import nt_xent
+from cxrdist.pretrain.step import Step
 from results.run import Run
 from slurm.signals import StopRequest
 
@@ -34,10 +34,10 @@ class StopAfter(StopRequest):
 def train(path: str, steps: int) -> None:
     """Train a run until its end or a stop after `steps` in this process."""
     run = Run.open(path)
-    config = pretrain.from_dict(pretrain.PretrainConfig, run.read_config())
+    config = loop.from_dict(loop.PretrainConfig, run.read_config())
     torch.set_num_threads(1)
     with join(CPU) as ranks:
-        pretrain.train(config, run, ranks, StopAfter(steps))
+        loop.train(config, run, ranks, StopAfter(steps))
 
 
 class Idle(nn.Module):

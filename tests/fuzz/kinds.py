@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from cxrdist import checkpoint, initialisation, weights
-from cxrdist.finetune_parse import from_plain
-from cxrdist.grid import check_settings
+from cxrdist.core import checkpoint, initialisation, weights
+from cxrdist.finetune.parse import from_plain
+from cxrdist.sweep.grid import check_settings
 from jobs import _chain, _tasks, cli
 from results.collect import collect
 from results.run import Run

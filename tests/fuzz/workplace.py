@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 import torch
 
-from cxrdist import checkpoint, classifier
-from cxrdist.finetune_config import FinetuneConfig
-from cxrdist.model import build_backbone, load_encoder, load_init, save_encoder
+from cxrdist.core import checkpoint
+from cxrdist.core.backbones import build_backbone, load_encoder, load_init, save_encoder
+from cxrdist.finetune import classifier
+from cxrdist.finetune.config import FinetuneConfig
 from results.collect import collect, write_collected
 from results.run import Run
 from results.schema import read_metrics, read_predictions

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import pytest
 import tomli_w
 
-from cxrdist.configs import from_dict, hints, is_section, settings
+from cxrdist.core.configs import from_dict, hints, is_section, settings
 from cxrdist.errors import InputError
 from jobs import cli
 from jobs._options import UsageError, parse_options

@@ -137,7 +137,8 @@ def test_https_is_fetched_where_the_certificate_is_trusted_and_not_elsewhere(
     address = f"{web.url.replace('http', 'https')}/set"
     (copy,) = stage_in_processes(address, cache, 1, SSL_CERT_FILE=str(cert))
     assert same_files(Path(copy), folder)
-    code = f"import shards.read.stage as s; s.time.sleep = lambda seconds: None; s.stage({address!r}, 'disk', {str(cache)!r})"
+    code = "import shards.read.stage as s; s.time.sleep = lambda seconds: None"
+    code += f"; s.stage({address!r}, 'disk', {str(cache)!r})"
     refused = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert "FailedError" in refused.stderr and "CERTIFICATE_VERIFY_FAILED" in refused.stderr
 

@@ -1,0 +1,1 @@
+"""What every kind of training stands on: networks and their files, augmentation, random numbers, ranks, checkpoints."""

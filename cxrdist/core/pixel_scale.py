@@ -1,0 +1,51 @@
+"""What pixels a network expects: grey values in [0, 1], less a mean, divided by a deviation. Free of torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cxrdist.errors import InputError
+
+if TYPE_CHECKING:
+    from cxrdist.core.initialisation import Initialisation
+
+IMAGENET_GREY = (0.449, 0.226)
+"""Mean and standard deviation of ImageNet pixels, averaged over the colours, which imagenet weights expect."""
+
+
+def check(config: Any, start: Initialisation) -> None:
+    """Refuse weights of which nobody said what pixels they expect: frozen, they would see another scale.
+
+    Args:
+        config: a configuration with `init`, `init_mean` and `init_std`.
+        start: what its `init` is.
+
+    Raises:
+        InputError: half a scale, a scale for weights that have their own, or none for a file that has none.
+    """
+    given = [name for name in ("init_mean", "init_std") if getattr(config, name) is not None]
+    if len(given) == 1:
+        raise InputError(f"{given[0]} is given alone; init_mean and init_std belong together")
+    if given and (start.file is None or start.pixel is not None):
+        raise InputError(
+            f"init {config.init} has its own pixel scale; init_mean and init_std are for files that do not say theirs"
+        )
+    if not given and start.file is not None and start.pixel is None:
+        raise InputError(
+            f"{start.file} does not say what pixels its network expects (no mean and std in its metadata): give"
+            " --init_mean and --init_std, of grey values in [0, 1]. ImageNet weights expect 0.449 and 0.226, weights"
+            " of torchxrayvision, which sees [-1024, 1024], 0.5 and 0.00048828125"
+        )
+
+
+def scale(config: Any, start: Initialisation, own: tuple[float, float]) -> tuple[float, float]:
+    """Mean and deviation, of grey values in [0, 1], that the network of a configuration expects.
+
+    Args:
+        config: a configuration with `init`, `init_mean` and `init_std`.
+        start: what its `init` is.
+        own: those of the training set, for a network that starts from scratch.
+    """
+    if config.init_mean is not None:
+        return float(config.init_mean), float(config.init_std)
+    return start.pixel or (IMAGENET_GREY if config.init == "imagenet" else own)

@@ -1,0 +1,1 @@
+"""Fine-tuning on labelled fractions, and its test: `python -m cxrdist.finetune RUN` is one trial."""

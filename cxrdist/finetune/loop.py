@@ -1,0 +1,345 @@
+"""The loop that trains a classifier's layers: phases, steps, looks at val, the best weights, early stopping, resuming.
+
+Everything random is a function of (seed, step), so a trial resumed from a checkpoint ends with the same bits as one
+that was never stopped (CPU, same number of threads).
+
+Shapes: n training samples, G global batch, L labels.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from cxrdist.core import rng
+from cxrdist.core.device import autocast
+from cxrdist.core.weight_decay import split_decay
+from cxrdist.errors import FailedError
+from cxrdist.finetune.config import FinetuneConfig, weight_decay
+from cxrdist.finetune.heads import head_penalty, masked_bce
+from results.run import Run
+from results.stats.metrics import auroc
+from shards import Order
+
+MOST_LOOKS = 12
+"""Looks at val in a trial, unless eval_steps says otherwise."""
+
+NOTHING = (-math.inf, -math.inf)
+"""Merit (val AUROC, minus val loss) before the first look."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of steps in which the same parameters are trained at the same peak rates."""
+
+    steps: int
+    last: int | None
+    """Stages of the backbone that are trained: 0 none, None all."""
+    backbone_lr: float
+    head_lr: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """One look at val."""
+
+    step: int
+    epoch: float
+    auroc: float | None
+    """Macro over the labels that have both classes in val; None when no label has."""
+    loss: float | None
+    """Mean loss on val; None without a val split."""
+    best: bool
+    """Whether this is the best look so far."""
+
+
+@dataclass
+class State:
+    """What a checkpoint holds beside the model and the optimiser."""
+
+    step: int = 0
+    """Of the plan: steps taken, and those left out when patience ended a phase early."""
+    skipped: int = 0
+    """Those left out."""
+    phase: int = 0
+    """Number of the phase that the next two belong to."""
+    phase_merit: list[float] = field(default_factory=lambda: list(NOTHING))
+    """Best look of this phase."""
+    since_best: int = 0
+    """Looks since then."""
+    best_merit: list[float] = field(default_factory=lambda: list(NOTHING))
+    """Best look of all."""
+    best_step: int = 0
+    best_phase: int = 0
+    """The phase that it was in."""
+    best_auroc: float | None = None
+    seconds: float = 0.0
+
+
+class Stopped(Exception):
+    """The process was asked to stop; a checkpoint was written."""
+
+
+@dataclass
+class Problem:
+    """What is trained, and on what."""
+
+    network: nn.Module
+    """Inputs of `batch` -> logits (G, L)."""
+    head: nn.Module
+    """The part of the network that counts as its head."""
+    unfreeze: Callable[[int | None], Any]
+    """Makes the last stages trainable; see `Classifier.unfreeze`."""
+    batch: Callable[[int, np.ndarray], torch.Tensor]
+    """(step, indices (G,) into the training samples) -> inputs."""
+    y: torch.Tensor
+    """float32 (n, L)."""
+    mask: torch.Tensor
+    """bool (n, L)."""
+    weights: tuple[torch.Tensor, torch.Tensor]
+    """Class weights (L,) each, of positives and negatives."""
+    val_logits: Callable[[], np.ndarray] | None
+    """Logits of val with the present weights, float32 (n_val, L); None without val."""
+    val_y: np.ndarray | None
+    val_mask: np.ndarray | None
+    trainable: np.ndarray
+    """bool (L,): labels whose val AUROC counts."""
+    precision: str
+
+
+def batch_size(config: FinetuneConfig, n: int) -> int:
+    """Images a step: no more than there are, but two at least, which BatchNorm needs."""
+    return max(2, min(config.global_batch, n))
+
+
+def phases(config: FinetuneConfig, n: int) -> list[Phase]:
+    """The phases of a mode, their steps counted for n training samples."""
+    per_epoch = math.ceil(n / batch_size(config, n))
+    total = max(config.epochs * per_epoch, config.min_steps)
+    rate = config.optim.lr
+    factor = 1.0 if config.init == "scratch" else config.optim.backbone_lr_factor
+    if config.mode == "linear":
+        return [Phase(total, 0, rate, rate)]
+    if config.mode == "last_n":
+        return [Phase(total, config.last_n, rate * factor, rate)]
+    if config.mode == "full":
+        return [Phase(total, None, rate * factor, rate)]
+    first = min(max(config.head_epochs * per_epoch, math.ceil(config.min_steps / 4)), total - 1)
+    lower = rate * config.optim.backbone_lr_factor
+    return [Phase(first, 0, rate, rate), Phase(total - first, None, lower, lower)]
+
+
+def schedule(config: FinetuneConfig, phase: Phase, step: int) -> float:
+    """Share of the peak rate at a step of a phase: warm-up from zero, then cosine to zero or constant."""
+    warm = config.optim.warmup * phase.steps
+    if step < warm:
+        return (step + 1) / (warm + 1)
+    if config.optim.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, phase.steps - warm)))
+
+
+def optimiser(config: FinetuneConfig, problem: Problem, phase: Phase) -> torch.optim.Optimizer:
+    """The optimiser of a phase: head and backbone with their own rates; what decays says `split_decay`."""
+    head = {id(parameter) for parameter in problem.head.parameters()}
+    decayed, plain = split_decay(problem.network)
+    groups = []
+    for is_head, rate in ((True, phase.head_lr), (False, phase.backbone_lr)):
+        for parameters, decay in ((decayed, weight_decay(config.optim)), (plain, 0.0)):
+            own = [parameter for parameter in parameters if (id(parameter) in head) == is_head]
+            if own:
+                groups.append({"params": own, "peak": rate, "lr": rate, "weight_decay": decay})
+    if config.optim.name == "sgd":
+        return torch.optim.SGD(groups, momentum=config.optim.momentum)
+    # fused: one pass over the weights instead of five
+    return (torch.optim.Adam if config.optim.name == "adam" else torch.optim.AdamW)(groups, fused=True)
+
+
+class Fit:
+    """Trains a problem; iterate over it for the looks at val.
+
+    After the last look the network holds the best weights (the last ones without a val split).
+    """
+
+    def __init__(self, config: FinetuneConfig, problem: Problem, run: Run, saver: Any, stop: Any = None):
+        self.config, self.problem, self.run, self.saver, self.stop = config, problem, run, saver, stop
+        self.n = len(problem.y)
+        size = batch_size(config, self.n)
+        self.order = Order(self.n, seed=config.seed, global_batch=size)
+        self.phases = phases(config, self.n)
+        self.total = sum(phase.steps for phase in self.phases)
+        self.per_epoch = self.n / size
+        every = max(math.ceil(self.per_epoch), math.ceil(self.total / MOST_LOOKS))
+        self.eval_steps = config.eval_steps or every
+        self.state = State()
+        self.best: dict[str, torch.Tensor] | None = None
+        self._optimiser: torch.optim.Optimizer | None = None
+        self._phase = -1
+        self._since_save = time.monotonic()
+        self.earlier_seconds = 0.0
+
+    def __iter__(self) -> Iterator[Look]:
+        """Train, and yield a look every `eval_steps` steps and at the end."""
+        self._restore()
+        began = time.monotonic() - self.earlier_seconds
+        while self.state.step < self.total:
+            if self._patience_over() and not self._end_phase():
+                break
+            loss = self._step(self.state.step)
+            self.state.step += 1
+            done = self.state.step == self.total
+            if self.state.step % self.config.log_every == 0 or done:
+                self._log(loss)
+            looked = self._look() if self.state.step % self.eval_steps == 0 or done else None
+            self.state.seconds = time.monotonic() - began
+            self._maybe_save()
+            if looked is not None:
+                yield looked
+        if self.best is not None:
+            self.problem.network.load_state_dict(self.best)
+
+    def _patience_over(self) -> bool:
+        patience = self.config.patience
+        return self.problem.val_logits is not None and patience is not None and self.state.since_best >= patience
+
+    def _end_phase(self) -> bool:
+        """Go on with the next phase, if there is one."""
+        end = sum(phase.steps for phase in self.phases[: self.state.phase + 1])
+        if end >= self.total:
+            return False
+        self.state.skipped += max(0, end - self.state.step)
+        self.state.step = max(end, self.state.step)
+        self._count_anew(self.state.phase + 1)
+        return True
+
+    def _count_anew(self, phase: int) -> None:
+        """Patience is each phase's own: a head that no longer gains says nothing about the layers below it."""
+        self.state.phase, self.state.since_best, self.state.phase_merit = phase, 0, list(NOTHING)
+
+    def _enter_phase(self, step: int) -> tuple[Phase, int]:
+        """The phase of a step and the step within it; sets up the phase's optimiser when it begins."""
+        number, inside = 0, step
+        while inside >= self.phases[number].steps:
+            inside -= self.phases[number].steps
+            number += 1
+        phase = self.phases[number]
+        if number > self.state.phase:
+            self._count_anew(number)
+        if number != self._phase:
+            self.problem.unfreeze(phase.last)
+            self._optimiser, self._phase = optimiser(self.config, self.problem, phase), number
+        return phase, inside
+
+    def _step(self, step: int) -> torch.Tensor:
+        """One optimiser step; returns the loss, still on the device."""
+        phase, inside = self._enter_phase(step)
+        problem, optim = self.problem, self._optimiser
+        assert optim is not None
+        share = schedule(self.config, phase, inside)
+        for group in optim.param_groups:
+            group["lr"] = group["peak"] * share
+        problem.network.train()
+        rows = self.order.positions(step)
+        inputs = problem.batch(step, rows)
+        torch.manual_seed(rng.mix(self.config.seed, int(rng.Stream.DROPOUT), step))
+        with autocast(inputs.device, problem.precision):
+            logits = problem.network(inputs)
+        at = torch.from_numpy(rows).to(problem.y.device)
+        loss = masked_bce(logits, problem.y[at], problem.mask[at], problem.weights)
+        penalty = head_penalty(self.config.head, problem.head)
+        optim.zero_grad(set_to_none=True)
+        (loss if penalty is None else loss + penalty).backward()
+        if self.config.optim.clip_norm is not None:
+            nn.utils.clip_grad_norm_(
+                [p for group in optim.param_groups for p in group["params"]], self.config.optim.clip_norm
+            )
+        optim.step()
+        return loss.detach()
+
+    def _log(self, loss: torch.Tensor) -> None:
+        value = float(loss)
+        if not math.isfinite(value):
+            raise FailedError(f"the loss became {value} at step {self.state.step}; lower optim.lr and run again")
+        assert self._optimiser is not None
+        rate = max(group["lr"] for group in self._optimiser.param_groups)
+        self.run.log(self.state.step, epoch=round(self.state.step / self.per_epoch, 3), loss=value, lr=rate)
+
+    def _look(self) -> Look:
+        state, problem = self.state, self.problem
+        epoch = round(state.step / self.per_epoch, 3)
+        if problem.val_logits is None:
+            return Look(step=state.step, epoch=epoch, auroc=None, loss=None, best=True)
+        problem.network.eval()
+        logits = problem.val_logits()
+        assert problem.val_y is not None and problem.val_mask is not None
+        value = macro_auroc(logits, problem.val_y, problem.val_mask, problem.trainable)
+        loss = self._val_loss(logits)
+        if not math.isfinite(loss):
+            raise FailedError(f"the val loss became {loss} at step {state.step}; lower optim.lr and run again")
+        merit = [-math.inf if value is None else value, -loss]
+        best = merit > state.best_merit
+        gained = merit > state.phase_merit
+        state.since_best = 0 if gained else state.since_best + 1
+        if gained:
+            state.phase_merit = merit
+        if best:
+            state.best_merit, state.best_step, state.best_auroc = merit, state.step, value
+            state.best_phase = self._phase
+            self.best = {name: tensor.detach().clone() for name, tensor in problem.network.state_dict().items()}
+        self.run.log(state.step, epoch=epoch, val_auroc=value, val_loss=loss)
+        return Look(step=state.step, epoch=epoch, auroc=value, loss=loss, best=best)
+
+    def _val_loss(self, logits: np.ndarray) -> float:
+        problem = self.problem
+        assert problem.val_y is not None and problem.val_mask is not None
+        known = torch.from_numpy(problem.val_mask & problem.trainable)
+        ones = torch.ones(logits.shape[1])
+        return float(masked_bce(torch.from_numpy(logits), torch.from_numpy(problem.val_y), known, (ones, ones)))
+
+    def _maybe_save(self) -> None:
+        asked = self.stop is not None and self.stop.requested
+        if not asked and time.monotonic() - self._since_save < self.config.checkpoint_seconds:
+            return
+        self.save()
+        if asked:
+            raise Stopped(f"asked to stop after step {self.state.step}")
+
+    def save(self) -> None:
+        """Write a checkpoint of this step."""
+        if self.saver is not None:
+            optim = self._optimiser
+            self.saver.save(self.state, self.problem.network, optim, self.best)
+        self._since_save = time.monotonic()
+
+    def _restore(self) -> None:
+        """Take up the latest checkpoint, if there is one."""
+        found = None if self.saver is None else self.saver.latest()
+        if found is None:
+            return
+        self.state = State(**found["state"])
+        self.problem.network.load_state_dict(found["network"])
+        self.best = found["best"] or None
+        if self.state.step < self.total and found["optimiser"] is not None:
+            # The optimiser belongs to the phase of the step that was saved last, which may have just ended.
+            self._enter_phase(self.state.step - 1)
+            assert self._optimiser is not None
+            self._optimiser.load_state_dict(found["optimiser"])
+        self.earlier_seconds = self.state.seconds
+
+
+def macro_auroc(logits: np.ndarray, y: np.ndarray, mask: np.ndarray, labels: np.ndarray) -> float | None:
+    """Mean AUROC over the labels (bool (L,)) that have both classes among the known samples; None when none has."""
+    values = []
+    for column in np.flatnonzero(labels):
+        known = mask[:, column]
+        truth = y[known, column] > 0
+        if truth.any() and not truth.all():
+            values.append(auroc(truth, logits[known, column]))
+    return float(np.mean(values)) if values else None

@@ -1,0 +1,1 @@
+"""Looking into trained networks: embeddings, predictions, heat maps, maps of a shard set."""

@@ -1,0 +1,185 @@
+"""Reading any trained network of cxrdist as an encoder or a classifier, and running it over many images.
+
+Shapes: B batch, S side in pixels, D features, L labels, n images.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from cxrdist.core import backbones
+from cxrdist.core.device import autocast, pick_device, resolve_precision, usable_cores
+from cxrdist.errors import InputError
+from cxrdist.finetune import classifier
+from cxrdist.finetune.classifier import Classifier
+from results.run import Run
+from shards import ShardSet
+
+BATCH = 64
+"""Images a step. The last batch is filled up, so that an image's numbers do not depend on its neighbours."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """A backbone in evaluation mode and how it wants its pixels."""
+
+    module: nn.Module
+    """Normalised images (B, 1, S, S) -> features (B, D)."""
+    image_size: int
+    """S."""
+    mean: float
+    """Subtracted from pixels in [0, 1]."""
+    std: float
+    """Divided by."""
+    source: Path
+    """The file that it came from."""
+    name: str
+    """For titles and metadata, e.g. resnet18."""
+    classifier: Classifier | None
+    """The whole fine-tuned model, where there is one."""
+    precision: str
+    """float32 or bf16, as it is run."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights lie."""
+        return next(self.module.parameters()).device
+
+    def pixels(self, images: torch.Tensor) -> torch.Tensor:
+        """Uint8 (B, 1, S, S) -> float32 on the device, normalised."""
+        moved = images.to(self.device, non_blocking=True).float() / 255
+        return ((moved - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def _filled(self, images: torch.Tensor) -> torch.Tensor:
+        """Features (64, D) on the device; too few images are repeated, as other batch sizes round otherwise."""
+        if len(images) < BATCH:
+            images = images[torch.arange(BATCH) % len(images)]
+        with autocast(self.device, self.precision):
+            return self.module(self.pixels(images)).float()
+
+    @torch.inference_mode()
+    def features(self, images: torch.Tensor) -> np.ndarray:
+        """Features float32 (B, D) of uint8 images (B, 1, S, S), B at most 64."""
+        return self._filled(images)[: len(images)].cpu().numpy()
+
+    @torch.inference_mode()
+    def scores(self, images: torch.Tensor) -> np.ndarray:
+        """Probabilities float32 (B, L) of uint8 images (B, 1, S, S); only of a fine-tuned model."""
+        assert self.classifier is not None
+        logits = self.classifier.head(self._filled(images)).float()
+        return torch.sigmoid(logits)[: len(images)].cpu().numpy()
+
+
+def load(path: str | os.PathLike[str], device: str = "auto", *, classify: bool = False) -> Encoder:
+    """Open a fine-tuning run, a pretraining run, or one of their .safetensors files.
+
+    Args:
+        path: the run or the file; a fine-tuned model is preferred where a run has both.
+        device: auto, cpu or cuda.
+        classify: insist on a fine-tuned model.
+
+    Raises:
+        InputError: there is no such file, or (with `classify`) it is not a fine-tuned model.
+    """
+    where = pick_device(device)
+    file = _file(Path(path), classify)
+    whole = None
+    if file.name != "encoder.safetensors" and _is_classifier(file):
+        whole = classifier.load(file)
+        backbone, facts = whole.backbone, whole.facts
+        whole.to(where)
+    elif classify:
+        raise InputError(f"{file} is an encoder without a classifier; fine-tune from it first: cxrdist finetune --init")
+    else:
+        backbone, facts = backbones.load_encoder(file)
+        backbone.to(where)
+    if not {"mean", "std"} <= set(facts):
+        raise InputError(
+            f"{file} does not say what pixels its network expects (no mean and std in its metadata); fine-tune from it"
+            " with --init_mean and --init_std, and look at that run"
+        )
+    size = int(facts["image_size"])
+    return Encoder(
+        module=backbone.eval(),
+        image_size=size,
+        mean=float(facts["mean"]),
+        std=float(facts["std"]),
+        source=file,
+        name=str(facts["arch"]),
+        classifier=whole,
+        precision=resolve_precision(_precision(Path(path)), where, size),
+    )
+
+
+def _file(path: Path, classify: bool) -> Path:
+    if not path.exists():
+        raise InputError(f"{path} does not exist; give a run folder or a .safetensors file")
+    if path.is_file():
+        return path
+    names = ("model.safetensors",) if classify else ("model.safetensors", "encoder.safetensors")
+    for name in names:
+        if (path / name).is_file():
+            return path / name
+    kind = "fine-tuning run" if classify else "finished run"
+    raise InputError(f"{path} is no {kind}: it holds no {' and no '.join(names)}")
+
+
+def _precision(path: Path) -> str:
+    """As the run was evaluated, so that its scores come out again."""
+    run = Run(path)
+    return str(run.read_config().get("precision", "auto")) if run.config.is_file() else "auto"
+
+
+def _is_classifier(file: Path) -> bool:
+    return str(backbones.read_metadata(file).get("format", "")).startswith("cxrdist classifier")
+
+
+def learnt_labels(path: str | os.PathLike[str], network: Classifier) -> list[str]:
+    """Labels the run could learn; those without positives or negatives in its label fraction have no meaning."""
+    run = Run(path)
+    unlearnt = run.read_done().get("unlearnt", []) if run.is_done else []
+    return [name for name in network.facts["labels"] if name not in unlearnt]
+
+
+def own_shards(path: str | os.PathLike[str], given: str | None) -> str:
+    """The shard set that was given, or else the one the run was trained on.
+
+    Raises:
+        InputError: none was given and the run names none.
+    """
+    if given is not None:
+        return given
+    run = Run(path)
+    found = run.read_config().get("shards") if run.config.is_file() else None
+    if not found:
+        raise InputError(f"{path} does not say what it was trained on; name a shard set: --shards DIR")
+    return str(found)
+
+
+def batches(shards: ShardSet, positions: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """Yield (positions, uint8 images (B, 1, S, S)) in order, decoding a few batches ahead in threads."""
+    parts = [positions[start : start + BATCH] for start in range(0, len(positions), BATCH)]
+    yield from ahead(lambda part: (part, shards.images(part, size)), parts)
+
+
+def ahead(work: Callable[[Any], Any], parts: Sequence[Any]) -> Iterator[Any]:
+    """Yield work(part) for every part, in order; as many as there are cores are computed ahead."""
+    cores = usable_cores()
+    with ThreadPoolExecutor(cores) as pool:
+        waiting = [pool.submit(work, part) for part in parts[: cores + 1]]
+        for following in range(cores + 1, len(parts) + cores + 1):
+            if not waiting:
+                return
+            result = waiting.pop(0).result()
+            if following < len(parts):
+                waiting.append(pool.submit(work, parts[following]))
+            yield result

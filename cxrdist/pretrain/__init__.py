@@ -1,0 +1,1 @@
+"""Self-supervised pretraining: `python -m cxrdist.pretrain RUN` is one rank of a run."""

@@ -1,0 +1,289 @@
+"""Model, optimiser and files of a pretraining run on one rank, and how far the run has come."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.utils.deterministic
+
+from cxrdist.core import checkpoint, rng
+from cxrdist.core.augment import Augment
+from cxrdist.core.backbones import load_init, save_encoder
+from cxrdist.core.device import resolve_precision
+from cxrdist.core.distributed import Ranks, data_parallel
+from cxrdist.errors import FailedError
+from cxrdist.pretrain.config import PretrainConfig
+from cxrdist.pretrain.logger import Journal
+from cxrdist.pretrain.methods import METHODS
+from cxrdist.pretrain.online_eval import Watch
+from cxrdist.pretrain.optim import build_optimizer, set_rate
+from cxrdist.pretrain.samples import Pool
+from cxrdist.pretrain.step import JointEmbedding, Step
+from cxrdist.pretrain.sync_norm import synchronise
+from results.run import Run
+from shards import Order
+
+
+@dataclass
+class Progress:
+    """Where a run stands; saved with every checkpoint."""
+
+    step: int = 0
+    """Optimiser steps done."""
+    seconds: float = 0.0
+    """Wall time of all attempts that led here."""
+    evaluated: int = 0
+    """Step of the latest evaluation."""
+    best_loss: float = math.inf
+    """Lowest validation loss."""
+    best_step: int = 0
+    """Its step; 0: none yet."""
+    without_gain: int = 0
+    """Evaluations since then."""
+    order_sha256: str = ""
+    """Hash over the positions of all global batches so far: equal for runs that saw the same samples in order."""
+
+
+class Job:
+    """Model, optimiser and files of a run on one rank."""
+
+    def __init__(self, config: PretrainConfig, run: Run, ranks: Ranks, pool: Pool, augment: Augment) -> None:
+        self.config, self.run, self.ranks, self.pool, self.augment = config, run, ranks, pool, augment
+        self.info = run.read_info()
+        self.signature = str(self.info["signature"])
+        on_cpu = ranks.device.type == "cpu"
+        if config.deterministic or (config.deterministic is None and on_cpu):
+            torch.use_deterministic_algorithms(True, warn_only=not config.deterministic)
+            # A debugging aid that would cost time.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+        torch.manual_seed(rng.mix(config.seed, 0))
+        backbone, self.origin = load_init(config.init, config.arch, config.image_size, stem=config.stem)
+        self.method = METHODS[config.method].build(config)
+        head = self.method.head(int(backbone.num_features))  # pyright: ignore[reportArgumentType]
+        self.model: Any = JointEmbedding(backbone, head)
+        if config.sync_bn:
+            self.model = synchronise(self.model, ranks)
+        self.model = self.model.to(ranks.device).to(memory_format=torch.channels_last).train()
+        self.optimizer = build_optimizer(config.optim, [self.model])
+        self.precision = resolve_precision(config.precision, ranks.device, config.image_size, self.origin["stem"])
+        self.watch = Watch(config, pool, augment, ranks, self.precision, self.method)
+        self._step = self._build_step()
+        self._pending: tuple[int, torch.Tensor, Any] | None = None
+
+    def _build_step(self) -> Step:
+        """The step; with several ranks after a pass that was thrown away."""
+        config, ranks = self.config, self.ranks
+        # A compiled model is compiled for the number and layout of a step's own views.
+        count = 2 * config.global_batch // ranks.world if config.compile else 2
+        views = torch.zeros(count, 1, config.image_size, config.image_size, device=ranks.device)
+        parallel = data_parallel(self.model, ranks, views[:2], config.comm_hook)
+        forward: Any = torch.compile(parallel) if config.compile else parallel
+        step = Step(forward, ranks.device, self.precision, self.method.loss, config.optim.micro_batch)
+        if ranks.world > 1:
+            step.rehearse(views)
+        return step
+
+    def describe(self, order: Order, steps: int, workers: int, done: Progress) -> str:
+        """What is about to run, in one line."""
+        config, ranks = self.config, self.ranks
+        count = sum(p.numel() for p in self.model.backbone.parameters())
+        begins = f"continues at step {done.step} of" if done.step else "starts,"
+        return (
+            f"pretrain {config.arch} by {config.method} ({count / 1e6:.1f} M, {self.origin['stem']} stem, "
+            f"{self.origin['init']}) on {order.n} images at {config.image_size} pixels; {begins} {steps} steps of "
+            f"{config.global_batch}; {ranks.world} rank{'s' if ranks.world > 1 else ''} on {ranks.device.type}, "
+            f"{self.precision}, {torch.get_num_threads()} threads, {workers} decoding"
+        )
+
+    def step(
+        self, step: int, part: slice, positions: np.ndarray, images: torch.Tensor, rate: float
+    ) -> tuple[torch.Tensor, float | None]:
+        """One optimiser step.
+
+        Args:
+            step: its number.
+            part: this rank's rows of the global batch.
+            positions: which samples the global batch holds, int64 (G,).
+            images: this rank's, uint8 (B, 1, S, S).
+            rate: the learning rate.
+
+        Returns:
+            The loss and, where it is clipped, the gradient's norm.
+        """
+        config = self.config
+        torch.manual_seed(rng.mix(config.seed, 1 + step, self.ranks.rank))  # dropout, stochastic depth
+        images = images.to(self.ranks.device, non_blocking=True)
+        views = [
+            self.augment.apply(images, self.augment.draw(config.seed, step, part, view)).contiguous(
+                memory_format=torch.channels_last
+            )
+            for view in (0, 1)
+        ]
+        self.optimizer.zero_grad(set_to_none=True)
+        # The batch that closes an epoch is filled with images of the next one, and may hold one twice.
+        repeats = len(np.unique(positions)) < len(positions)
+        loss = self._step(views[0], views[1], torch.from_numpy(positions) if repeats else None)
+        self._check(step, loss)
+        norm = None
+        if config.optim.clip_norm is not None:
+            norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optim.clip_norm))
+        set_rate(self.optimizer, rate)
+        self.optimizer.step()
+        return loss, norm
+
+    def _check(self, step: int, loss: torch.Tensor) -> None:
+        """Stop at a loss that is no number. On a GPU it is read one step late, so that nothing waits for it."""
+        if self.ranks.device.type == "cpu":
+            self._refuse(step, float(loss))
+            return
+        self.flush()
+        copy = loss.to("cpu", non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        self._pending = (step, copy, event)
+
+    def flush(self) -> None:
+        """Read the loss that is still on its way from the GPU."""
+        if self._pending is not None:
+            step, copy, event = self._pending
+            self._pending = None
+            event.synchronize()
+            self._refuse(step, float(copy))
+
+    def read(self, loss: torch.Tensor) -> float:
+        """The value of a loss that has been checked or now is."""
+        self.flush()
+        return float(loss)
+
+    def _refuse(self, step: int, loss: float) -> None:
+        if not math.isfinite(loss):
+            kept = checkpoint.steps(self.run.checkpoints)
+            last = f"the checkpoint of step {kept[-1]} is kept" if kept else "there is no checkpoint yet"
+            raise FailedError(
+                f"the loss is {loss} at step {step + 1} of {self.run.path}; {last}. Lower optim.lr, set "
+                "optim.clip_norm, or use --precision float32 (in a new --out)"
+            )
+
+    def evaluate(self, done: Progress, journal: Journal) -> bool:
+        """Measure, and remember the best; returns whether this is the best so far."""
+        self.flush()
+        found = self.watch.evaluate(self.model)
+        done.evaluated = done.step
+        if found:
+            journal.evaluation(done.step, found)
+        if "val_loss" not in found:
+            return False
+        better = found["val_loss"] < done.best_loss
+        if better:
+            done.best_loss, done.best_step, done.without_gain = found["val_loss"], done.step, 0
+        else:
+            done.without_gain += 1
+        return better
+
+    def save(self, done: Progress, journal: Journal, *, must: bool = False) -> None:
+        """Write a checkpoint on rank 0; a failure is fatal only if it `must` succeed.
+
+        Raises:
+            FailedError: the weights are no longer finite, or it had to be saved and was not.
+        """
+        self.flush()
+        if not self.ranks.is_first:
+            return
+        if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):
+            raise FailedError(f"weights are no longer finite at step {done.step}; the last good checkpoint is kept")
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "progress": asdict(done)}
+        try:
+            checkpoint.save(self.run.checkpoints, done.step, state, {"signature": self.signature} | self._facts())
+        except FailedError as error:
+            if must:
+                raise
+            journal.say(f"warning: {error}; going on with the earlier one")
+            return
+        best = done.best_step if self.config.export == "best" or self.config.watch.patience is not None else None
+        checkpoint.prune(self.run.checkpoints, self.config.checkpoint.keep, best or done.best_step or None)
+
+    def _facts(self) -> dict[str, Any]:
+        return {"world": self.ranks.world, "precision": self.precision, "device": self.ranks.device.type}
+
+    def resume(self) -> Progress:
+        """Load the newest usable checkpoint, the same one on every rank."""
+        found = checkpoint.load_latest(self.run.checkpoints, self.signature) if self.ranks.is_first else None
+        step = self.ranks.share(found[1]["step"] if found else 0)
+        if step == 0:
+            return Progress()
+        if found is None:
+            found = checkpoint.load(checkpoint.folder(self.run.checkpoints, step), self.signature)
+        state, meta = found
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if meta.get("precision") != self.precision and self.ranks.is_first:
+            warnings.warn(
+                f"step {step} was reached in {meta.get('precision')}, this machine goes on in {self.precision}; "
+                "give --precision to fix it",
+                stacklevel=2,
+            )
+        return Progress(**state["progress"])
+
+    def finish(self, done: Progress, steps: int, journal: Journal) -> None:
+        """Write the encoder and, last, done.json."""
+        self.flush()
+        if self.ranks.is_first:
+            exported, weights = self._export(done, journal)
+            gpus = self.ranks.world if self.ranks.device.type == "cuda" else 0
+            facts = {
+                "steps": done.step,
+                "images_seen": done.step * self.config.global_batch,
+                "stopped_early": done.step < steps,
+                "exported_step": exported,
+                "weights_sha256": weights,
+                "best_step": done.best_step or None,
+                "best_val_loss": done.best_loss if done.best_step else None,
+                "order_sha256": done.order_sha256,
+                "method": self.config.method,
+                "wall_seconds": round(done.seconds, 3),
+                "gpu_seconds": round(done.seconds * gpus, 3),
+                "world": self.ranks.world,
+                "precision": self.precision,
+                "dataset": self.pool.train.card.name,
+                "dataset_hash": self.pool.train.card.sha256,
+                "n_parameters": sum(p.numel() for p in self.model.parameters()),
+            }
+            self.run.finish(**facts)
+            journal.say(f"done: {self.run.encoder} after {done.step} steps, {done.seconds:.0f} s")
+        self.ranks.any(False)  # nobody leaves before the last file is there
+
+    def _export(self, done: Progress, journal: Journal) -> tuple[int, str]:
+        """Write the encoder; return the step of its weights and their hash."""
+        step = done.step
+        if self.config.export == "best" and done.best_step:
+            try:
+                best = checkpoint.folder(self.run.checkpoints, done.best_step)
+                self.model.load_state_dict(checkpoint.load(best, self.signature)[0]["model"])
+                step = done.best_step
+            except FailedError as error:
+                journal.say(f"warning: {error}; the last weights are exported instead")
+        card = self.pool.train.card
+        facts = {
+            "arch": self.config.arch,
+            "in_chans": 1,
+            "image_size": self.config.image_size,
+            "mean": self.augment.mean,
+            "std": self.augment.std,
+            "stem": self.origin["stem"],
+            "num_features": self.model.backbone.num_features,
+            "signature": self.signature,
+            "job": "pretrain",
+            "method": self.config.method,
+            "init": self.config.init,
+            "dataset": card.name,
+            "shards_sha256": card.sha256,
+            "step": step,
+            "seed": self.config.seed,
+            "precision": self.precision,
+        }
+        return step, save_encoder(self.run.encoder, self.model.backbone, facts)

@@ -1,0 +1,131 @@
+"""What a Ray worker does with a cell: make or take up its run folder, train it, and keep what it says in a log.
+
+Nothing here knows of Ray; a test or a plain loop can call it as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import socket
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cxrdist.core.shard_sets import datasets
+from cxrdist.errors import FailedError
+from cxrdist.finetune.parse import from_plain
+from cxrdist.sweep.folder import Ledger
+from results.run import Run
+
+BUSY_SECONDS = 60
+"""A cell that another process still holds is waited for this long: its worker may just be dying."""
+
+
+def looks(out: str, cell: dict[str, Any]) -> Iterator[float | None]:
+    """Run a cell, yielding the val AUROC at every look; closing the iterator ends the training there.
+
+    Args:
+        out: the sweep's folder.
+        cell: `signature` and `config` (plain) as sweep.json lists them.
+
+    Raises:
+        Whatever the trial raises, after it was recorded as a failed attempt.
+    """
+    from cxrdist.finetune import trial
+
+    ledger, name = Ledger(Path(out)), str(cell["signature"])
+    with _logged(ledger.log(name)):
+        try:
+            config = from_plain(cell["config"], f"cell {name}")
+            with _held(ledger.cell_folder(name).parent / f".{name}.lock", name):
+                run = Run.create(
+                    config.out,
+                    job="finetune",
+                    config=cell["config"],
+                    signature=name,
+                    shards=cell["shards"],
+                    init=cell["init"],
+                    datasets=datasets(cell["shards"], Path(file) if (file := cell["init"].get("file")) else None),
+                )
+                for look in trial.looks(config, run):
+                    yield look.auroc
+            ledger.forgive(name)
+        except GeneratorExit:
+            ledger.forgive(name)
+            raise
+        except Exception as error:
+            kind = "input" if getattr(error, "exit_code", None) == 2 else "failed"
+            text = " ".join(str(error).split()) or type(error).__name__
+            if kind == "input":  # the message says what to mend; where in the code it was noticed helps nobody
+                print(text, file=sys.stderr, flush=True)
+            else:
+                traceback.print_exc()
+            ledger.fail(name, kind, f"{type(error).__name__}: {text}", now())
+            raise
+
+
+def run(out: str, cell: dict[str, Any]) -> bool:
+    """Run a cell to its end; False when it failed, which is recorded."""
+    try:
+        for _ in looks(out, cell):
+            pass
+    except Exception:
+        return False
+    return True
+
+
+def now(precision: str = "seconds") -> str:
+    """The present moment in UTC."""
+    return datetime.now(UTC).isoformat(timespec=precision)
+
+
+@contextlib.contextmanager
+def _held(path: Path, name: str) -> Iterator[None]:
+    """Hold the cell, so that two workers (one forgotten by a dead sweep) never write to one folder."""
+    import time
+
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        until = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > until:
+                    raise FailedError(f"cell {name} is held by another process; is another sweep running?") from None
+                time.sleep(0.2)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Send what the trial prints, warns and logs to its own file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", buffering=1, encoding="utf-8") as file:
+        devices = os.environ.get("CUDA_VISIBLE_DEVICES")
+        where = f"pid {os.getpid()} on {socket.gethostname()}" + (f" with GPU {devices}" if devices else "")
+        print(f"--- {now('milliseconds')} {where}", file=file)
+        handler = logging.StreamHandler(file)
+        logger = logging.getLogger("cxrdist")
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        old = sys.stderr, sys.stdout
+        sys.stderr = sys.stdout = file
+        try:
+            with warnings.catch_warnings():
+                yield
+        finally:
+            sys.stderr, sys.stdout = old
+            logger.removeHandler(handler)
+            print(f"--- {now('milliseconds')} end", file=file)

@@ -1,0 +1,117 @@
+"""Which device a process takes, which precision computes, and what is said of one that the CPU only emulates."""
+
+import platform
+import resource
+
+import pytest
+import torch
+
+from cxrdist.core import device
+from cxrdist.core.device import cpu_has_bf16, job_gpus, pick_device, resolve_precision
+from cxrdist.errors import FailedError, InputError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def cpu(monkeypatch):
+    """Make this CPU one that computes in bf16, or not; nothing else holds oneDNN to less."""
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
+
+    def make(bf16: bool) -> None:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": bf16}, raising=False)
+
+    return make
+
+
+def test_auto_never_takes_a_precision_that_would_be_emulated(cpu, capsys):
+    for bf16, small, large in ((False, "float32", "float32"), (True, "float32", "bf16")):
+        cpu(bf16)
+        assert resolve_precision("auto", CPU, 28) == small
+        assert resolve_precision("auto", CPU, 224) == large
+        assert resolve_precision("auto", CPU, 28, stem="small") == large
+    assert capsys.readouterr().err == ""
+
+
+def test_emulated_bf16_is_said_in_one_line_and_used(cpu, capsys):
+    cpu(False)
+    assert resolve_precision("bf16", CPU, 64) == "bf16"
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "emulated" in said and "--precision float32 or auto" in said
+    cpu(True)
+    assert resolve_precision("bf16", CPU, 64) == "bf16"
+    assert capsys.readouterr().err == ""
+
+
+def test_one_rank_speaks_for_all(cpu, monkeypatch, capsys):
+    cpu(False)
+    monkeypatch.setenv("RANK", "1")
+    assert resolve_precision("bf16", CPU, 64) == "bf16"
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("limit", "may"),
+    [("AVX2", False), ("avx512_core", False), ("AVX512_CORE_BF16", True), ("AVX512_CORE_AMX", True), ("ALL", True)],
+)
+def test_a_limit_put_on_onednn_counts(cpu, monkeypatch, limit, may):
+    cpu(True)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert cpu_has_bf16() is may
+
+
+def test_this_cpu_is_asked_and_answers(monkeypatch):
+    assert device.cpu_has_bf16() in (True, False)
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)  # torch before 2.12
+    assert device.cpu_has_bf16() in (True, False)
+
+
+NAMES = ("CXRDIST_GPUS_PER_NODE", "SLURM_GPUS_ON_NODE", "SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "CUDA_VISIBLE_DEVICES")
+needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="no GPU: this machine has one")
+
+
+@pytest.fixture
+def outside_of_jobs(monkeypatch):
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@needs_no_gpu
+@pytest.mark.usefixtures("outside_of_jobs")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("CXRDIST_GPUS_PER_NODE", "2"), ("SLURM_GPUS_ON_NODE", "1"), ("SLURM_STEP_GPUS", "0,1"), ("SLURM_JOB_GPUS", "3")],
+)
+def test_auto_never_falls_back_to_the_cpu_in_a_job_with_gpus(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(FailedError, match=r"this job has .*GPU.* torch cannot use a GPU: .{10,}--device cpu"):
+        pick_device("auto")
+    assert pick_device("cpu").type == "cpu"
+
+
+@needs_no_gpu
+@pytest.mark.usefixtures("outside_of_jobs")
+def test_auto_is_the_cpu_where_no_gpu_was_given(monkeypatch):
+    assert pick_device("auto").type == "cpu"
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", "0")
+    assert pick_device("auto").type == "cpu"
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", "4")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # a trial that Ray gives none of them
+    assert pick_device("auto").type == "cpu" and job_gpus() == ""
+    with pytest.raises(InputError, match="GPU 0 was asked for, but 0 are visible"):
+        pick_device("cuda")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps memory in its own way")
+def test_a_process_that_computes_on_the_cpu_keeps_the_memory_that_tensors_give_back():
+    pick_device("cpu")
+
+    def fill() -> None:
+        torch.empty(16 << 20).fill_(1.0)  # 64 MiB, 16,384 pages
+
+    fill()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(8):
+        fill()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 16_384, "cleared anew by the kernel each time"

@@ -1,0 +1,108 @@
+"""What the cards of shard sets tell is what a trial finds when it opens them, so that a login node can refuse it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cxrdist import pending
+from cxrdist.core.backbones import build_backbone, save_encoder
+from cxrdist.errors import InputError
+from cxrdist.finetune import identity, input_checks, labelled_data
+from cxrdist.finetune.config import FinetuneConfig
+from cxrdist.finetune.evaluate import evaluate
+from shards import ShardSet, read_card
+from tests.cxrdist import findings
+from tests.cxrdist.finetune.test_finetune import trained
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory) -> dict[str, Path]:
+    """Two sets that share pneumonia, and one that shares no label with them."""
+    folder = tmp_path_factory.mktemp("sets")
+    return {
+        "here": findings.make(folder, name="here", unsure=0.3),
+        "there": findings.make(folder, name="there", labels=("pneumonia", "mass"), seed=1),
+        "apart": findings.make(folder, name="apart", labels=("fracture",), seed=2),
+    }
+
+
+def config(places: dict[str, Path], **values) -> FinetuneConfig:
+    return FinetuneConfig(shards=str(places["here"]), out="out", **values)
+
+
+@pytest.mark.parametrize(
+    "wanted", [None, ["edema"], ["Pneumonia", "any_finding"], ["any_finding"], ["edema", "Oedema"]]
+)
+def test_the_card_gives_the_labels_that_the_training_takes(places, wanted):
+    for place in (places["here"], places["there"]):
+        if wanted and "edema" in wanted and place == places["there"]:
+            continue
+        found = input_checks.labels_of(read_card(place), wanted, str(place))
+        assert found == labelled_data.choose_labels(ShardSet(place, "train"), wanted)
+
+
+@pytest.mark.parametrize("wanted", [["nonsense"], ["mass"], ["edema", "mass"], []])
+def test_labels_that_are_not_there_are_refused_before_anything_starts(places, wanted):
+    with pytest.raises(InputError, match=r"unknown label|no label mass in this shard set; it has|has no labels"):
+        identity.resolve(config(places, labels=wanted))
+    with pytest.raises(InputError):
+        pending.check_trial(config(places, labels=wanted, init="yet/to/be/made"))
+
+
+def test_a_further_test_set_must_share_a_label(places):
+    for labels, place, good in (
+        (None, "there", True),
+        (["edema"], "there", False),
+        (None, "apart", False),
+        (["edema", "any_finding"], "apart", True),
+    ):
+        asked = config(places, labels=labels, eval_shards=str(places[place]))
+        if good:
+            identity.resolve(asked)
+            pending.check_trial(asked)
+            continue
+        for check in (identity.resolve, pending.check_trial):
+            with pytest.raises(InputError, match="none of its labels"):
+                check(asked)
+
+
+def test_a_policy_is_for_the_label_that_it_names_however_it_is_spelt(places):
+    shards = ShardSet(places["here"], "train")
+    masks = [
+        labelled_data.split_of(shards, ("pneumonia", "edema"), config(places, uncertain=uncertain)).mask
+        for uncertain in ({"default": "ones", name: "ignore"} for name in ("edema", "Oedema", "Pulmonary edema"))
+    ]
+    assert masks[0][:, 0].all() and not masks[0][:, 1].all()
+    assert all(np.array_equal(mask, masks[0]) for mask in masks)
+
+
+def test_a_policy_for_what_is_no_label_is_refused(places, tmp_path):
+    with pytest.raises(InputError, match="uncertain names 'edmea', no label; there are edema, pneumonia"):
+        identity.resolve(config(places, uncertain={"edmea": "ignore"}))
+    identity.resolve(config(places, uncertain={"fracture": "ignore", "default": "ones"}))  # of another set of a sweep
+    run = trained(tmp_path / "run", places["here"], mode="linear", arch="test_resnet", image_size=32, n_boot=0)
+    with pytest.raises(InputError, match="uncertain names 'edmea'"):
+        evaluate(run.path, [str(places["there"])], uncertain={"edmea": "ignore"})
+
+
+def test_weights_are_looked_at_as_far_as_they_are_there(places, tmp_path):
+    facts = {"arch": "test_resnet", "in_chans": 1, "image_size": 32, "stem": "standard", "mean": 0.5, "std": 0.25}
+    save_encoder(tmp_path / "encoder.safetensors", build_backbone("test_resnet", 32, stem="standard"), facts)
+    started = config(places, init=str(tmp_path))
+    pending.check_trial(started)
+    for change, says in (
+        ({"arch": "resnet18"}, "asks for arch resnet18"),
+        ({"image_size": 48}, "was trained at 32 pixels, this trial asks for image_size 48"),
+        ({"stem": "small"}, "has the standard stem, this run asks for small"),
+        ({"init_mean": 0.5, "init_std": 0.2}, "has its own pixel scale"),
+        ({"arch": "small_cnn", "init": "imagenet"}, "starts from scratch only"),
+    ):
+        for check in (identity.resolve, pending.check_trial):
+            with pytest.raises(InputError, match=says):
+                check(dataclasses.replace(started, **change))
+    (tmp_path / "encoder.safetensors").unlink()
+    pending.check_trial(dataclasses.replace(started, arch="resnet18"))  # the folder of a run that is still training

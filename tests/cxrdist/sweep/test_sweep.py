@@ -1,0 +1,192 @@
+"""The sweep with real Ray: complete, resumed, killed, refused. Every test ends all processes that it started."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cxrdist.sweep.folder import Ledger
+from jobs import cli
+from results import schema
+from results.run import Run
+from tests.cxrdist.sweeping import (
+    ALONE,
+    CELLS,
+    ROOT,
+    SPEC,
+    check_complete,
+    command,
+    done_cells,
+    started_by,
+    sweep,
+    wait_for,
+)
+
+
+@pytest.fixture
+def spec(tmp_path, blobs) -> Path:
+    """The small grid as a file."""
+    path = tmp_path / "spec.toml"
+    path.write_text(SPEC.format(shards=blobs))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, blobs) -> Iterator[tuple[Path, Path, subprocess.CompletedProcess[str]]]:
+    """A finished sweep: spec, folder and what it printed."""
+    folder = tmp_path_factory.mktemp("sweep")
+    path = folder / "spec.toml"
+    path.write_text(SPEC.format(shards=blobs))
+    yield path, folder / "out", sweep(path, folder / "out")
+
+
+def test_a_sweep_runs_every_cell_and_shows_its_progress(finished):
+    _, out, said = finished
+    assert said.returncode == 0, said.stderr
+    check_complete(out)
+    assert f"all {CELLS} cells are done" in said.stdout
+    assert f"[{CELLS}/{CELLS}]" in said.stderr and "val AUROC" in said.stderr
+    noise = [word for word in ("WARNING", "raylet", "deprecated", "Traceback") if word in said.stderr + said.stdout]
+    assert not noise, said.stderr
+    assert not (out / ".tune").exists() and not started_by(str(out))
+
+
+def test_a_complete_sweep_answers_without_torch_and_ray(finished):
+    spec, out, _ = finished
+    code = (
+        "import sys; from jobs.cli import main;"
+        f"c = main(['sweep', '--config', {str(spec)!r}, '--out', {str(out)!r}]);"
+        "print(c, sorted({'torch', 'ray', 'pandas', 'sklearn'} & set(sys.modules)))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert said.stdout.splitlines()[-1] == "0 []"
+
+
+def test_a_cell_of_a_sweep_has_the_numbers_of_the_single_command(finished, blobs, tmp_path):
+    _, out, _ = finished
+    for mode in ("linear", "full"):
+        name = next(n for n in done_cells(out) if Run(out / "cells" / n).read_config()["mode"] == mode)
+        config = Run(out / "cells" / name).read_config()
+        words = ["finetune", "--out", str(tmp_path / mode), "--threads", "1"]
+        for key in ("shards", "arch", "image_size", "epochs", "min_steps", "n_boot", "label_fraction", "mode", "seed"):
+            words += [f"--{key}", str(config[key])]
+        assert cli.main(words) == 0
+        alone, shared = Run(tmp_path / mode), Run(out / "cells" / name)
+        assert alone.read_info()["signature"] == name
+        scores = [np.array(schema.read_predictions(run.predictions)["y_score"]) for run in (alone, shared)]
+        assert np.array_equal(scores[0], scores[1])
+
+
+def test_only_what_is_missing_runs_again(finished):
+    spec, out, _ = finished
+    names = done_cells(out)
+    kept = {name: (out / "cells" / name / "done.json").read_text() for name in names[1:]}
+    (out / "cells" / names[0] / "done.json").unlink()
+    said = sweep(spec, out, *ALONE)
+    assert said.returncode == 0 and f"[{CELLS}/{CELLS}]" in said.stderr and "1 to run" in said.stderr
+    check_complete(out)
+    assert {name: (out / "cells" / name / "done.json").read_text() for name in names[1:]} == kept
+
+
+def test_a_cell_that_fails_is_named_with_its_log_and_the_rest_is_kept(tmp_path, blobs):
+    spec = tmp_path / "spec.toml"
+    text = SPEC.format(shards=blobs).replace("seed = [0, 1]", 'seed = [0]\nlabels = ["pneumonia", "hernia"]')
+    spec.write_text(text.replace('"full"]', '"linear"]').replace('mode = ["linear", "linear"]', 'mode = ["linear"]'))
+    spec.write_text(spec.read_text().replace('[exclude]\nmode = "full"\nlabel_fraction = 0.2\n', ""))
+    said = sweep(spec, tmp_path / "out", *ALONE)
+    assert said.returncode == 1
+    assert len(done_cells(tmp_path / "out")) == 2, "the cells that could run are done"
+    lines = [line for line in said.stderr.splitlines() if line.startswith("FAILED")]
+    assert len(lines) == 2 and all("labels=hernia" in line and "1 attempts" in line for line in lines)
+    assert "no label hernia in this shard set" in said.stderr
+    assert "cxrdist: 2 of 4 cells failed, 2 are done and kept" in said.stderr
+
+
+@pytest.mark.slow
+def test_asha_gives_up_trials_on_val_and_every_trial_is_complete(tmp_path, blobs):
+    spec, out = tmp_path / "spec.toml", tmp_path / "out"
+    spec.write_text(
+        f"""
+[finetune]
+shards = "{blobs}"
+arch = "small_cnn"
+image_size = 28
+epochs = 6
+min_steps = 30
+n_boot = 0
+eval_steps = 3
+[search]
+method = "asha"
+samples = 8
+grace = 1
+reduction = 2
+[search.space]
+"optim.lr" = {{low = 1e-5, high = 1e-2, log = true}}
+"head.kind" = ["linear", "mlp"]
+"""
+    )
+    said = sweep(spec, out)
+    assert said.returncode == 0, said.stderr
+    ends = [Run(out / "cells" / name).read_done()["ended"] for name in done_cells(out)]
+    assert len(ends) == 8 and "scheduler" in ends
+    import csv
+
+    with open(out / "trials.csv") as file:
+        rows = list(csv.DictReader(file))
+    chosen = [row for row in rows if row["chosen"] == "True"]
+    assert len(rows) == 8 and len(chosen) == 1
+    assert float(chosen[0]["val_auroc"]) == max(float(row["val_auroc"]) for row in rows)
+    assert "test" not in "".join(rows[0])
+
+
+def test_one_sweep_at_a_time_in_a_folder(tmp_path, spec):
+    import fcntl
+
+    out = tmp_path / "out"
+    out.mkdir()
+    with open(out / "sweep.lock", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        said = sweep(spec, out)
+    assert said.returncode == 2 and "another sweep is running" in said.stderr
+
+
+def test_a_folder_that_holds_something_else_stays_untouched(tmp_path, spec):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("mine")
+    said = sweep(spec, out)
+    assert said.returncode == 2 and "thesis.tex" in said.stderr and "not a sweep" in said.stderr
+    assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+
+
+def test_a_cluster_that_does_not_answer_is_an_error_not_a_hang(tmp_path, spec):
+    said = sweep(spec, tmp_path / "out", "--start_seconds", "8", RAY_ADDRESS="127.0.0.1:1")
+    assert said.returncode == 1
+    assert "Ray did not start within 8 s" in said.stderr or "Ray ended" in said.stderr
+    assert "127.0.0.1:1" in said.stderr and "Traceback" not in said.stderr
+    wait_for(lambda: not started_by(str(tmp_path / "out")), None, 30)
+
+
+def test_a_cell_folder_of_another_trial_is_refused_and_kept(tmp_path, spec, finished):
+    """A run of another signature under a cell's name: copied there by hand, or a damaged disk."""
+    from cxrdist.sweep.grid import expand
+    from jobs.cli import parse
+
+    out = tmp_path / "out"
+    words = command(spec, out)
+    cells = expand(parse("sweep", words[words.index("sweep") + 1 :]))
+    Ledger(out).claim()
+    (out / "sweep.json").write_text("{}")
+    strange = cells[0].run
+    strange.path.mkdir()
+    strange.info.write_text(json.dumps({"signature": "0123456789ab", "job": "finetune"}))
+    said = sweep(spec, out, *ALONE)
+    assert said.returncode == 1 and "holds another run (signature 0123456789ab" in said.stderr
+    assert json.loads(strange.info.read_text())["signature"] == "0123456789ab"
+    assert len(done_cells(out)) == CELLS - 1
