@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import get_args
 
-from cxrdist.configs import hints
+from cxrdist.core.configs import hints
 from jobs import plot as command
 from results import figures
 from results.figures.registry import FIGURES
