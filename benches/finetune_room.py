@@ -26,7 +26,7 @@ from cxrdist.core.augment import Augment
 from cxrdist.core.device import keep_freed_memory
 from cxrdist.finetune import identity, trial
 from cxrdist.finetune.config import plain
-from cxrdist.finetune.loop import Look
+from cxrdist.finetune.loop import Validation
 from cxrdist.finetune.parse import from_plain
 from results.run import Run
 
@@ -79,7 +79,7 @@ def _trial(options: Any, out: Path, way: str, seed: int, off: tuple[str, ...] = 
 
 
 def _trained(trial: trial.Trial) -> float:
-    looks: list[Look] = list(trial.train())
+    looks: list[Validation] = list(trial.train())
     trial.finish("end" if looks else "nothing", 0.0)
     return float(trial.run.read_done()["test_auroc"])
 

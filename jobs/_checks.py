@@ -48,10 +48,10 @@ def trial(config: Any, waits: bool) -> None:
 def sweep(config: Any, waits: bool) -> None:
     """The same for a sweep: every cell, its folder, and that what an earlier part of it began with is still there."""
     from cxrdist.sweep import grid
-    from cxrdist.sweep.folder import Ledger
+    from cxrdist.sweep.folder import SweepFolder
     from cxrdist.sweep.run import refuse_other_content
 
-    ledger = Ledger(Path(config.out))
+    ledger = SweepFolder(Path(config.out))
     ledger.refuse_foreign()
     if waits:
         grid.check_settings(config)

@@ -24,7 +24,7 @@ SMALL_SHM_MIB = 1024
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Finding:
+class Diagnosis:
     """One thing that was looked at."""
 
     level: Literal["ok", "note", "FAIL"]
@@ -36,45 +36,45 @@ class Finding:
         return f"{self.level:4}  {self.what}: {self.found}" + (f"\n      -> {self.mend}" if self.mend else "")
 
 
-def here(folder: Path) -> list[Finding]:
+def here(folder: Path) -> list[Diagnosis]:
     """Look at this machine: versions, limits, the output folder."""
     own = probe.facts(folder, gpus=False)
     listed = ", ".join(f"{name} {version}" for name, version in own["versions"].items())
-    findings = [Finding(level="ok", what="versions", found=listed)]
+    findings = [Diagnosis(level="ok", what="versions", found=listed)]
     findings += _limits(own, "this machine")
     if "write_error" in own:
         findings.append(
-            Finding(level="FAIL", what="folder", found=f"{folder}: {own['write_error']}", mend="choose another --out")
+            Diagnosis(level="FAIL", what="folder", found=f"{folder}: {own['write_error']}", mend="choose another --out")
         )
     if shutil.which("nvidia-smi") is None:
-        findings.append(Finding(level="note", what="GPU", found="none on this machine (usual for a login node)"))
+        findings.append(Diagnosis(level="note", what="GPU", found="none on this machine (usual for a login node)"))
     return findings
 
 
-def slurm_here(profile: Profile | None) -> list[Finding]:
+def slurm_here(profile: Profile | None) -> list[Diagnosis]:
     """Look at SLURM from this machine: binaries, controller, the profile's partition."""
     absent = [name for name in NEEDED if shutil.which(name) is None]
     if absent:
         level = "note" if profile is None else "FAIL"
         mend = "log in to the cluster's login node, or `module load slurm`; not needed to train on this machine"
-        return [Finding(level=level, what="SLURM", found=f"no {', '.join(absent)} here", mend=mend)]
+        return [Diagnosis(level=level, what="SLURM", found=f"no {', '.join(absent)} here", mend=mend)]
     try:
         version = client.call("sinfo", "--version").strip()
         known = client.partitions()
     except FailedError as error:
         level = "note" if profile is None else "FAIL"
-        return [Finding(level=level, what="SLURM", found=str(error), mend="ask the cluster's administrators")]
-    findings = [Finding(level="ok", what="SLURM", found=f"{version}; partitions {', '.join(sorted(known))}")]
+        return [Diagnosis(level=level, what="SLURM", found=str(error), mend="ask the cluster's administrators")]
+    findings = [Diagnosis(level="ok", what="SLURM", found=f"{version}; partitions {', '.join(sorted(known))}")]
     if shutil.which("sacct") is None or not _has_accounting():
         mend = "states of jobs older than some minutes are then shown as UNKNOWN; nothing else is lost"
-        findings.append(Finding(level="note", what="accounting", found="sacct does not answer", mend=mend))
+        findings.append(Diagnosis(level="note", what="accounting", found="sacct does not answer", mend=mend))
     for name in (profile.partition or "").split(",") if profile else [""]:
         try:
             found, mend = preemption.meaning(preemption.of(name.strip() or None))
         except FailedError:  # no such partition: the profile's own finding says so
             continue
         what = f"preemption in {name.strip()}" if name else "preemption"
-        findings.append(Finding(level="note" if mend else "ok", what=what, found=found, mend=mend))
+        findings.append(Diagnosis(level="note" if mend else "ok", what=what, found=found, mend=mend))
     return findings
 
 
@@ -86,20 +86,20 @@ def _has_accounting() -> bool:
     return True
 
 
-def fits(profile: Profile, nodes: int) -> Finding:
+def fits(profile: Profile, nodes: int) -> Diagnosis:
     """Compare a profile with the cluster."""
     task = submit.task_for(profile, kind="command", words=("x",), folder="/tmp/x")
     try:
         submit.check(submit.Request(name="doctor", task=task, profile=profile, nodes=nodes))
     except (InputError, FailedError) as error:
-        return Finding(level="FAIL", what="profile", found=str(error), mend="change the profile's file")
+        return Diagnosis(level="FAIL", what="profile", found=str(error), mend="change the profile's file")
     where = profile.partition or "the default partition"
     gpus = f", {profile.gpus} GPUs" if profile.gpus else ""
     found = f"{profile.name}: {where}, {profile.ranks} ranks{gpus} on a node, {profile.time} a stretch"
-    return Finding(level="ok", what="profile", found=found)
+    return Diagnosis(level="ok", what="profile", found=found)
 
 
-def on_nodes(profile: Profile, nodes: int, folder: Path, seconds: float) -> list[Finding]:
+def on_nodes(profile: Profile, nodes: int, folder: Path, seconds: float) -> list[Diagnosis]:
     """Look at the nodes through a short srun job: folder, clock, versions, limits, GPUs.
 
     Args:
@@ -125,27 +125,27 @@ def on_nodes(profile: Profile, nodes: int, folder: Path, seconds: float) -> list
         process.terminate()  # srun takes its job from the queue
         process.communicate()
         mend = "the partition may be full: try later, fewer --nodes, or a longer --wait"
-        return [Finding(level="FAIL", what="nodes", found=f"{nodes} not free within {seconds:.0f} s", mend=mend)]
+        return [Diagnosis(level="FAIL", what="nodes", found=f"{nodes} not free within {seconds:.0f} s", mend=mend)]
     answered = time.time()
     answers = [json.loads(line.removeprefix("PROBE ")) for line in out.splitlines() if line.startswith("PROBE ")]
     if process.returncode or len(answers) != nodes:
         last = (err.strip().splitlines() or ["no message"])[-1]
         mend = f"is {sys.executable} (this environment) on a file system that the nodes share?"
-        return [Finding(level="FAIL", what="nodes", found=f"{len(answers)} of {nodes} answered: {last}", mend=mend)]
+        return [Diagnosis(level="FAIL", what="nodes", found=f"{len(answers)} of {nodes} answered: {last}", mend=mend)]
     login = probe.versions()
-    findings: list[Finding] = []
+    findings: list[Diagnosis] = []
     for answer in answers:
         findings += _node(answer, profile, login, asked, answered, folder)
     return findings
 
 
-def _node(answer: dict, profile: Profile, login: dict, asked: float, answered: float, folder: Path) -> list[Finding]:
+def _node(answer: dict, profile: Profile, login: dict, asked: float, answered: float, folder: Path) -> list[Diagnosis]:
     host = answer["host"]
-    found: list[Finding] = []
+    found: list[Diagnosis] = []
 
     def add(good: bool, what: str, text: str, mend: str, level: Literal["note", "FAIL"] = "FAIL") -> None:
         found.append(
-            Finding(level="ok" if good else level, what=f"{host}: {what}", found=text, mend="" if good else mend)
+            Diagnosis(level="ok" if good else level, what=f"{host}: {what}", found=text, mend="" if good else mend)
         )
 
     shared = answer.get("sees", False) and "write_error" not in answer
@@ -168,14 +168,14 @@ def _node(answer: dict, profile: Profile, login: dict, asked: float, answered: f
     return found
 
 
-def _limits(answer: dict, host: str) -> list[Finding]:
+def _limits(answer: dict, host: str) -> list[Diagnosis]:
     found = []
     if answer["open_files"] < FEW_FILES:
         mend = "ulimit -n 65536 in the profile's setup, or ask the administrators"
         found.append(
-            Finding(level="note", what=f"{host}: ulimit", found=f"{answer['open_files']} open files", mend=mend)
+            Diagnosis(level="note", what=f"{host}: ulimit", found=f"{answer['open_files']} open files", mend=mend)
         )
     if answer["shm_mib"] < SMALL_SHM_MIB:
         mend = "Ray and NCCL share memory there; ask for more"
-        found.append(Finding(level="note", what=f"{host}: /dev/shm", found=f"{answer['shm_mib']} MiB", mend=mend))
+        found.append(Diagnosis(level="note", what=f"{host}: /dev/shm", found=f"{answer['shm_mib']} MiB", mend=mend))
     return found

@@ -14,7 +14,7 @@ NOISE = re.compile(r"submitit INFO|^\[W\d|hostname of the client socket|^\s*$")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Progress:
+class RunProgress:
     """How far a training run is."""
 
     step: int | None = None
@@ -27,7 +27,7 @@ class Progress:
     """At that speed."""
 
 
-def progress(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> Progress:
+def progress(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> RunProgress:
     """Return how far a run is.
 
     Args:
@@ -35,7 +35,7 @@ def progress(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> Pr
         config: Its settings: `epochs` or `steps`, and `global_batch`.
     """
     if not rows:
-        return Progress()
+        return RunProgress()
     step = int(rows[-1]["step"])
     with_epoch = [row for row in rows if row.get("epoch")]
     steps = config.get("steps")
@@ -46,7 +46,7 @@ def progress(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> Pr
     left = None
     if steps and speed and config.get("global_batch"):
         left = max(0, steps - step) * config["global_batch"] / speed
-    return Progress(step=step, steps=steps, images_per_s=speed, seconds_left=left)
+    return RunProgress(step=step, steps=steps, images_per_s=speed, seconds_left=left)
 
 
 def log_files(folder: Path, job_id: str | None = None) -> list[Path]:

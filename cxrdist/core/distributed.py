@@ -44,10 +44,10 @@ class Ranks:
         """Whether any rank says so; every rank must ask. A CPU collective: it does not wait for the GPU."""
         return self.ask(flag).answer()
 
-    def ask(self, flag: bool) -> Question:
+    def ask(self, flag: bool) -> PendingFlag:
         """As `any`, but the answer may be fetched later; the step runs meanwhile."""
         value = torch.tensor([int(flag)], dtype=torch.int32)
-        return Question(value, dist.all_reduce(value, dist.ReduceOp.MAX, async_op=True) if self.world > 1 else None)
+        return PendingFlag(value, dist.all_reduce(value, dist.ReduceOp.MAX, async_op=True) if self.world > 1 else None)
 
     def share(self, value: Any) -> Any:
         """Rank 0's value (any plain object) on every rank."""
@@ -74,7 +74,7 @@ class Ranks:
                 dist.broadcast(buffer.detach(), src=0)
 
 
-class Question:
+class PendingFlag:
     """A yes-or-no question that is on its way to all ranks."""
 
     def __init__(self, value: torch.Tensor, work: Any) -> None:

@@ -47,7 +47,7 @@ class Phase:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class Validation:
     """One look at val."""
 
     step: int
@@ -88,7 +88,7 @@ class Stopped(Exception):
 
 
 @dataclass
-class Problem:
+class FitInputs:
     """What is trained, and on what."""
 
     network: nn.Module
@@ -146,7 +146,7 @@ def schedule(config: FinetuneConfig, phase: Phase, step: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, phase.steps - warm)))
 
 
-def optimiser(config: FinetuneConfig, problem: Problem, phase: Phase) -> torch.optim.Optimizer:
+def optimiser(config: FinetuneConfig, problem: FitInputs, phase: Phase) -> torch.optim.Optimizer:
     """The optimiser of a phase: head and backbone with their own rates; what decays says `split_decay`."""
     head = {id(parameter) for parameter in problem.head.parameters()}
     decayed, plain = split_decay(problem.network)
@@ -168,7 +168,7 @@ class Fit:
     After the last look the network holds the best weights (the last ones without a val split).
     """
 
-    def __init__(self, config: FinetuneConfig, problem: Problem, run: Run, saver: Any, stop: Any = None):
+    def __init__(self, config: FinetuneConfig, problem: FitInputs, run: Run, saver: Any, stop: Any = None):
         self.config, self.problem, self.run, self.saver, self.stop = config, problem, run, saver, stop
         self.n = len(problem.y)
         size = batch_size(config, self.n)
@@ -185,7 +185,7 @@ class Fit:
         self._since_save = time.monotonic()
         self.earlier_seconds = 0.0
 
-    def __iter__(self) -> Iterator[Look]:
+    def __iter__(self) -> Iterator[Validation]:
         """Train, and yield a look every `eval_steps` steps and at the end."""
         self._restore()
         began = time.monotonic() - self.earlier_seconds
@@ -271,11 +271,11 @@ class Fit:
         rate = max(group["lr"] for group in self._optimiser.param_groups)
         self.run.log(self.state.step, epoch=round(self.state.step / self.per_epoch, 3), loss=value, lr=rate)
 
-    def _look(self) -> Look:
+    def _look(self) -> Validation:
         state, problem = self.state, self.problem
         epoch = round(state.step / self.per_epoch, 3)
         if problem.val_logits is None:
-            return Look(step=state.step, epoch=epoch, auroc=None, loss=None, best=True)
+            return Validation(step=state.step, epoch=epoch, auroc=None, loss=None, best=True)
         problem.network.eval()
         logits = problem.val_logits()
         assert problem.val_y is not None and problem.val_mask is not None
@@ -294,7 +294,7 @@ class Fit:
             state.best_phase = self._phase
             self.best = {name: tensor.detach().clone() for name, tensor in problem.network.state_dict().items()}
         self.run.log(state.step, epoch=epoch, val_auroc=value, val_loss=loss)
-        return Look(step=state.step, epoch=epoch, auroc=value, loss=loss, best=best)
+        return Validation(step=state.step, epoch=epoch, auroc=value, loss=loss, best=best)
 
     def _val_loss(self, logits: np.ndarray) -> float:
         problem = self.problem

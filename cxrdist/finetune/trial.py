@@ -29,7 +29,7 @@ from cxrdist.finetune.config import FinetuneConfig, words
 from cxrdist.finetune.features import Network
 from cxrdist.finetune.heads import class_weights
 from cxrdist.finetune.labelled_data import TrialData
-from cxrdist.finetune.loop import Fit, Look, Problem, Stopped, macro_auroc, phases
+from cxrdist.finetune.loop import Fit, FitInputs, Stopped, Validation, macro_auroc, phases
 from cxrdist.finetune.parse import from_plain
 from cxrdist.finetune.studies import check_studies
 from results.run import Run
@@ -56,7 +56,7 @@ def run_trial(config: FinetuneConfig, run: Run, stop: Any = None) -> None:
         pass
 
 
-def looks(config: FinetuneConfig, run: Run, stop: Any = None) -> Iterator[Look]:
+def looks(config: FinetuneConfig, run: Run, stop: Any = None) -> Iterator[Validation]:
     """As `run_trial`, one look at val at a time; a caller that closes the iterator early ends the training there.
 
     Closing it early (a scheduler gave the trial up) still tests the best weights so far and finishes the run.
@@ -103,7 +103,7 @@ class Trial:
         """Steps of the plan that were not taken."""
         return 0 if self.fit is None else self.fit.total - self.fit.state.step
 
-    def train(self) -> Iterator[Look]:
+    def train(self) -> Iterator[Validation]:
         """Fit what the mode says; afterwards the model holds the best weights."""
         if self.config.mode == "linear":
             yield from self._frozen()
@@ -119,7 +119,7 @@ class Trial:
         y, mask = torch.from_numpy(self.data.train.y), torch.from_numpy(self.data.train.mask)
         return class_weights(y, mask, self.config.class_weights, self.config.weight_factor)
 
-    def _frozen(self) -> Iterator[Look]:
+    def _frozen(self) -> Iterator[Validation]:
         """Mode linear: features once, then a probe, or the layers of another head."""
         data, config = self.data, self.config
         trained, total = classifier.parameters(self.model.head), classifier.parameters(self.model)
@@ -146,9 +146,9 @@ class Trial:
         self.facts["val_auroc"] = value
         self.facts["probe_l2"] = [None if np.isnan(chosen) else float(chosen) for chosen in found.l2]
         self.run.log(0, epoch=0.0, val_auroc=value)
-        yield Look(step=0, epoch=0.0, auroc=value, loss=None, best=True)
+        yield Validation(step=0, epoch=0.0, auroc=value, loss=None, best=True)
 
-    def _head_on(self, x: np.ndarray, x_val: np.ndarray | None) -> Iterator[Look]:
+    def _head_on(self, x: np.ndarray, x_val: np.ndarray | None) -> Iterator[Validation]:
         """Train a head with hidden layers on features."""
         inputs, head = torch.from_numpy(x).to(self.device), self.model.head
         seen = None if x_val is None else torch.from_numpy(x_val).to(self.device)
@@ -166,7 +166,7 @@ class Trial:
             precision="float32",
         )
 
-    def _layers(self) -> Iterator[Look]:
+    def _layers(self) -> Iterator[Validation]:
         """Modes full, last_n and two_stage: augmented images through the network."""
         config, data = self.config, self.data
         trained, total = self.model.trained(phases(config, len(data.train))[-1].last), classifier.parameters(self.model)
@@ -211,10 +211,10 @@ class Trial:
 
         return views
 
-    def _fit(self, **given: Any) -> Iterator[Look]:
+    def _fit(self, **given: Any) -> Iterator[Validation]:
         data, config = self.data, self.config
         weights = self._weights()
-        problem = Problem(
+        problem = FitInputs(
             head=self.model.head,
             y=torch.from_numpy(data.train.y).to(self.device),
             mask=torch.from_numpy(data.train.mask & data.trainable).to(self.device),

@@ -28,7 +28,7 @@ from cxrdist.pretrain.config import PretrainConfig, check_batch, from_dict, vali
 from cxrdist.pretrain.logger import Journal
 from cxrdist.pretrain.optim import learning_rate
 from cxrdist.pretrain.samples import Pool, open_pool
-from cxrdist.pretrain.trainer import Job, Progress
+from cxrdist.pretrain.trainer import Job, TrainingState
 from results.run import Run
 from shards import Order
 from shards.read.loader import Loader
@@ -111,7 +111,7 @@ def train(config: PretrainConfig, run: Run, ranks: Ranks, stop: StopRequest, dat
         journal.close()
 
 
-def batches(loader: Loader, done: Progress, steps: int, config: PretrainConfig) -> Iterator[Any]:
+def batches(loader: Loader, done: TrainingState, steps: int, config: PretrainConfig) -> Iterator[Any]:
     """The loader's batches from where the run stands, until the last step or the early stop."""
     patience = config.watch.patience
     if done.step >= steps or (patience is not None and done.without_gain >= patience):

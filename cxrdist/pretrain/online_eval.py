@@ -101,7 +101,7 @@ class _Sample:
     positions: np.ndarray
 
 
-class Watch:
+class OnlineEvaluation:
     """Evaluations of a run: always the same samples and views, so that their numbers can be compared.
 
     Args:

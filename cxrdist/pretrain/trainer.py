@@ -20,7 +20,7 @@ from cxrdist.errors import FailedError
 from cxrdist.pretrain.config import PretrainConfig
 from cxrdist.pretrain.logger import Journal
 from cxrdist.pretrain.methods import METHODS
-from cxrdist.pretrain.online_eval import Watch
+from cxrdist.pretrain.online_eval import OnlineEvaluation
 from cxrdist.pretrain.optim import build_optimizer, set_rate
 from cxrdist.pretrain.samples import Pool
 from cxrdist.pretrain.step import JointEmbedding, Step
@@ -30,7 +30,7 @@ from shards import Order
 
 
 @dataclass
-class Progress:
+class TrainingState:
     """Where a run stands; saved with every checkpoint."""
 
     step: int = 0
@@ -71,7 +71,7 @@ class Job:
         self.model = self.model.to(ranks.device).to(memory_format=torch.channels_last).train()
         self.optimizer = build_optimizer(config.optim, [self.model])
         self.precision = resolve_precision(config.precision, ranks.device, config.image_size, self.origin["stem"])
-        self.watch = Watch(config, pool, augment, ranks, self.precision, self.method)
+        self.watch = OnlineEvaluation(config, pool, augment, ranks, self.precision, self.method)
         self._step = self._build_step()
         self._pending: tuple[int, torch.Tensor, Any] | None = None
 
@@ -88,7 +88,7 @@ class Job:
             step.rehearse(views)
         return step
 
-    def describe(self, order: Order, steps: int, workers: int, done: Progress) -> str:
+    def describe(self, order: Order, steps: int, workers: int, done: TrainingState) -> str:
         """What is about to run, in one line."""
         config, ranks = self.config, self.ranks
         count = sum(p.numel() for p in self.model.backbone.parameters())
@@ -169,7 +169,7 @@ class Job:
                 "optim.clip_norm, or use --precision float32 (in a new --out)"
             )
 
-    def evaluate(self, done: Progress, journal: Journal) -> bool:
+    def evaluate(self, done: TrainingState, journal: Journal) -> bool:
         """Measure, and remember the best; returns whether this is the best so far."""
         self.flush()
         found = self.watch.evaluate(self.model)
@@ -185,7 +185,7 @@ class Job:
             done.without_gain += 1
         return better
 
-    def save(self, done: Progress, journal: Journal, *, must: bool = False) -> None:
+    def save(self, done: TrainingState, journal: Journal, *, must: bool = False) -> None:
         """Write a checkpoint on rank 0; a failure is fatal only if it `must` succeed.
 
         Raises:
@@ -210,12 +210,12 @@ class Job:
     def _facts(self) -> dict[str, Any]:
         return {"world": self.ranks.world, "precision": self.precision, "device": self.ranks.device.type}
 
-    def resume(self) -> Progress:
+    def resume(self) -> TrainingState:
         """Load the newest usable checkpoint, the same one on every rank."""
         found = checkpoint.load_latest(self.run.checkpoints, self.signature) if self.ranks.is_first else None
         step = self.ranks.share(found[1]["step"] if found else 0)
         if step == 0:
-            return Progress()
+            return TrainingState()
         if found is None:
             found = checkpoint.load(checkpoint.folder(self.run.checkpoints, step), self.signature)
         state, meta = found
@@ -227,9 +227,9 @@ class Job:
                 "give --precision to fix it",
                 stacklevel=2,
             )
-        return Progress(**state["progress"])
+        return TrainingState(**state["progress"])
 
-    def finish(self, done: Progress, steps: int, journal: Journal) -> None:
+    def finish(self, done: TrainingState, steps: int, journal: Journal) -> None:
         """Write the encoder and, last, done.json."""
         self.flush()
         if self.ranks.is_first:
@@ -257,7 +257,7 @@ class Job:
             journal.say(f"done: {self.run.encoder} after {done.step} steps, {done.seconds:.0f} s")
         self.ranks.any(False)  # nobody leaves before the last file is there
 
-    def _export(self, done: Progress, journal: Journal) -> tuple[int, str]:
+    def _export(self, done: TrainingState, journal: Journal) -> tuple[int, str]:
         """Write the encoder; return the step of its weights and their hash."""
         step = done.step
         if self.config.export == "best" and done.best_step:

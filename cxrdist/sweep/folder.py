@@ -52,7 +52,7 @@ def _brief(value: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Ledger:
+class SweepFolder:
     """The folder of a sweep; what is done and what failed is read from it and nothing else."""
 
     out: Path

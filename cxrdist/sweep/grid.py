@@ -19,7 +19,7 @@ from cxrdist.finetune.config import FinetuneConfig, check, words
 from cxrdist.finetune.parse import check_keys, flat, from_plain, get, replaced
 from cxrdist.sweep import search
 from cxrdist.sweep.config import SweepConfig
-from cxrdist.sweep.folder import Cell, Ledger
+from cxrdist.sweep.folder import Cell, SweepFolder
 
 COLUMNS = ("shards", "init", "label_fraction", "mode", "seed", "arch")
 """Axes that have a column of their own in the results; the others are named in the column `variant`."""
@@ -29,14 +29,14 @@ NOTHING = "nothing"
 
 
 @dataclass(frozen=True)
-class Choice:
+class AxisValue:
     """One value of one axis: what it is called, and the options it sets."""
 
     name: Any
     options: dict[str, Any]
 
 
-def axes_of(config: SweepConfig) -> dict[str, list[Choice]]:
+def axes_of(config: SweepConfig) -> dict[str, list[AxisValue]]:
     """The axes in the spec's order, command-line axes in place of the spec's, every key checked.
 
     Raises:
@@ -51,7 +51,7 @@ def axes_of(config: SweepConfig) -> dict[str, list[Choice]]:
             shared.pop(name, None)
     from_plain({"shards": "-"} | shared | {"out": "-"}, "[finetune]")  # wrong keys and types, before they are used
     off = list(shared.pop("augment.off", []))
-    axes: dict[str, list[Choice]] = {}
+    axes: dict[str, list[AxisValue]] = {}
     for name, values in given.items():
         if not isinstance(values, Sequence) or isinstance(values, str):
             raise InputError(f"axes.{name} must be a list of values, not {values!r}")
@@ -75,17 +75,17 @@ def _typed(name: str, value: Any, kind: type) -> list[Any]:
         raise InputError(f"--{name} {value}: {error}") from error
 
 
-def _choice(axis: str, value: Any, off: list[str]) -> Choice:
+def _choice(axis: str, value: Any, off: list[str]) -> AxisValue:
     if axis == WITHOUT:
         if value != NOTHING and value not in AUGMENT_PARTS:
             raise InputError(f"axes.{axis}: no part {value!r}; the parts are {NOTHING}, {', '.join(AUGMENT_PARTS)}")
-        return Choice(value, {"augment.off": off if value == NOTHING else [*off, value]})
+        return AxisValue(value, {"augment.off": off if value == NOTHING else [*off, value]})
     if isinstance(value, Mapping) and axis != "uncertain":
         options = flat({key: item for key, item in value.items() if key != "name"})
         check_keys(options, f"axes.{axis}")
-        return Choice(value.get("name", ", ".join(f"{k}={v}" for k, v in options.items())), options)
+        return AxisValue(value.get("name", ", ".join(f"{k}={v}" for k, v in options.items())), options)
     check_keys([axis], "axes")
-    return Choice(value, {axis: value})
+    return AxisValue(value, {axis: value})
 
 
 def expand(config: SweepConfig) -> list[Cell]:
@@ -99,7 +99,7 @@ def expand(config: SweepConfig) -> list[Cell]:
     include, exclude = _rules(config.include, "include", axes), _rules(config.exclude, "exclude", axes)
     base = _one_network(_base(config, axes), axes)
     draws = search.draws(config.search, base)
-    ledger = Ledger(Path(config.out))
+    ledger = SweepFolder(Path(config.out))
     return _unique(
         [
             _cell(config, ledger, axes, base, values | drawn, options | drawn)
@@ -111,7 +111,7 @@ def expand(config: SweepConfig) -> list[Cell]:
 
 def _combinations(
     base: FinetuneConfig,
-    axes: Mapping[str, list[Choice]],
+    axes: Mapping[str, list[AxisValue]],
     include: list[dict[str, list[Any]]],
     exclude: list[dict[str, list[Any]]],
 ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -148,7 +148,7 @@ def check_settings(config: SweepConfig) -> None:
                 pending.check_trial(trial)
 
 
-def _base(config: SweepConfig, axes: Mapping[str, list[Choice]]) -> FinetuneConfig:
+def _base(config: SweepConfig, axes: Mapping[str, list[AxisValue]]) -> FinetuneConfig:
     """What all cells share, parsed; options that only the axes give are filled with their first value."""
     first = {key: value for choices in axes.values() for key, value in choices[0].options.items()}
     shared = flat(config.finetune)
@@ -164,7 +164,7 @@ def _base(config: SweepConfig, axes: Mapping[str, list[Choice]]) -> FinetuneConf
     return from_plain(shared | first | {"out": config.out}, "the sweep's spec")
 
 
-def _one_network(base: FinetuneConfig, axes: Mapping[str, list[Choice]]) -> FinetuneConfig:
+def _one_network(base: FinetuneConfig, axes: Mapping[str, list[AxisValue]]) -> FinetuneConfig:
     """Scratch beside encoders trains the encoders' network at their size, or the comparison would be of networks.
 
     Raises:
@@ -184,17 +184,17 @@ def _one_network(base: FinetuneConfig, axes: Mapping[str, list[Choice]]) -> Fine
     return base
 
 
-def _checked(base: FinetuneConfig, axis: str, choice: Choice) -> Choice:
+def _checked(base: FinetuneConfig, axis: str, choice: AxisValue) -> AxisValue:
     """The choice with its values parsed, checked one by one so that the error names the axis."""
     from cxrdist.finetune.config import plain
 
     if not choice.options:
         return choice
     parsed = from_plain(flat(plain(base)) | choice.options, f"axes.{axis}")
-    return Choice(choice.name, {key: get(parsed, key) for key in choice.options})
+    return AxisValue(choice.name, {key: get(parsed, key) for key in choice.options})
 
 
-def _rules(given: Any, word: str, axes: Mapping[str, list[Choice]]) -> list[dict[str, list[Any]]]:
+def _rules(given: Any, word: str, axes: Mapping[str, list[AxisValue]]) -> list[dict[str, list[Any]]]:
     rules = [given] if isinstance(given, Mapping) else list(given)
     out = []
     for rule in rules:
@@ -224,8 +224,8 @@ def _kept(values: Mapping[str, Any], include: list[dict[str, list[Any]]], exclud
 
 def _cell(
     config: SweepConfig,
-    ledger: Ledger,
-    axes: Mapping[str, list[Choice]],
+    ledger: SweepFolder,
+    axes: Mapping[str, list[AxisValue]],
     base: FinetuneConfig,
     values: dict[str, Any],
     options: dict[str, Any],
@@ -262,7 +262,7 @@ def _naming(values: Mapping[str, Any]) -> Iterator[None]:
         raise InputError(f"cell {named}: {error}") from error
 
 
-def _placed(values: dict[str, Any], trial: FinetuneConfig, ledger: Ledger) -> Cell:
+def _placed(values: dict[str, Any], trial: FinetuneConfig, ledger: SweepFolder) -> Cell:
     name = identity.trial_signature(trial)
     return Cell(values=values, config=replace(trial, out=str(ledger.cell_folder(name).resolve())), signature=name)
 

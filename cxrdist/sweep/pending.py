@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from cxrdist.sweep.folder import Ledger
+from cxrdist.sweep.folder import SweepFolder
 from results.run import Run
 
 
@@ -28,7 +28,7 @@ def tasks(cells: list[dict[str, Any]], lanes: int) -> list[list[dict[str, Any]]]
     return out
 
 
-def unfinished(plan: dict[str, Any], ledger: Ledger) -> list[dict[str, Any]]:
+def unfinished(plan: dict[str, Any], ledger: SweepFolder) -> list[dict[str, Any]]:
     """Cells that are not done and may be tried (again), largest first, so that no lane idles at the end."""
     out = []
     for cell in plan["cells"]:

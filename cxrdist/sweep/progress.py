@@ -9,7 +9,7 @@ from typing import Any
 from cxrdist.sweep import cost
 
 
-class Progress:
+class SweepProgress:
     """A bar with a line above it for every finished cell on a terminal; lines alone in a log."""
 
     def __init__(self, total: int, done: int):
@@ -18,7 +18,7 @@ class Progress:
         self.bar: Any = None
         self._last = time.monotonic()
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> SweepProgress:
         if self.terminal:
             from tqdm import tqdm
 

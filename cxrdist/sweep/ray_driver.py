@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrdist.sweep import worker
-from cxrdist.sweep.folder import Ledger
+from cxrdist.sweep.folder import SweepFolder
 from cxrdist.sweep.pending import tasks, unfinished
 from results.run import Run
 
@@ -100,10 +100,10 @@ class CellTask(tune.Trainable):
         """Nothing: see save_checkpoint."""
 
 
-class Told(tune.Callback):
+class SweepCallback(tune.Callback):
     """Tells the supervisor which cells run, and records cells whose worker died."""
 
-    def __init__(self, tell: Event, ledger: Ledger):
+    def __init__(self, tell: Event, ledger: SweepFolder):
         self.tell, self.ledger = tell, ledger
         self.before: dict[str, int] = {}
 
@@ -164,7 +164,7 @@ def lanes_of(plan: dict[str, Any], resources: dict[str, float]) -> tuple[int, fl
 
 
 def run_round(
-    plan: dict[str, Any], todo: list[dict[str, Any]], lanes: int, share: float, tell: Event, ledger: Ledger
+    plan: dict[str, Any], todo: list[dict[str, Any]], lanes: int, share: float, tell: Event, ledger: SweepFolder
 ) -> None:
     """Give every cell in `todo` to Ray Tune once."""
     asha = plan["search"]["method"] == "asha"
@@ -193,7 +193,7 @@ def run_round(
             name="round",
             storage_path=str(storage),
             verbose=0,
-            callbacks=[Told(tell, ledger)],
+            callbacks=[SweepCallback(tell, ledger)],
             failure_config=tune.FailureConfig(max_failures=0),
         ),
     )
@@ -209,7 +209,7 @@ def main(out: str) -> int:
 
     signal.signal(signal.SIGTERM, _stop)
     die_with_parent(signal.SIGTERM)
-    ledger = Ledger(Path(out))
+    ledger = SweepFolder(Path(out))
     events = os.fdopen(os.dup(1), "w", buffering=1)
     log = os.open(ledger.logs / "ray.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)

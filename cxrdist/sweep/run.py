@@ -21,9 +21,9 @@ from cxrdist.finetune.config import plain
 from cxrdist.finetune.identity import trial_shards
 from cxrdist.sweep import cost, search
 from cxrdist.sweep.config import SweepConfig
-from cxrdist.sweep.folder import Cell, Ledger
+from cxrdist.sweep.folder import Cell, SweepFolder
 from cxrdist.sweep.grid import expand
-from cxrdist.sweep.watchdog import Watch
+from cxrdist.sweep.watchdog import Watchdog
 from results import atomic
 
 
@@ -35,7 +35,7 @@ def run(config: SweepConfig) -> int:
         FailedError: Ray does not start.
     """
     cells = expand(config)
-    ledger = Ledger(Path(config.out))
+    ledger = SweepFolder(Path(config.out))
     if config.dry_run:
         _list(config, cells, ledger)
         return 0
@@ -49,12 +49,12 @@ def run(config: SweepConfig) -> int:
         if missing:
             with contextlib.suppress(FileNotFoundError):
                 (ledger.out / "done.json").unlink()
-            Watch(config, cells, missing, ledger).run()
+            Watchdog(config, cells, missing, ledger).run()
         return _close(config, cells, ledger)
 
 
 @contextlib.contextmanager
-def _alone(ledger: Ledger) -> Iterator[None]:
+def _alone(ledger: SweepFolder) -> Iterator[None]:
     """One sweep at a time in a folder; the kernel ends the claim with the process."""
     handle = os.open(ledger.out / "sweep.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -67,7 +67,7 @@ def _alone(ledger: Ledger) -> Iterator[None]:
         os.close(handle)
 
 
-def refuse_other_content(cells: list[Cell], ledger: Ledger) -> None:
+def refuse_other_content(cells: list[Cell], ledger: SweepFolder) -> None:
     """A sweep that goes on (a requeued job does by itself) must find the data and the encoders it began with.
 
     Raises:
@@ -96,7 +96,7 @@ def refuse_other_content(cells: list[Cell], ledger: Ledger) -> None:
             )
 
 
-def _write_plan(config: SweepConfig, cells: list[Cell], ledger: Ledger) -> None:
+def _write_plan(config: SweepConfig, cells: list[Cell], ledger: SweepFolder) -> None:
     plan = {
         "format_version": 1,
         "trials": config.trials,
@@ -121,7 +121,7 @@ def _write_plan(config: SweepConfig, cells: list[Cell], ledger: Ledger) -> None:
     atomic.write_text(ledger.spec, json.dumps(plan, indent=1))
 
 
-def _list(config: SweepConfig, cells: list[Cell], ledger: Ledger) -> None:
+def _list(config: SweepConfig, cells: list[Cell], ledger: SweepFolder) -> None:
     finished = [cell for cell in cells if cell.run.is_done]
     missing = [cell for cell in cells if not cell.run.is_done]
     gpu = config.device == "cuda" or bool(config.gpus_per_trial)
@@ -140,7 +140,7 @@ def _list(config: SweepConfig, cells: list[Cell], ledger: Ledger) -> None:
     )
 
 
-def _close(config: SweepConfig, cells: list[Cell], ledger: Ledger) -> int:
+def _close(config: SweepConfig, cells: list[Cell], ledger: SweepFolder) -> int:
     """Report; write done.json of the sweep when every cell is done."""
     missing = ledger.missing(cells)
     if config.search.method != "none":
@@ -163,7 +163,7 @@ def _close(config: SweepConfig, cells: list[Cell], ledger: Ledger) -> int:
     return 1
 
 
-def _search_table(config: SweepConfig, cells: list[Cell], ledger: Ledger) -> None:
+def _search_table(config: SweepConfig, cells: list[Cell], ledger: SweepFolder) -> None:
     """All trials of a search as CSV, the chosen ones printed; test numbers are not in it."""
     import csv
     import io

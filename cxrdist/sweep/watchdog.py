@@ -17,8 +17,8 @@ from typing import Any, TextIO
 from cxrdist.errors import FailedError
 from cxrdist.sweep import cost
 from cxrdist.sweep.config import SweepConfig
-from cxrdist.sweep.folder import Cell, Ledger
-from cxrdist.sweep.progress import Progress
+from cxrdist.sweep.folder import Cell, SweepFolder
+from cxrdist.sweep.progress import SweepProgress
 from slurm.processes import SAFE_PATH, python
 
 SILENT_SECONDS = 180.0
@@ -30,10 +30,10 @@ RESTARTS = 3
 STOP_SECONDS = 15.0
 
 
-class Watch:
+class Watchdog:
     """Starts the driver, shows what it does, and starts it again when it dies."""
 
-    def __init__(self, config: SweepConfig, cells: list[Cell], missing: list[Cell], ledger: Ledger):
+    def __init__(self, config: SweepConfig, cells: list[Cell], missing: list[Cell], ledger: SweepFolder):
         self.config, self.ledger = config, ledger
         self.total = len(cells)
         self.missing = {cell.signature: cell for cell in missing}
@@ -42,7 +42,7 @@ class Watch:
         self.began = time.monotonic()
         self.work_done = 0.0
         self.lanes = 1
-        self.show = Progress(self.total, self.total - len(missing))
+        self.show = SweepProgress(self.total, self.total - len(missing))
 
     def run(self) -> None:
         """Until nothing is left to try."""

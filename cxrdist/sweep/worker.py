@@ -21,7 +21,7 @@ from typing import Any
 from cxrdist.core.shard_sets import datasets
 from cxrdist.errors import FailedError
 from cxrdist.finetune.parse import from_plain
-from cxrdist.sweep.folder import Ledger
+from cxrdist.sweep.folder import SweepFolder
 from results.run import Run
 
 BUSY_SECONDS = 60
@@ -40,7 +40,7 @@ def looks(out: str, cell: dict[str, Any]) -> Iterator[float | None]:
     """
     from cxrdist.finetune import trial
 
-    ledger, name = Ledger(Path(out)), str(cell["signature"])
+    ledger, name = SweepFolder(Path(out)), str(cell["signature"])
     with _logged(ledger.log(name)):
         try:
             config = from_plain(cell["config"], f"cell {name}")

@@ -115,7 +115,7 @@ def _copy(source: Source, card: Card, data: bytes, base: Path, target: Path) -> 
     except OSError as error:
         raise InputError(f"cannot make {target} for the staged copy: {error.strerror}") from error
     _check_room(base, sum(size or 0 for name, _, size in files if not _present(target, name, size)))
-    progress = _Progress(f"staging {card.name} to {target}", len(files))
+    progress = _StagingLines(f"staging {card.name} to {target}", len(files))
     # Processes that start together begin at different files, so that they share the work.
     first = os.getpid() % len(files)
     for name, digest, size in files[first:] + files[:first]:
@@ -136,7 +136,7 @@ def _check_room(base: Path, needed: int) -> None:
         )
 
 
-class _Progress:
+class _StagingLines:
     """A line on stderr now and then; a bar would be drawn by every rank."""
 
     def __init__(self, title: str, total: int):

@@ -20,7 +20,7 @@ from cxrdist.finetune.evaluate import evaluate
 from cxrdist.pretrain import loop
 from cxrdist.sweep import folder, run, worker
 from cxrdist.sweep.config import SweepConfig
-from cxrdist.sweep.folder import Ledger
+from cxrdist.sweep.folder import SweepFolder
 from cxrdist.sweep.grid import expand
 from jobs import cli
 from results import configs, schema
@@ -131,10 +131,10 @@ def test_nothing_is_copied_of_another_set(stage, pair, place, tmp_path, monkeypa
     assert not [path for path in (tmp_path / "disk").rglob("*") if path.is_file()]
 
 
-def sweep(place: Path, out: Path, **changes: Any) -> tuple[SweepConfig, list[folder.Cell], Ledger]:
+def sweep(place: Path, out: Path, **changes: Any) -> tuple[SweepConfig, list[folder.Cell], SweepFolder]:
     base = {"arch": TINY, "image_size": 32, "mode": "linear", "n_boot": 0, "shards": str(place), **changes}
     config = SweepConfig(out=str(out), axes={"seed": [0, 1]}, finetune=base, device="cpu")
-    ledger, found = Ledger(out), expand(config)
+    ledger, found = SweepFolder(out), expand(config)
     ledger.claim()
     run._write_plan(config, found, ledger)
     return config, found, ledger

@@ -15,7 +15,7 @@ from cxrdist.errors import InputError
 from cxrdist.finetune.config import words
 from cxrdist.sweep import cost, search
 from cxrdist.sweep.config import SearchConfig, SweepConfig
-from cxrdist.sweep.folder import Ledger
+from cxrdist.sweep.folder import SweepFolder
 from cxrdist.sweep.grid import expand
 from shards.labels import CANONICAL, choose
 
@@ -41,7 +41,7 @@ def test_cells_are_the_product_of_the_axes_in_their_order(spec):
     for cell in cells:
         for key, value in cell.values.items():
             assert getattr(cell.config, key) == value
-        assert Path(cell.config.out) == Ledger(Path(cell.config.out).parents[1]).cell_folder(cell.signature)
+        assert Path(cell.config.out) == SweepFolder(Path(cell.config.out).parents[1]).cell_folder(cell.signature)
 
 
 def test_include_keeps_and_exclude_drops(spec):

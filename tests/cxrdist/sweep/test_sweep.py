@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxrdist.sweep.folder import Ledger
+from cxrdist.sweep.folder import SweepFolder
 from jobs import cli
 from results import schema
 from results.run import Run
@@ -181,7 +181,7 @@ def test_a_cell_folder_of_another_trial_is_refused_and_kept(tmp_path, spec, fini
     out = tmp_path / "out"
     words = command(spec, out)
     cells = expand(parse("sweep", words[words.index("sweep") + 1 :]))
-    Ledger(out).claim()
+    SweepFolder(out).claim()
     (out / "sweep.json").write_text("{}")
     strange = cells[0].run
     strange.path.mkdir()
