@@ -15,8 +15,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cxrdist import device, finetune, identity
-from cxrdist.finetune_parse import from_plain
+from cxrdist.core import device
+from cxrdist.finetune import identity, trial
+from cxrdist.finetune.parse import from_plain
 from jobs import cli
 
 SIDE, IMAGES = 224, 160
@@ -37,7 +38,7 @@ def main() -> None:
         config = identity.resolve(from_plain(settings, "bench"))
         run = identity.make_run(config, command=["bench"])
         before = resource.getrusage(resource.RUSAGE_SELF)
-        finetune.run_trial(config, run)
+        trial.run_trial(config, run)
         after = resource.getrusage(resource.RUSAGE_SELF)
     user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
     faults, peak = after.ru_minflt - before.ru_minflt, after.ru_maxrss / 1024

@@ -24,10 +24,11 @@ from scipy import stats
 
 from cxrdist.core.augment import Augment
 from cxrdist.core.device import keep_freed_memory
-from cxrdist.finetune import identity, trial
+from cxrdist.finetune import identity
 from cxrdist.finetune.config import plain
 from cxrdist.finetune.loop import Validation
 from cxrdist.finetune.parse import from_plain
+from cxrdist.finetune.trial import Trial
 from results.run import Run
 
 WAYS = ("model size", "with room")
@@ -61,7 +62,7 @@ def main() -> None:
     _report(options, energy, scores)
 
 
-def _trial(options: Any, out: Path, way: str, seed: int, off: tuple[str, ...] = ()) -> trial.Trial:
+def _trial(options: Any, out: Path, way: str, seed: int, off: tuple[str, ...] = ()) -> Trial:
     values = {
         "shards": options.shards, "out": str(out), "arch": options.arch, "stem": options.stem,
         "image_size": options.image_size,
@@ -75,16 +76,16 @@ def _trial(options: Any, out: Path, way: str, seed: int, off: tuple[str, ...] = 
         out, job="finetune", config=plain(config), signature=identity.trial_signature(config),
         shards=identity.trial_shards(config),
     )  # fmt: skip
-    return trial.Trial(config, run)
+    return Trial(config, run)
 
 
-def _trained(trial: trial.Trial) -> float:
+def _trained(trial: Trial) -> float:
     looks: list[Validation] = list(trial.train())
     trial.finish("end" if looks else "nothing", 0.0)
     return float(trial.run.read_done()["test_auroc"])
 
 
-def _sharpness(trial: trial.Trial, way: str) -> dict[str, float]:
+def _sharpness(trial: Trial, way: str) -> dict[str, float]:
     rows = np.arange(min(256, len(trial.data.train)))
     found = {f"training views, {way}": _energy(trial.training_views()(0, rows))}
     if way == WAYS[0]:
@@ -101,7 +102,7 @@ def _energy(images: torch.Tensor) -> float:
     return float(torch.nn.functional.conv2d(images.contiguous(), LAPLACIAN).square().mean())
 
 
-def _cut_from_stored(trial: trial.Trial, rows: np.ndarray) -> torch.Tensor:
+def _cut_from_stored(trial: Trial, rows: np.ndarray) -> torch.Tensor:
     """Crop, turn and flip as drawn, from the largest decoding; antialiased by torchvision, without other changes."""
     from torchvision.transforms.v2 import functional as tv
 

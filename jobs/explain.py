@@ -34,7 +34,7 @@ def run(config: Config) -> int:
     """Explain, and print the pointing game's table."""
     from cxrdist.errors import InputError
     from cxrdist.finetune.config import words
-    from cxrdist.inference import network
+    from cxrdist.inference import network as networks
     from cxrdist.inference.explain import explain
     from cxrdist.inference.options import out_of, shards_of
 
@@ -42,7 +42,7 @@ def run(config: Config) -> int:
         value = getattr(config, name)
         if value is not None and value < (0 if name == "count" else 1):
             raise InputError(f"{name} = {value}: must be at least {0 if name == 'count' else 1}")
-    network = network.load(config.run, config.device, classify=True)
+    network = networks.load(config.run, config.device, classify=True)
     shards, out = shards_of(config), out_of(config, f"explain-{config.method}")
     found = explain(
         config.run,

@@ -27,15 +27,15 @@ class Config(LookConfig):
 def run(config: Config) -> int:
     """Write the page."""
     from cxrdist.errors import InputError
-    from cxrdist.inference import network
+    from cxrdist.inference import network as networks
     from cxrdist.inference.explore import explore
     from cxrdist.inference.options import out_of, shards_of
 
     if config.limit < 4 or config.seed < 0:
         raise InputError(f"limit = {config.limit}, seed = {config.seed}: must be at least 4 and 0")
-    network = network.load(config.run, config.device)
+    network = networks.load(config.run, config.device)
     shards, out = shards_of(config), out_of(config, "explore.html")
-    labels = network.learnt_labels(config.run, network.classifier) if network.classifier is not None else []
+    labels = networks.learnt_labels(config.run, network.classifier) if network.classifier is not None else []
     count = explore(network, shards, out, labels=labels, method=config.method, limit=config.limit, seed=config.seed)
     size = out.stat().st_size / 1e6
     print(f"{out}: {count} images, {size:.1f} MB; open it in a browser, it needs no network", file=sys.stderr)

@@ -27,11 +27,11 @@ def run(config: FinetuneConfig) -> int:
     new = not Path(config.out).exists()
     trial = identity.make_run(resolved)
     if not trial.is_done:
-        from cxrdist.finetune import trial
+        from cxrdist.finetune.trial import main
 
         with trial.alone():
             try:
-                trial.main(str(trial.path))
+                main(str(trial.path))
             except Exception as error:
                 if getattr(error, "exit_code", None) == 2 and new and not began(trial):
                     shutil.rmtree(trial.path)  # nothing was learnt; once the input is mended, this name must be free

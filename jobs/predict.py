@@ -32,10 +32,11 @@ def run(config: Config) -> int:
     from pathlib import Path
 
     from cxrdist.errors import InputError
-    from cxrdist.inference import network, predict
+    from cxrdist.inference import network as networks
+    from cxrdist.inference import predict
     from results import atomic
 
-    network = network.load(config.run, config.device, classify=True)
+    network = networks.load(config.run, config.device, classify=True)
     paths = predict.find_images(config.images)
     labels, columns = predict.columns_of(config.run, network)
     scored = predict.predict(network, paths, _conversion(config, network))

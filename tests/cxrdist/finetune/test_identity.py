@@ -18,7 +18,8 @@ from cxrdist.errors import InputError
 from cxrdist.finetune import trial as finetuning
 from cxrdist.finetune.evaluate import evaluate
 from cxrdist.pretrain import loop
-from cxrdist.sweep import folder, run, worker
+from cxrdist.sweep import folder, worker
+from cxrdist.sweep import run as sweeps
 from cxrdist.sweep.config import SweepConfig
 from cxrdist.sweep.folder import SweepFolder
 from cxrdist.sweep.grid import expand
@@ -136,7 +137,7 @@ def sweep(place: Path, out: Path, **changes: Any) -> tuple[SweepConfig, list[fol
     config = SweepConfig(out=str(out), axes={"seed": [0, 1]}, finetune=base, device="cpu")
     ledger, found = SweepFolder(out), expand(config)
     ledger.claim()
-    run._write_plan(config, found, ledger)
+    sweeps._write_plan(config, found, ledger)
     return config, found, ledger
 
 
@@ -156,12 +157,12 @@ def test_a_sweep_that_goes_on_refuses_other_data_and_encoders_at_its_places(pair
     plan = ledger.spec.read_bytes()
     put(pair[1], place)
     with pytest.raises(InputError, match="is not what the sweep .* began with") as caught:
-        run.run(config)
+        sweeps.run(config)
     assert both_hashes(pair, str(caught.value))
     put(pair[0], place)
     encoder(weights, seed=1, **OURS)
     with pytest.raises(InputError, match=r"encoder.safetensors is not what the sweep .* began with"):
-        run.run(config)
+        sweeps.run(config)
     assert ledger.spec.read_bytes() == plan
 
 
