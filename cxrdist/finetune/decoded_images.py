@@ -60,7 +60,7 @@ def decoded(shards: ShardSet, size: int, cache: Path, threads: int) -> np.ndarra
 
     Others wait for the first; the file appears complete or not at all, named by the shard set's hash.
     """
-    name = f"images-{shards.read.card.sha256[:24]}-{shards.split}-{size}.npy"
+    name = f"images-{shards.card.sha256[:24]}-{shards.split}-{size}.npy"
 
     def fill(path: Path) -> None:
         out = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(shards), size, size))

@@ -152,7 +152,7 @@ def explore(
         "across": across,
         "side": THUMBNAIL,
     }
-    title = f"{shards.read.card.name} {shards.split or 'all'}: {len(positions)} of {len(shards)} images, {encoder.name}"
+    title = f"{shards.card.name} {shards.split or 'all'}: {len(positions)} of {len(shards)} images, {encoder.name}"
     atomic.write_text(out, _page(title, f"{axes}. Features of {encoder.source}.", data))
     return len(positions)
 
