@@ -72,7 +72,7 @@ def test_false_positives_stay_below_six_percent(metric: str, several: bool, rati
 @pytest.mark.parametrize("area", [0.6, 0.76, 0.9, 0.97])
 @pytest.mark.parametrize("positives", [3, 5, 10])
 def test_auroc_of_few_positives_is_covered_at_any_level(positives: int, area: float) -> None:
-    assert coverage.few_positives(positives, area)[0] >= 0.93
+    assert coverage.few_positives(positives, area)[0] >= 0.95
 
 
 @pytest.mark.slow
