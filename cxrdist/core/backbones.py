@@ -59,7 +59,7 @@ def build_backbone(arch: str, image_size: int, in_chans: int = 1, *, stem: str =
     """
     if not timm.is_model(arch):
         near = difflib.get_close_matches(arch, timm.list_models(), n=5)
-        raise InputError(f"arch {arch!r} is no timm model" + (f"; near names: {', '.join(near)}" if near else ""))
+        raise InputError(f"arch {arch!r} is not a timm model" + (f"; near names: {', '.join(near)}" if near else ""))
     options: dict[str, Any] = {"in_chans": in_chans, "num_classes": 0}
     published = timm.get_pretrained_cfg(arch)
     if published is not None and published.fixed_input_size:

@@ -96,15 +96,16 @@ def test_only_what_is_missing_runs_again(finished):
 
 def test_a_cell_that_fails_is_named_with_its_log_and_the_rest_is_kept(tmp_path, blobs):
     spec = tmp_path / "spec.toml"
-    text = SPEC.format(shards=blobs).replace("seed = [0, 1]", 'seed = [0]\nlabels = ["pneumonia", "hernia"]')
+    text = SPEC.format(shards=blobs).replace('arch = "small_cnn"\n', "")
+    text = text.replace("seed = [0, 1]", 'seed = [0]\narch = ["small_cnn", "resnet0"]')
     spec.write_text(text.replace('"full"]', '"linear"]').replace('mode = ["linear", "linear"]', 'mode = ["linear"]'))
     spec.write_text(spec.read_text().replace('[exclude]\nmode = "full"\nlabel_fraction = 0.2\n', ""))
     said = sweep(spec, tmp_path / "out", *ALONE)
     assert said.returncode == 1
     assert len(done_cells(tmp_path / "out")) == 2, "the cells that could run are done"
     lines = [line for line in said.stderr.splitlines() if line.startswith("FAILED")]
-    assert len(lines) == 2 and all("labels=hernia" in line and "1 attempts" in line for line in lines)
-    assert "no label hernia in this shard set" in said.stderr
+    assert len(lines) == 2 and all("arch=resnet0" in line and "1 attempts" in line for line in lines)
+    assert "'resnet0' is not a timm model" in said.stderr
     assert "cxrdist: 2 of 4 cells failed, 2 are done and kept" in said.stderr
 
 
