@@ -1,33 +1,45 @@
-"""A lock between processes that would otherwise make the same file twice."""
+"""A lock between processes of one or many machines. The kernel drops it when its owner dies, however it dies.
+
+filelock is not used here: on a file system without flock it falls back to a file whose existence is the lock, which
+outlives a killed owner and would keep the next one out for ever. Here such a file system lets everybody in; what the
+locks of this project guard appears by atomic rename and may be made twice.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import fcntl
+import math
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+_POLL_SECONDS = 0.05
+
 
 @contextlib.contextmanager
-def locked(path: Path, wait_seconds: float) -> Iterator[bool]:
-    """Hold the lock file `path` while the block runs; gives whether the lock was got within `wait_seconds`.
+def locked(path: Path, wait_seconds: float = math.inf, busy: Exception | None = None) -> Iterator[bool]:
+    """Hold the lock file `path` while the block runs; gives whether the lock was got.
 
-    The lock saves double work, it does not guard correctness: what it protects appears by atomic rename. So a file
-    system without locks (some network ones) or a stuck owner gives False and the caller goes on alone. The kernel
-    drops the lock when its owner dies, however it dies.
+    Args:
+        path: made if it is not there; its folder must be.
+        wait_seconds: how long to wait for another owner.
+        busy: what to raise when another process still holds it then; None goes on without the lock.
     """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        yield _wait(fd, time.monotonic() + wait_seconds)
+        got = _wait(fd, time.monotonic() + wait_seconds)
+        if got is None and busy is not None:
+            raise busy
+        yield bool(got)
     finally:
         os.close(fd)
 
 
-def _wait(fd: int, deadline: float) -> bool:
-    pause = 0.05
+def _wait(fd: int, deadline: float) -> bool | None:
+    """True: got; False: a file system without locks; None: another process holds it."""
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -36,6 +48,5 @@ def _wait(fd: int, deadline: float) -> bool:
             if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EINTR):
                 return False
         if time.monotonic() > deadline:
-            return False
-        time.sleep(pause)
-        pause = min(1.0, 1.2 * pause)  # many waiters ask a network file system
+            return None
+        time.sleep(_POLL_SECONDS)

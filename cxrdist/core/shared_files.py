@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+
+from shards.locks import locked
 
 
 def once(path: Path, fill: Callable[[Path], None]) -> Path:
@@ -29,17 +29,6 @@ def once(path: Path, fill: Callable[[Path], None]) -> Path:
             finally:
                 temporary.unlink(missing_ok=True)
     return path
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file; the kernel releases it when the process ends, however it ends."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def digest(*parts: str) -> str:

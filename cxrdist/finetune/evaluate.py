@@ -17,7 +17,6 @@ import torch
 
 from cxrdist.core.device import pick_device, resolve_precision, set_threads
 from cxrdist.core.shard_sets import absolute, recorded
-from cxrdist.core.shared_files import locked
 from cxrdist.errors import InputError
 from cxrdist.finetune import classifier, labelled_data
 from cxrdist.finetune.config import FinetuneConfig, words
@@ -36,6 +35,7 @@ from results.schema import MACRO
 from results.stats.scoring import metric_rows
 from results.used_datasets import Facts, facts_of, note
 from shards import ShardSet
+from shards.locks import locked
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from cxrdist.core.initialisation import describe
@@ -25,6 +23,7 @@ from cxrdist.sweep.folder import Cell, SweepFolder
 from cxrdist.sweep.grid import expand
 from cxrdist.sweep.watchdog import Watchdog
 from results import atomic
+from shards.locks import locked
 
 
 def run(config: SweepConfig) -> int:
@@ -40,7 +39,8 @@ def run(config: SweepConfig) -> int:
         _list(config, cells, ledger)
         return 0
     ledger.claim()
-    with _alone(ledger):
+    busy = InputError(f"another sweep is running in {ledger.out}; wait for it or stop it")
+    with locked(ledger.out / "sweep.lock", 0, busy):
         missing = ledger.missing(cells)
         for cell in missing:  # attempts are counted within one run of the sweep: the user may have mended the cause
             ledger.forgive(cell.signature)
@@ -51,20 +51,6 @@ def run(config: SweepConfig) -> int:
                 (ledger.out / "done.json").unlink()
             Watchdog(config, cells, missing, ledger).run()
         return _close(config, cells, ledger)
-
-
-@contextlib.contextmanager
-def _alone(ledger: SweepFolder) -> Iterator[None]:
-    """One sweep at a time in a folder; the kernel ends the claim with the process."""
-    handle = os.open(ledger.out / "sweep.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"another sweep is running in {ledger.out}; wait for it or stop it") from None
-        yield
-    finally:
-        os.close(handle)
 
 
 def refuse_other_content(cells: list[Cell], ledger: SweepFolder) -> None:

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import threading
 import time
-from pathlib import Path
 from typing import Any, TextIO
 
 from cxrdist.errors import FailedError
@@ -192,9 +191,10 @@ def _end(child: subprocess.Popen[str], *, patient: bool) -> None:
 
 def _sweep_up(session: int) -> None:
     """End what the driver left behind: workers outlive a killed raylet. The driver had a session of its own."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            pid = int(entry.name)
+    import psutil
+
+    for pid in psutil.pids():
+        with contextlib.suppress(OSError):  # it ended while we looked
             if os.getsid(pid) == session:
                 os.kill(pid, signal.SIGKILL)
 

@@ -6,7 +6,6 @@ Nothing here knows of Ray; a test or a plain loop can call it as well.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import socket
@@ -23,6 +22,7 @@ from cxrdist.errors import FailedError
 from cxrdist.finetune.parse import from_plain
 from cxrdist.sweep.folder import SweepFolder
 from results.run import Run
+from shards.locks import locked
 
 BUSY_SECONDS = 60
 """A cell that another process still holds is waited for this long: its worker may just be dying."""
@@ -44,7 +44,9 @@ def looks(out: str, cell: dict[str, Any]) -> Iterator[float | None]:
     with _logged(ledger.log(name)):
         try:
             config = from_plain(cell["config"], f"cell {name}")
-            with _held(ledger.cell_folder(name).parent / f".{name}.lock", name):
+            # Two workers, one of them forgotten by a dead sweep, must never write to one folder.
+            busy = FailedError(f"cell {name} is held by another process; is another sweep running?")
+            with locked(ledger.cell_folder(name).parent / f".{name}.lock", BUSY_SECONDS, busy):
                 run = Run.create(
                     config.out,
                     job="finetune",
@@ -84,27 +86,6 @@ def run(out: str, cell: dict[str, Any]) -> bool:
 def now(precision: str = "seconds") -> str:
     """The present moment in UTC."""
     return datetime.now(UTC).isoformat(timespec=precision)
-
-
-@contextlib.contextmanager
-def _held(path: Path, name: str) -> Iterator[None]:
-    """Hold the cell, so that two workers (one forgotten by a dead sweep) never write to one folder."""
-    import time
-
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        until = time.monotonic() + BUSY_SECONDS
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() > until:
-                    raise FailedError(f"cell {name} is held by another process; is another sweep running?") from None
-                time.sleep(0.2)
-        yield
-    finally:
-        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -10,12 +10,11 @@ Every file is complete or absent, so a rerun only makes what is missing. Parts (
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from shards.atomic import write_bytes
 from shards.convert.config import ConvertConfig
@@ -27,6 +26,7 @@ from shards.convert.source_stamps import Stamped, changed, check_unchanged, of_t
 from shards.convert.tar_layout import Shard, layout
 from shards.errors import FailedError, InputError
 from shards.format import CARD, Card
+from shards.locks import locked
 from shards.processes import cores, run_jobs
 from shards.progress import Progress
 from shards.read.card import read_card
@@ -65,7 +65,9 @@ def convert(plan: Plan, config: ConvertConfig, *, say: Callable[[str], None] = p
         return card
     work = _claim(out, identity)
     number, parts = config.part_numbers()
-    with _lock(work, "merge" if config.part is None else f"part-{number}-of-{parts}"):
+    busy = InputError(f"{out}: another process is making this shard set now")
+    mine = "merge" if config.part is None else f"part-{number}-of-{parts}"
+    with locked(work / f"{mine}.lock", 0, busy):
         if config.merge:
             _refuse_changed(plan, shards, out, work)
         else:
@@ -128,28 +130,6 @@ def _claim(out: Path, identity: str) -> Path:
             "folder, or choose another --out"
         )
     return work
-
-
-class _lock:
-    """Keeps two processes from doing the same work; the kernel frees it when the process dies."""
-
-    def __init__(self, work: Path, name: str) -> None:
-        self.path = work / f"{name}.lock"
-        self.file: IO[Any] | None = None
-
-    def __enter__(self) -> None:
-        self.file = open(self.path, "a")
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self.file.close()
-            raise InputError(f"{self.path.parent.parent}: another process is making this shard set now") from error
-        except OSError:
-            pass  # a file system without locks: double work would still give the same bytes
-
-    def __exit__(self, *_: object) -> None:
-        if self.file is not None:
-            self.file.close()
 
 
 def _changed(plan: Plan, shards: list[Shard], work: Path) -> list[Path]:

@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from slurm import client, processes, profiles, submit
+from slurm import client, profiles, submit
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # pytest's importlib mode leaves it out, and the harness is also a command
@@ -118,7 +119,7 @@ def wait_until(true: Callable[[], object], seconds: float, what: str, pause: flo
 def command_lines(folder: Path) -> dict[int, bytes]:
     """Process -> command line, of all processes on any node whose command line names a folder."""
     found = {}
-    for pid in processes.parents():
+    for pid in psutil.pids():
         try:
             with open(f"/proc/{pid}/cmdline", "rb") as words:
                 line = words.read()
