@@ -12,7 +12,6 @@ from typing import Any
 from cxrdist.core import shard_sets
 from cxrdist.errors import InputError
 from cxrdist.finetune.config import FinetuneConfig, words
-from shards.labels import choose, known
 
 ANY_FINDING = "any_finding"
 """Derived label: some finding is positive, or no_finding is 0. Shard sets without a label in common share it."""
@@ -50,6 +49,8 @@ def check_policy(uncertain: str | Mapping[str, str], labels: Sequence[str]) -> N
     Raises:
         InputError: naming it and the labels.
     """
+    from shards.labels import known  # brings NumPy, which a login node need not load for other commands
+
     for name in () if isinstance(uncertain, str) else uncertain:
         if name != "default" and name not in labels and known(name) is None:
             raise InputError(f"uncertain names {name!r}, no label; there are {', '.join(dict.fromkeys(labels))}")
@@ -100,6 +101,8 @@ def labels_of(card: Any, wanted: Sequence[str] | None, place: str) -> tuple[str,
     if wanted is None:
         labels = _mentioned(card, "train")
     else:
+        from shards.labels import choose
+
         stored = [name for name in wanted if name != ANY_FINDING]
         try:
             labels = choose(stored, card.labels) if stored else ()

@@ -10,10 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
+# jsonargparse runs this block to resolve annotations: torch in it would load on login nodes.
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
     from cxrdist.pretrain.config import PretrainConfig
 
 
@@ -48,13 +46,11 @@ class Method(Protocol):
     remedy: str
     """What to do against a collapse of the embeddings."""
 
-    def head(self, features: int) -> nn.Module:
+    def head(self, features: int) -> Any:
         """The network (V, features) -> (V, E) between backbone and loss."""
         ...
 
-    def loss(
-        self, first: torch.Tensor, second: torch.Tensor, *, images: torch.Tensor | None = None, gather: bool = True
-    ) -> torch.Tensor:
+    def loss(self, first: Any, second: Any, *, images: Any = None, gather: bool = True) -> Any:
         """The loss over the global batch from this rank's embeddings (B, E) of the images' two views.
 
         Args:

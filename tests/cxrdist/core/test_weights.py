@@ -143,7 +143,7 @@ WRITE = """
 import sys
 import torch
 from pathlib import Path
-from cxrdist import weights
+from cxrdist.core import weights
 facts = {name: name.upper() for name in "arch stem mean std image_size labels seed é".split()}
 weights.write(Path(sys.argv[1]), {"b": torch.arange(6.0), "a": torch.zeros(3, dtype=torch.int64)}, facts)
 """

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from cxrdist.pretrain.losses import nt_xent as losses
 from cxrdist.pretrain.losses.nt_xent import nt_xent
 from tests.cxrdist.forked import run_forked
 
@@ -96,12 +97,12 @@ def large_batch(out: str) -> None:
     def gather(z: torch.Tensor, world: int) -> torch.Tensor:  # what the other 63 ranks would send
         return torch.cat([z.detach()] + [torch.randn_like(z) for _ in range(world - 1)], dim=1)
 
-    nt_xent.gather_views = gather  # pyright: ignore[reportPrivateImportUsage]
-    nt_xent.dist.all_reduce = lambda tensor: None  # pyright: ignore[reportAttributeAccessIssue]
-    nt_xent.dist.get_rank = lambda: 0  # pyright: ignore[reportAttributeAccessIssue]
+    losses.gather_views = gather  # pyright: ignore[reportPrivateImportUsage]
+    losses.dist.all_reduce = lambda tensor: None  # pyright: ignore[reportAttributeAccessIssue]
+    losses.dist.get_rank = lambda: 0  # pyright: ignore[reportAttributeAccessIssue]
     z = torch.randn(2, 512, 128, requires_grad=True)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    nt_xent._NTXent.apply(torch.nn.functional.normalize(z, dim=-1), 0.1, 64, None).backward()  # pyright: ignore[reportAttributeAccessIssue]
+    losses._NTXent.apply(torch.nn.functional.normalize(z, dim=-1), 0.1, 64, None).backward()  # pyright: ignore[reportAttributeAccessIssue]
     assert z.grad is not None and torch.isfinite(z.grad).all()
     Path(out).write_text(str((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024))
 

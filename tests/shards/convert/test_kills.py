@@ -108,12 +108,13 @@ def _wait_for(condition, seconds: float = 60) -> None:
 
 
 def test_two_processes_never_make_one_set_at_a_time(nih_config) -> None:
-    from shards.convert.engine import WORK, _lock, convert
+    from shards.convert.engine import WORK, convert
     from shards.convert.registry import plan
+    from shards.locks import locked
 
     config = nih_config()
     convert(plan(nih_config(part="0/2")), nih_config(part="0/2"), say=lambda line: None)
-    with _lock(Path(config.out) / WORK, "merge"), pytest.raises(InputError, match="another process"):
+    with locked(Path(config.out) / WORK / "merge.lock"), pytest.raises(InputError, match="another process"):
         make(config)
     make(config)
 
