@@ -19,7 +19,7 @@ GPU_QUESTION = """
 import json, torch
 print(json.dumps({"torch_gpus": torch.cuda.device_count(), "nccl": torch.distributed.is_nccl_available()}))
 """
-# StopSignals of a process of its own: this package does not import torch.
+# Asked of a process of its own: this package does not import torch.
 
 
 def facts(folder: Path, gpus: bool) -> dict:

@@ -88,7 +88,7 @@ def need_studies(level: str, known: bool, place: str | os.PathLike[str]) -> None
 
 
 def labels_of(card: Any, wanted: Sequence[str] | None, place: str) -> tuple[str, ...]:
-    """The labels that a trial on a shard set has (see `trial_data.choose_labels`).
+    """The labels that a trial on a shard set has (see `labelled_data.choose_labels`).
 
     Args:
         card: of the set.

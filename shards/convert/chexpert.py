@@ -18,7 +18,7 @@ from shards.convert.config import ChexpertConfig
 from shards.convert.delimited import read_table
 from shards.convert.plan import FileOpener, Plan, build
 from shards.convert.readings import unite
-from shards.convert.rows import Gathered, among, gather, keep, left_out, looked_up, one, place, with_column
+from shards.convert.rows import Gathered, among, gather, keep, looked_up, one, place, split_off_views, with_column
 from shards.convert.sample import Sample
 from shards.convert.sources import folder, list_files, reconcile
 from shards.convert.spill import stored
@@ -76,9 +76,8 @@ def plan_chexpert(config: ChexpertConfig) -> Plan:
     rows = with_column(rows, "source", looked_up(paths, place(rows["source"], files)))
     del files, paths
     if config.views == "frontal":
-        lateral = pc.fill_null(pc.equal(rows["view"], "LATERAL"), False)
-        excluded.append(left_out(rows["source"].filter(lateral), "lateral view (views=frontal)"))
-        rows = keep(rows, ~one(lateral).to_numpy(zero_copy_only=False))
+        rows, laterals = split_off_views(rows, keep_unknown=True)
+        excluded.append(laterals)
     rows = Gathered(with_column(rows, "split", _splits(rows, config)))
     return build(
         rows,
