@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "evaluate": "test a fine-tuned run on another shard set",
     "sweep": "run a grid of fine-tunings with Ray Tune, resuming what is missing",
     "submit": "run pretrain, finetune, sweep, shard or a chain of them on SLURM",
+    "runs": "all runs below a folder: settings, state, AUROC, age and cost",
     "status": "queue state, step, speed and time left of runs",
     "logs": "print or follow a run's log",
     "cancel": "cancel a submitted run",

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from results import configs, dataset_names, parquet
 from results.errors import InputError
 from results.metric_names import METRICS as SHARES
-from results.run import Run
+from results.run import RUN_FOLDERS, Run
 from results.schema import METRICS, VERSION, read_any
 
 if TYPE_CHECKING:
@@ -34,9 +34,6 @@ IDENTITY = ("signature", "job", "test_dataset", "split_scheme", "label_policy", 
 
 COST_METRIC = "cost"
 """The metric name of the one row that a pretraining run contributes: what it took."""
-
-RUN_FOLDERS = {"checkpoints", "tb", "results", "submission"}
-"""Folders of a run that hold no runs."""
 
 _FOLDER_KEY = b"cxrdist.folder"
 

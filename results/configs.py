@@ -5,19 +5,19 @@ and encoders by content instead of by path. So runs that differ in more than the
 named, from a collected file alone.
 """
 
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions when it is imported)
 from __future__ import annotations
 
 import functools
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from results.errors import InputError
 from results.run import Run, plain
-from results.schema import Row
+
+if TYPE_CHECKING:
+    from results.schema import Row
 
 COLUMN = "config"
 """The column that holds a configuration."""

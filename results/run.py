@@ -29,6 +29,10 @@ FREE_NAMES = {"submission", "tb"}
 """What may already lie in a folder that becomes a run: the job's own submission script and its logs."""
 
 
+RUN_FOLDERS = {"checkpoints", "tb", "results", "submission"}
+"""Folders of a run that hold no runs."""
+
+
 def plain(value: Any) -> Any:
     """A configuration as plain TOML-ready values: no None, tuples as lists, paths as strings."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -32,7 +32,7 @@ def progress(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> Ru
 
     Args:
         rows: Lines of its metrics.jsonl.
-        config: Its settings: `epochs` or `steps`, and `global_batch`.
+        config: Its settings: `epochs` (with `min_steps`) or `steps`, and `global_batch`.
     """
     if not rows:
         return RunProgress()
@@ -41,6 +41,7 @@ def progress(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> Ru
     steps = config.get("steps")
     if not steps and with_epoch and config.get("epochs"):
         steps = round(config["epochs"] * with_epoch[-1]["step"] / with_epoch[-1]["epoch"])
+        steps = max(steps, config.get("min_steps") or 0)
     speeds = [row["images_per_s"] for row in rows if row.get("images_per_s")]
     speed = speeds[-1] if speeds else None
     left = None
