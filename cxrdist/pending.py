@@ -12,7 +12,7 @@ from typing import Any
 from cxrdist.core import initialisation, shard_sets
 from cxrdist.errors import InputError
 from cxrdist.finetune import input_checks
-from cxrdist.finetune.config import FinetuneConfig, words
+from cxrdist.finetune.config import FinetuneConfig, check_head, words
 from cxrdist.pretrain.config import PretrainConfig, check_batch, check_pool
 from results.run import Run
 
@@ -42,6 +42,7 @@ def check_trial(config: FinetuneConfig) -> None:
     Raises:
         InputError: see `identity.resolve` and `input_checks.check_sets`.
     """
+    check_head(config)
     if (start := _start(config)) is not None:
         initialisation.check_start(config, start)
     own = card(config.shards)

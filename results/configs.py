@@ -66,7 +66,7 @@ def of_run(run: Run) -> str | None:
     except InputError:
         return None
     content = {"shards": run.shard_hashes().get(str(config.get("shards")))}
-    if config.get("init") not in ("scratch", "imagenet"):
+    if config.get("init") not in ("scratch", "imagenet", "kmeans-patches"):
         content["init"] = (info.get("init") or {}).get("sha256")  # else told by the columns init and init_signature
     return config_text(config, ignore=_OF_THE_MACHINE, content=content | {"eval_shards": None})
 

@@ -13,7 +13,11 @@ from cxrdist.core.shard_sets import card
 from cxrdist.errors import InputError
 from results.run import Run
 
-NAMED_INITS = ("scratch", "imagenet")
+KMEANS_PATCHES = "kmeans-patches"
+"""The initialisation that is learnt from the trial's own train images (`cxrdist.core.kmeans_patches`)."""
+NAMED_INITS = ("scratch", "imagenet", KMEANS_PATCHES)
+PATCH_FEATURES = "patch_features"
+"""The architecture of `KMEANS_PATCHES`."""
 SMALL_CNN = "small_cnn"
 """The architecture that is not timm's (`cxrdist.core.small_cnn`)."""
 
@@ -76,8 +80,10 @@ def describe(init: str) -> Initialisation:
         InputError: nothing there, or the header cannot be read.
     """
     if init in NAMED_INITS:
+        # Its activations are of grey values in [0, 1]: each patch is normalised by itself.
+        pixel = (0.0, 1.0) if init == KMEANS_PATCHES else None
         return Initialisation(
-            name=init, file=None, sha256=None, arch=None, image_size=None, dataset=None, signature=None
+            name=init, file=None, sha256=None, arch=None, image_size=None, dataset=None, signature=None, pixel=pixel
         )
     path = encoder_file(init)
     facts = path.stat()
@@ -173,7 +179,7 @@ def check_start(config: Any, start: Initialisation) -> None:
 
     Raises:
         InputError: weights of another architecture, image size or stem, or of which nobody said what pixels they
-            expect.
+            expect; nothing to train in this mode.
     """
     if start.arch and config.arch not in (None, start.arch):
         raise InputError(
@@ -185,7 +191,10 @@ def check_start(config: Any, start: Initialisation) -> None:
             f"init {config.init} was trained at {start.image_size} pixels, this trial asks for image_size "
             f"{config.image_size}; leave image_size out or pretrain at that size"
         )
-    if config.arch == SMALL_CNN and config.init != "scratch":
+    if config.init == KMEANS_PATCHES:
+        if config.mode != "linear":
+            raise InputError(f"init {KMEANS_PATCHES} has no layers to train in mode {config.mode}; take --mode linear")
+    elif config.arch == SMALL_CNN and config.init != "scratch":
         raise InputError(f"{SMALL_CNN} starts from scratch only, not from init {config.init}")
     check_weights(config, start)
 

@@ -5,7 +5,6 @@ Shapes: B images, S side in pixels, D features, L labels.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import os
@@ -15,13 +14,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from cxrdist.core import backbones, pixel_scale, weights
+from cxrdist.core import backbones, kmeans_patches, pixel_scale, weights
 from cxrdist.core.configs import from_dict
-from cxrdist.core.initialisation import SMALL_CNN, describe
+from cxrdist.core.initialisation import KMEANS_PATCHES, PATCH_FEATURES, SMALL_CNN, describe
 from cxrdist.core.small_cnn import SmallCNN
 from cxrdist.errors import InputError
-from cxrdist.finetune import frozen_backbones
-from cxrdist.finetune.config import ClassifierHeadConfig, FinetuneConfig
+from cxrdist.finetune import frozen_backbones, patch_dictionary
+from cxrdist.finetune.config import ClassifierHeadConfig, FinetuneConfig, plain_head
 from cxrdist.finetune.heads import build_head
 
 
@@ -134,7 +133,9 @@ def build(config: FinetuneConfig, labels: tuple[str, ...], pixel: tuple[float, f
     """
     assert config.arch is not None and config.image_size is not None
     asked = (config.init, config.arch, config.image_size, config.stem)
-    if config.mode == "linear":
+    if config.init == KMEANS_PATCHES:
+        backbone, known = patch_dictionary.learnt(config)
+    elif config.mode == "linear":
         backbone, known = _frozen_backbone(describe(config.init).sha256, *asked)
     else:
         torch.manual_seed(config.seed)
@@ -150,8 +151,10 @@ def build(config: FinetuneConfig, labels: tuple[str, ...], pixel: tuple[float, f
         "mean": float(mean),
         "std": float(std),
         "labels": list(labels),
-        "head": dataclasses.asdict(config.head),
+        "head": plain_head(config.head),
     }
+    if patch_dictionary.KEY in known:
+        facts[patch_dictionary.KEY] = known[patch_dictionary.KEY]
     torch.manual_seed(config.seed)
     head = build_head(config.head, int(backbone.num_features), len(labels))  # pyright: ignore[reportArgumentType]
     return _laid_out(Classifier(backbone, head, facts))
@@ -215,14 +218,17 @@ def load(path: str | os.PathLike[str]) -> Classifier:
     facts = _facts(raw, file)
     if frozen_backbones.KEY_HASH in facts:
         tensors |= {f"backbone.{name}": value for name, value in frozen_backbones.fetch(facts, file).items()}
+    backbone: nn.Module
     if facts["arch"] == SMALL_CNN:
-        backbone: nn.Module = SmallCNN()
+        backbone = SmallCNN()
+    elif facts["arch"] == PATCH_FEATURES:
+        backbone = kmeans_patches.of_state(tensors, file)
     else:
         size = facts["stem_size"] if facts["stem"] == "small" else facts["image_size"]
         backbone = backbones.build_backbone(facts["arch"], int(size), stem=facts["stem"])
     features = int(backbone.num_features)  # pyright: ignore[reportArgumentType]
     described = from_dict(ClassifierHeadConfig, facts["head"], f"{file}: head")
-    head = build_head(described, features, len(facts["labels"]))
+    head = build_head(described, features, len(facts["labels"]), len(tensors.get("head.landmarks", ())))
     classifier = Classifier(backbone, head, facts)
     try:
         classifier.load_state_dict(tensors)
@@ -253,6 +259,7 @@ def _facts(raw: dict[str, str], file: Path) -> dict[str, Any]:
 
 
 _TEXTS = ("arch", "format", "stem", "signature", frozen_backbones.KEY_HASH, frozen_backbones.KEY_FILE)
+_TEXTS += (patch_dictionary.KEY,)
 """Facts that are text even where they look like a number."""
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from cxrdist.core.augment_config import AugmentConfig, check_augment
+from cxrdist.core.initialisation import KMEANS_PATCHES
+from cxrdist.core.kmeans_config import KMeansConfig
 from cxrdist.errors import InputError
 from shards.ranges import SEEDS, out_of_range
 
@@ -20,8 +22,9 @@ IGNORED_BY_SIGNATURE += ("log_every", "checkpoint_seconds")
 class ClassifierHeadConfig:
     """The layers that turn features into one logit per label."""
 
-    kind: Literal["linear", "mlp", "dense"] = "linear"
-    """linear: one layer. mlp: layer, BatchNorm, ReLU, Dropout, layer. dense: ReLU layers with L2, then one layer."""
+    kind: Literal["linear", "mlp", "dense", "rbf"] = "linear"
+    """linear: one layer. mlp: layer, BatchNorm, ReLU, Dropout, layer. dense: ReLU layers with L2, then one layer. rbf
+    (mode linear only): logistic regression with a radial basis function (Gaussian) kernel."""
     hidden: Annotated[int, "[1, 65536]"] = 128
     """Width of the hidden layer of mlp and dense."""
     layers: Annotated[int, "[1, 1000]"] = 1
@@ -33,6 +36,12 @@ class ClassifierHeadConfig:
     probe_l2: Annotated[list[float], "(0, inf)"] = field(default_factory=lambda: [1e-3, 1e-2, 1e-1, 1.0])
     """Mode linear with a linear head: ridge penalties tried, the one with the best val AUROC is kept. The penalty is
     this times half the squared weights, beside the mean loss of a sample, on features scaled to unit variance."""
+    rbf_l2: Annotated[list[float], "(0, inf)"] = field(default_factory=lambda: [1e-5, 1e-4, 1e-3, 1e-2])
+    """The same for rbf, of weights in the kernel's space: the C of support vector machines is 1 / (penalty n)."""
+    rbf_gamma: Annotated[float, "(0, inf)"] = 1.0
+    """rbf: the kernel is exp(-rbf_gamma / D times the squared distance) of D features scaled to unit variance."""
+    rbf_landmarks: Annotated[int, "[2, 65536]"] = 1000
+    """rbf: up to so many labelled images the kernel is exact; of more, so many are drawn as Nystroem's landmarks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +76,8 @@ class FinetuneConfig:
     out: str
     """Run folder; the same configuration again resumes or returns it."""
     init: str = "scratch"
-    """scratch, imagenet, an encoder file (.safetensors or a timm state), or a pretraining run."""
+    """scratch, imagenet, an encoder file (.safetensors or a timm state), a pretraining run; or kmeans-patches, whose
+    dictionary (section `kmeans`) is learnt from the train images, for mode linear, whatever `arch`."""
     init_mean: Annotated[float | None, "(-inf, inf)"] = None
     """For an `init` file that does not say what pixels its network expects: their mean, of grey values in [0, 1].
     None: the file's metadata, those of ImageNet for imagenet, those of the training set for scratch."""
@@ -152,6 +162,8 @@ class FinetuneConfig:
     """Optimiser."""
     head: ClassifierHeadConfig = field(default_factory=ClassifierHeadConfig)
     """Head."""
+    kmeans: KMeansConfig = field(default_factory=KMeansConfig)
+    """The dictionary of init kmeans-patches."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Augmentation on the device; not used in mode linear, whose features are computed once."""
 
@@ -179,11 +191,18 @@ def check(config: FinetuneConfig) -> FinetuneConfig:
     """
     if wrong := out_of_range(config):
         raise InputError(wrong)
-    if not config.head.probe_l2:
-        raise InputError("head.probe_l2 is empty: must be one or more penalties, for example [0.01, 1.0]")
+    for name in ("probe_l2", "rbf_l2"):
+        if not getattr(config.head, name):
+            raise InputError(f"head.{name} is empty: must be one or more penalties, for example [0.01, 1.0]")
     check_augment(config.augment)
     check_threshold(config.threshold)
     return config
+
+
+def check_head(config: FinetuneConfig) -> None:
+    """Refuse a head that a trial's mode cannot train (in a sweep, mode and head may be axes of their own)."""
+    if config.head.kind == "rbf" and config.mode != "linear":
+        raise InputError(f"head.kind rbf takes no gradient steps, as mode {config.mode} would: take --mode linear")
 
 
 def check_threshold(rule: str) -> None:
@@ -200,11 +219,24 @@ def check_threshold(rule: str) -> None:
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """A configuration as nested dicts that TOML can hold: None is left out."""
+    """A configuration as nested dicts that TOML can hold: None is left out, and so are settings that it does not use.
+
+    (Those of kmeans-patches and of the rbf head: they are later than the first runs, which keep their signature.)
+    """
 
     def tidy(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: tidy(item) for key, item in value.items() if item is not None}
         return list(value) if isinstance(value, tuple) else value
 
-    return tidy(dataclasses.asdict(config))
+    values = tidy(dataclasses.asdict(config))
+    if values.get("init") != KMEANS_PATCHES:
+        values.pop("kmeans", None)
+    if "head" in values:
+        values["head"] = plain_head(config.head)
+    return values
+
+
+def plain_head(config: ClassifierHeadConfig) -> dict[str, Any]:
+    """A head's settings as a dict; those of rbf only where it is one."""
+    return {k: v for k, v in dataclasses.asdict(config).items() if config.kind == "rbf" or not k.startswith("rbf_")}

@@ -19,6 +19,7 @@ import torch
 from cxrdist.core.device import autocast
 from cxrdist.core.initialisation import describe
 from cxrdist.core.shared_files import digest, once
+from cxrdist.finetune import patch_dictionary
 from cxrdist.finetune.classifier import Classifier
 from cxrdist.finetune.config import FinetuneConfig
 from cxrdist.finetune.decoded_images import Pixels
@@ -102,6 +103,7 @@ class Network:
             split.name,
             self.precision,
             self.device.type,
+            *([facts[patch_dictionary.KEY]] if patch_dictionary.KEY in facts else []),
         )
         shared = np.load(once(Path(self.cache) / f"features-{name}.npy", fill), mmap_mode="r")
         return np.ascontiguousarray(shared[split.positions])

@@ -12,10 +12,44 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from cxrdist.finetune.config import ClassifierHeadConfig
 
 
-def build_head(config: ClassifierHeadConfig, features: int, labels: int) -> nn.Module:
-    """Return a module (B, D) -> logits (B, L)."""
+class RBFHead(nn.Module):
+    """Features (B, D) -> logits (B, L): weighted sums of Gaussian kernels around landmarks; fitted by `rbf_probe`.
+
+    Attributes:
+        mean: of the features, (D,).
+        inverse: one over their deviations, (D,); 0 for a feature that takes no part.
+        landmarks: scaled features of training images, (m, D).
+        gamma: of the kernel exp(-gamma |a - b|^2), a scalar.
+        weight: (L, m).
+        bias: (L,).
+    """
+
+    def __init__(self, features: int, labels: int, landmarks: int):
+        super().__init__()
+
+        def fixed(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.zeros(shape), requires_grad=False)
+
+        self.mean, self.inverse, self.landmarks = fixed(features), fixed(features), fixed(landmarks, features)
+        self.gamma, self.weight, self.bias = fixed(), fixed(labels, landmarks), fixed(labels)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return logits (B, L)."""
+        return self.kernel(features) @ self.weight.T + self.bias
+
+    def kernel(self, features: torch.Tensor) -> torch.Tensor:
+        """Kernel values (B, m) between features (B, D) and the landmarks."""
+        scaled = (features - self.mean) * self.inverse
+        squares = scaled.square().sum(1, keepdim=True) + self.landmarks.square().sum(1)
+        return torch.exp(-self.gamma * (squares - 2 * scaled @ self.landmarks.T).clamp(min=0))
+
+
+def build_head(config: ClassifierHeadConfig, features: int, labels: int, landmarks: int = 0) -> nn.Module:
+    """Return a module (B, D) -> logits (B, L); `landmarks` is the number of an rbf head's, which its fit decides."""
     if config.kind == "linear":
         return nn.Linear(features, labels)
+    if config.kind == "rbf":
+        return RBFHead(features, labels, landmarks)
     if config.kind == "mlp":
         return nn.Sequential(
             nn.Linear(features, config.hidden, bias=False),

@@ -12,10 +12,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cxrdist.core.configs import METHOD
-from cxrdist.core.initialisation import NAMED_INITS, check_init, check_start, describe
+from cxrdist.core.initialisation import (
+    KMEANS_PATCHES,
+    NAMED_INITS,
+    PATCH_FEATURES,
+    check_init,
+    check_start,
+    describe,
+)
 from cxrdist.core.shard_sets import absolute, card, datasets, recorded
 from cxrdist.finetune import input_checks
-from cxrdist.finetune.config import IGNORED_BY_SIGNATURE, FinetuneConfig, plain, weight_decay, words
+from cxrdist.finetune.config import IGNORED_BY_SIGNATURE, FinetuneConfig, check_head, plain, weight_decay, words
 from results.configs import config_text, of_run
 from results.run import Run, signature
 
@@ -37,9 +44,10 @@ def resolve(config: FinetuneConfig) -> FinetuneConfig:
     """Fill in what follows from the encoder and the shard set: arch, image_size, paths made absolute.
 
     Raises:
-        InputError: the encoder is of another architecture or image size than the configuration asks for, or the shard
-            sets do not have the splits and labels (see `input_checks`).
+        InputError: the mode cannot train the head; the encoder is of another architecture or image size than the
+            configuration asks for, or the shard sets do not have the splits and labels (see `input_checks`).
     """
+    check_head(config)
     check_init(config.init, None)
     input_checks.check_sets(config)
     start = describe(config.init)
@@ -47,7 +55,7 @@ def resolve(config: FinetuneConfig) -> FinetuneConfig:
     more = words(config.eval_shards)
     return replace(
         config,
-        arch=config.arch or start.arch or DEFAULT_ARCH,
+        arch=PATCH_FEATURES if config.init == KMEANS_PATCHES else config.arch or start.arch or DEFAULT_ARCH,
         image_size=config.image_size or start.image_size or card(config.shards).image_size,
         init=config.init if config.init in NAMED_INITS else os.path.abspath(config.init),
         shards=absolute(config.shards),

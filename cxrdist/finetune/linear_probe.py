@@ -50,11 +50,31 @@ def fit(
     Returns:
         Probe; a label without both classes keeps weights 0.
     """
+    mean, scale = moments(x)
+    scaled = ((x - mean) / scale).astype(np.float32)
+    seen = None if val is None else (((val[0] - mean) / scale).astype(np.float32), val[1], val[2])
+    weight, bias, chosen = fit_scaled(scaled, y, mask, weights, penalties, seen)
+    weight /= scale
+    return Probe(weight.astype(np.float32), (bias - weight @ mean).astype(np.float32), chosen)
+
+
+def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of features (n, D), float64 (D,) each; infinite where one never changes: it takes no part."""
     mean = x.mean(0, dtype=np.float64)
     scale = x.std(0, dtype=np.float64)
-    scale[scale < 1e-6 * max(1.0, float(np.abs(mean).max()))] = np.inf  # a feature that never changes takes no part
-    scaled = ((x - mean) / scale).astype(np.float32)
-    scaled_val = None if val is None else ((val[0] - mean) / scale).astype(np.float32)
+    scale[scale < 1e-6 * max(1.0, float(np.abs(mean).max()))] = np.inf
+    return mean, scale
+
+
+def fit_scaled(
+    x: np.ndarray,
+    y: np.ndarray,
+    mask: np.ndarray,
+    weights: tuple[np.ndarray, np.ndarray],
+    penalties: Sequence[float],
+    val: tuple[np.ndarray, np.ndarray, np.ndarray] | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `fit`, on features as they come: weight (L, D), bias (L,) and the penalty chosen (L,), float64."""
     labels = y.shape[1]
     weight, bias = np.zeros((labels, x.shape[1])), np.zeros(labels)
     chosen = np.full(labels, np.nan)
@@ -64,11 +84,9 @@ def fit(
         if len(target) == 0 or target.min() == target.max():
             continue
         sample_weight = np.where(target == 1, weights[0][j], weights[1][j]).astype(np.float64)
-        path = _path(scaled if known.all() else scaled[known], target, sample_weight, sorted(penalties, reverse=True))
-        best = _best(path, None if val is None or scaled_val is None else (scaled_val, val[1][:, j], val[2][:, j]))
-        chosen[j], weight[j], bias[j] = best
-    weight /= scale
-    return Probe(weight.astype(np.float32), (bias - weight @ mean).astype(np.float32), chosen)
+        path = _path(x if known.all() else x[known], target, sample_weight, sorted(penalties, reverse=True))
+        chosen[j], weight[j], bias[j] = _best(path, None if val is None else (val[0], val[1][:, j], val[2][:, j]))
+    return weight, bias, chosen
 
 
 def _path(

@@ -22,7 +22,7 @@ from cxrdist.core.augment import Augment
 from cxrdist.core.augment_params import load_size, resolve
 from cxrdist.core.device import pick_device, resolve_precision, set_threads
 from cxrdist.core.initialisation import refuse_another
-from cxrdist.finetune import classifier, evaluate, labelled_data, linear_probe
+from cxrdist.finetune import classifier, evaluate, labelled_data, linear_probe, rbf_probe
 from cxrdist.finetune.checkpoints import Saver
 from cxrdist.finetune.classifier import Classifier
 from cxrdist.finetune.config import FinetuneConfig, words
@@ -122,31 +122,44 @@ class Trial:
     def _frozen(self) -> Iterator[Validation]:
         """Mode linear: features once, then a probe, or the layers of another head."""
         data, config = self.data, self.config
-        trained, total = classifier.parameters(self.model.head), classifier.parameters(self.model)
-        self.facts |= {"n_trained": trained, "trained_share": round(trained / total, 6)}
         self.model.eval()
         x = self.network.features(data.train)
         val = None if data.val is None or not len(data.val) else data.val
         x_val = None if val is None else self.network.features(val)
-        if config.head.kind != "linear":
+        if config.head.kind not in ("linear", "rbf"):
+            self._count_head()
             yield from self._head_on(x, x_val)
             return
-        mask = data.train.mask & data.trainable
-        weights = tuple(part.numpy() for part in self._weights())
         seen = None if val is None or x_val is None else (x_val, val.y, val.mask)
-        found = linear_probe.fit(x, data.train.y, mask, (weights[0], weights[1]), config.head.probe_l2, seen)
-        head = self.model.head
-        assert isinstance(head, nn.Linear)
-        with torch.no_grad():
-            head.weight.copy_(torch.from_numpy(found.weight))
-            head.bias.copy_(torch.from_numpy(found.bias))
+        penalties = self._probe(x, seen)
+        self._count_head()
         value = None
-        if seen is not None:
-            value = macro_auroc(seen[0] @ found.weight.T + found.bias, seen[1], seen[2], data.trainable)
+        if val is not None and seen is not None:
+            value = macro_auroc(self.network.logits(val), seen[1], seen[2], data.trainable)
         self.facts["val_auroc"] = value
-        self.facts["probe_l2"] = [None if np.isnan(chosen) else float(chosen) for chosen in found.l2]
+        self.facts["probe_l2"] = [None if np.isnan(chosen) else float(chosen) for chosen in penalties]
         self.run.log(0, epoch=0.0, val_auroc=value)
         yield Validation(step=0, epoch=0.0, auroc=value, loss=None, best=True)
+
+    def _count_head(self) -> None:
+        trained, total = classifier.parameters(self.model.head), classifier.parameters(self.model)
+        self.facts |= {"n_trained": trained, "trained_share": round(trained / total, 6)}
+
+    def _probe(self, x: np.ndarray, val: tuple[np.ndarray, np.ndarray, np.ndarray] | None) -> np.ndarray:
+        """Fit a linear or an rbf head on features (n, D), and return the penalty chosen for each label."""
+        data, head = self.data, self.config.head
+        positive, negative = (part.numpy() for part in self._weights())
+        known = (x, data.train.y, data.train.mask & data.trainable, (positive, negative))
+        if head.kind == "rbf":
+            fitted, penalties = rbf_probe.fit(*known, head, val, self.config.seed)
+            self.model.head = fitted.to(self.device)
+            return penalties
+        found = linear_probe.fit(*known, head.probe_l2, val)
+        assert isinstance(self.model.head, nn.Linear)
+        with torch.no_grad():
+            self.model.head.weight.copy_(torch.from_numpy(found.weight))
+            self.model.head.bias.copy_(torch.from_numpy(found.bias))
+        return found.l2
 
     def _head_on(self, x: np.ndarray, x_val: np.ndarray | None) -> Iterator[Validation]:
         """Train a head with hidden layers on features."""

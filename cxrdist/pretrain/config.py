@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cxrdist.core.augment_config import AugmentConfig, check_augment
 from cxrdist.core.configs import from_dict as from_dict  # a run's config.toml -> PretrainConfig
+from cxrdist.core.initialisation import KMEANS_PATCHES
 from cxrdist.errors import InputError
 from cxrdist.pretrain.methods import MethodConfig, foreign_settings
 from shards.ranges import SEEDS, out_of_range
@@ -208,6 +209,10 @@ def validate(config: PretrainConfig) -> None:
         config.global_batch % config.nproc == 0,
         f"global_batch {config.global_batch} does not divide evenly among {config.nproc} ranks; "
         f"use a multiple of {config.nproc}",
+    )
+    need(
+        config.init != KMEANS_PATCHES,
+        f"init {KMEANS_PATCHES} has no layers to pretrain; give it to finetune or a sweep (mode linear)",
     )
     check_augment(config.augment)
     _check_method(config)

@@ -26,8 +26,9 @@ _GMACS_AT_224 = {
     "vit_small_patch16_224": 4.6,
     "vit_base_patch16_224": 17.6,
     "small_cnn": 0.7,
+    "patch_features": 1.4,
 }
-"""Multiply-adds of one forward pass, in 10^9, as published with the networks (small_cnn: counted)."""
+"""Multiply-adds of one forward pass, in 10^9, as published with the networks (the last two: counted)."""
 
 CPU_GFLOPS, GPU_GFLOPS = 100.0, 30_000.0
 """Assumed arithmetic rate of one core and of one GPU in training, until finished cells give a measured one."""
@@ -81,9 +82,8 @@ def work(cell: Cell) -> float:
 
 def encoder_key(config: FinetuneConfig) -> str:
     """Linear probes with the same key read the same features."""
-    return "|".join(
-        str(getattr(config, part)) for part in ("init", "arch", "stem", "image_size", "shards", "precision")
-    )
+    parts = ("init", "arch", "stem", "image_size", "shards", "precision", "kmeans")
+    return "|".join(str(getattr(config, part)) for part in parts)
 
 
 def _shared(cells: list[Cell]) -> list[FinetuneConfig]:

@@ -16,9 +16,8 @@ def tasks(cells: list[dict[str, Any]], lanes: int) -> list[list[dict[str, Any]]]
         config = cell["config"]
         key = cell["signature"]
         if config.get("mode") == "linear":
-            key = "|".join(
-                str(config.get(part)) for part in ("init", "arch", "stem", "image_size", "shards", "precision")
-            )
+            parts = ("init", "arch", "stem", "image_size", "shards", "precision", "kmeans")
+            key = "|".join(str(config.get(part)) for part in parts)
         groups.setdefault(key, []).append(cell)
     out = []
     for group in groups.values():

@@ -60,7 +60,7 @@ LABEL_SETS = {
 CheXpert share; under the names that `--labels` of `finetune` takes, too."""
 
 _LEVELS = {"image": "image", "study": "study (mean)", "study_max": "study (maximum)"}
-_INIT_ORDER = ("scratch", "imagenet")
+_INIT_ORDER = ("scratch", "imagenet", "kmeans-patches")
 FULL_RECIPE = "full recipe"
 
 
@@ -83,7 +83,9 @@ def show(axis: str, value: Any) -> str:
     if axis == "method":
         return METHOD_TITLES.get(value, str(value))
     if axis == "init":
-        return {"imagenet": "ImageNet", "scratch": "Scratch"}.get(value, str(value))
+        return {"imagenet": "ImageNet", "scratch": "Scratch", "kmeans-patches": "K-means patches"}.get(
+            value, str(value)
+        )
     return str(value)
 
 

@@ -134,6 +134,16 @@ def test_two_names_of_one_trial_are_refused(spec, tmp_path):
         expand(spec({"init": [str(tmp_path / "a.pth"), str(tmp_path / "b.pth")]}, {"init_mean": 0.5, "init_std": 0.25}))
 
 
+def test_kmeans_patches_stands_beside_encoders_in_linear_cells(spec):
+    axes = {"init": ["scratch", "kmeans-patches"], "mode": ["linear", "full"], "head.kind": ["linear", "rbf"]}
+    rules = [{"init": "kmeans-patches", "mode": "full"}, {"head.kind": "rbf", "mode": "full"}]
+    cells = expand(spec(axes, exclude=rules))
+    archs = {cell.config.init: cell.config.arch for cell in cells}
+    assert len(cells) == 5 and archs == {"scratch": "resnet10t", "kmeans-patches": "patch_features"}
+    with pytest.raises(InputError, match=r"cell init=kmeans-patches mode=full .*: init kmeans-patches has no layers"):
+        expand(spec(axes, exclude=rules[1:]))
+
+
 def test_weights_of_several_pixel_scales_are_compared_in_one_sweep(spec, tmp_path):
     torch.save({"weight": torch.ones(2)}, tmp_path / "xray.pth")
     given = {"name": "xray", "init": str(tmp_path / "xray.pth"), "init_mean": 0.5, "init_std": 1 / 2048}
