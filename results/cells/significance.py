@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from results.cells.cell import Cell
@@ -82,6 +82,28 @@ class Verdict:
     """Tests that were used."""
     untested: tuple[str, ...]
     """Reasons why comparisons were not possible."""
+
+
+def marked(
+    grid: Sequence[Sequence[Cell | None]], group: Callable[[int, int, Cell], Any]
+) -> tuple[list[list[Cell | None]], Verdict]:
+    """The cells of a table with the winners marked.
+
+    Args:
+        grid: the cells, row by row; None where there is none.
+        group: (number of the row, of the column, cell) -> what the cells that may be compared have in common.
+    """
+    numbered = [(r, c, cell) for r, line in enumerate(grid) for c, cell in enumerate(line) if cell is not None]
+    width = max(map(len, grid), default=0)
+    groups: dict[Any, list[tuple[int, Cell]]] = {}
+    for r, c, cell in numbered:
+        groups.setdefault(group(r, c, cell), []).append((r * width + c, cell))
+    verdict = judge(list(groups.values()), Comparer())
+    made = [list(line) for line in grid]
+    for r, c, cell in numbered:
+        if r * width + c in verdict.best:
+            made[r][c] = dataclasses.replace(cell, best=True)
+    return made, verdict
 
 
 def judge(groups: Sequence[Sequence[tuple[int, Cell]]], comparer: Comparer) -> Verdict:

@@ -16,7 +16,7 @@ from results.cells.cell import Cell, gather
 from results.cells.display import AXIS_TITLES, LOWER_IS_BETTER, show, sort_key
 from results.cells.options import Options
 from results.cells.select import RowChoice, choose, make_axes, varying
-from results.cells.significance import Comparer, judge
+from results.cells.significance import marked
 from results.schema import MACRO, Row
 from results.stats.validation import validation_value
 from results.tables.render import Table
@@ -46,22 +46,7 @@ def build(results: pa.Table, options: Options) -> Table:
     grid = [[cells[row, column].cell if (row, column) in cells else None for column in columns] for row in row_keys]
     verdict = None
     if options.test:
-        width = len(columns)
-        groups: dict[Any, list[tuple[int, Cell]]] = {}
-        for r, line in enumerate(grid):
-            for c, cell in enumerate(line):
-                if cell is not None:
-                    groups.setdefault((c, cell.rows[0]["test_dataset"], levels.of(cell.rows[0])), []).append(
-                        (r * width + c, cell)
-                    )
-        verdict = judge(list(groups.values()), Comparer())
-        grid = [
-            [
-                dataclasses.replace(cell, best=True) if cell and r * width + c in verdict.best else cell
-                for c, cell in enumerate(line)
-            ]
-            for r, line in enumerate(grid)
-        ]
+        grid, verdict = marked(grid, lambda _, c, cell: (c, cell.rows[0]["test_dataset"], levels.of(cell.rows[0])))
     return Table(
         caption=caption_of(
             "{metric} at each initialisation's best setting",

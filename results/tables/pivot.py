@@ -14,7 +14,7 @@ from results.cells.cell import Cell, gather
 from results.cells.display import AXIS_TITLES, show, sorted_keys
 from results.cells.options import Options
 from results.cells.select import RowChoice, choose, layout
-from results.cells.significance import Comparer, Verdict, judge
+from results.cells.significance import marked
 from results.schema import MACRO, Row
 from results.tables.render import Table
 from results.wording import count, listing
@@ -90,7 +90,11 @@ def lay_out(preset: Pivot, results: pa.Table, options: Options) -> LaidOut:
     grid = [[cells.get((row, column)) for column in column_keys] for row in row_keys]
     verdict = None
     if options.test:
-        grid, verdict = _marked(grid, preset.compare, added, options)
+        # Only cells on one test set, level, label, metric and added axis meet.
+        same = ("test_dataset", "level", "label", "metric", *added)
+        grid, verdict = marked(
+            grid, lambda r, c, cell: (r if preset.compare == "row" else c, *(cell.rows[0][axis] for axis in same))
+        )
     table = Table(
         caption=caption_of(
             _title(preset, options),
@@ -121,29 +125,6 @@ def _title(preset: Pivot, options: Options) -> str:
         for axis in (*(options.rows or preset.rows), *(options.columns or preset.columns))
     ]
     return "{metric} by " + listing(axes)
-
-
-def _marked(
-    grid: list[list[Cell | None]], compare: str, added: tuple[str, ...], options: Options
-) -> tuple[list[list[Cell | None]], Verdict]:
-    """The cells with the winners marked. Only cells on one test set, level, label, metric and added axis meet."""
-    groups: dict[tuple[Any, ...], list[tuple[int, Cell]]] = {}
-    width = len(grid[0])
-    for r, line in enumerate(grid):
-        for c, cell in enumerate(line):
-            if cell is not None:
-                row: Row = cell.rows[0]
-                same = tuple(row[axis] for axis in ("test_dataset", "level", "label", "metric", *added))
-                groups.setdefault((r if compare == "row" else c, *same), []).append((r * width + c, cell))
-    verdict = judge(list(groups.values()), Comparer())
-    marked = [
-        [
-            dataclasses.replace(cell, best=True) if cell is not None and r * width + c in verdict.best else cell
-            for c, cell in enumerate(line)
-        ]
-        for r, line in enumerate(grid)
-    ]
-    return marked, verdict
 
 
 def _with_averaged(table: Table) -> Table:
