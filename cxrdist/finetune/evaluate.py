@@ -22,7 +22,7 @@ from cxrdist.finetune import classifier, labelled_data
 from cxrdist.finetune.config import FinetuneConfig, words
 from cxrdist.finetune.features import Network
 from cxrdist.finetune.identity import kept_context, trained_context
-from cxrdist.finetune.input_checks import check_policy
+from cxrdist.finetune.input_checks import check_policy, testable
 from cxrdist.finetune.labelled_data import Split, TrialData
 from cxrdist.finetune.parse import from_plain
 from cxrdist.finetune.studies import check_studies, with_studies
@@ -243,7 +243,7 @@ def labels_shared(other: ShardSet, labels: Sequence[str], unlearnt: Sequence[str
     Raises:
         InputError: none that it has learnt.
     """
-    shared = [label for label in labelled_data.choose_labels(other, None, derived=True) if label in labels]
+    shared = [label for label in testable(other.card) if label in labels]
     if all(label in unlearnt for label in shared):
         learnt = ", ".join(label for label in labels if label not in unlearnt)
         raise InputError(

@@ -61,8 +61,7 @@ def check_test_set(config: FinetuneConfig, card: Any, other: Any, place: str) ->
     _need_split(other, "test", place)
     need_studies(config.level, other.studies > 0, place)
     labels = labels_of(card, words(config.labels), config.shards)
-    shared = _mentioned(other, "test")
-    if not {*shared, *([ANY_FINDING] if shared else [])} & set(labels):
+    if not set(testable(other)) & set(labels):
         raise InputError(
             f"{place}: none of its labels ({', '.join(other.labels)}) is among the trial's ({', '.join(labels)}); "
             f"fine-tune on labels that both have ({ANY_FINDING} is one that most have)"
@@ -88,18 +87,18 @@ def need_studies(level: str, known: bool, place: str | os.PathLike[str]) -> None
 
 
 def labels_of(card: Any, wanted: Sequence[str] | None, place: str) -> tuple[str, ...]:
-    """The labels that a trial on a shard set has (see `labelled_data.choose_labels`).
+    """The labels that a trial on a shard set has.
 
     Args:
         card: of the set.
-        wanted: label names, or None for all that are mentioned in train.
+        wanted: label names, any_finding among them if you like; None = all with a value in train.
         place: where the set is, for the error.
 
     Raises:
         InputError: a label that the set does not have, or none at all.
     """
     if wanted is None:
-        labels = _mentioned(card, "train")
+        labels = _with_values(card, "train")
     else:
         from shards.labels import choose
 
@@ -114,7 +113,13 @@ def labels_of(card: Any, wanted: Sequence[str] | None, place: str) -> tuple[str,
     return labels
 
 
-def _mentioned(card: Any, split: str) -> tuple[str, ...]:
+def testable(card: Any) -> tuple[str, ...]:
+    """The labels that a set's test split can test: those with a value there, and any_finding, made from them."""
+    labels = _with_values(card, "test")
+    return (*labels, ANY_FINDING) if labels else ()
+
+
+def _with_values(card: Any, split: str) -> tuple[str, ...]:
     """Labels with a value somewhere in a split."""
     counts = card.counts[split]
     numbers = counts.get("labels", {})

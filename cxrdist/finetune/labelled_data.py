@@ -16,10 +16,10 @@ import numpy as np
 from cxrdist.core import shard_sets
 from cxrdist.errors import InputError
 from cxrdist.finetune.config import FinetuneConfig, words
-from cxrdist.finetune.input_checks import ANY_FINDING
+from cxrdist.finetune.input_checks import ANY_FINDING, labels_of
 from results import levels
 from shards import ShardSet
-from shards.labels import NEGATIVE, NULL, POSITIVE, UNCERTAIN, choose, known, resolve
+from shards.labels import NEGATIVE, NULL, POSITIVE, UNCERTAIN, known, resolve
 from shards.read.card import check_content
 from shards.read.fractions import Manifest, fraction_manifest
 
@@ -109,31 +109,6 @@ NO_FINDINGS = ("no_finding", "support_devices")
 """Labels that are no findings of a disease."""
 
 
-def choose_labels(shards: ShardSet, wanted: Sequence[str] | None, *, derived: bool = False) -> tuple[str, ...]:
-    """The labels asked for, or all labels of the card that are mentioned in this split.
-
-    Args:
-        shards: a split.
-        wanted: label names, any_finding among them if you like; None = all that are mentioned.
-        derived: with None, list any_finding too.
-
-    Raises:
-        InputError: a label that the shard set does not have, or none at all.
-    """
-    if wanted is None:
-        labels = tuple(name for name in shards.labels if (shards.index.label(name)[shards.rows] != NULL).any())
-        return (*labels, ANY_FINDING) if derived and labels else _some(shards, labels)
-    stored = [name for name in wanted if name != ANY_FINDING]
-    labels = choose(stored, shards.labels) if stored else ()
-    return _some(shards, (*labels, *(name for name in wanted if name == ANY_FINDING)))
-
-
-def _some(shards: ShardSet, labels: tuple[str, ...]) -> tuple[str, ...]:
-    if not labels:
-        raise InputError(f"{shards.path}: split {shards.split} has no labels; fine-tuning needs some")
-    return labels
-
-
 def opened(path: str, split: str, stage: str = "none", sha256: str | None = None) -> ShardSet:
     """One split of a shard set, staged first if asked for; trials that share a process share it.
 
@@ -175,7 +150,7 @@ def load(config: FinetuneConfig, sha256: str | None = None) -> TrialData:
     """
     train = opened(config.shards, "train", config.stage, sha256)
     sha256 = train.card.sha256
-    labels = choose_labels(train, words(config.labels))
+    labels = labels_of(train.card, words(config.labels), config.shards)
     asked = (config.shards, config.stage, config.label_fraction, config.seed, labels)
     manifest = _manifest(sha256, *asked)
     chosen = split_of(train, labels, config, manifest.rows)

@@ -15,6 +15,7 @@ from cxrdist.finetune import identity, input_checks, labelled_data
 from cxrdist.finetune.config import FinetuneConfig
 from cxrdist.finetune.evaluate import evaluate
 from shards import ShardSet, read_card
+from shards.labels import NULL
 from tests.cxrdist import findings
 from tests.cxrdist.finetune.test_finetune import trained
 
@@ -34,15 +35,42 @@ def config(places: dict[str, Path], **values) -> FinetuneConfig:
     return FinetuneConfig(shards=str(places["here"]), out="out", **values)
 
 
-@pytest.mark.parametrize(
-    "wanted", [None, ["edema"], ["Pneumonia", "any_finding"], ["any_finding"], ["edema", "Oedema"]]
-)
-def test_the_card_gives_the_labels_that_the_training_takes(places, wanted):
+def test_labels_left_to_the_sets_are_those_with_a_value_in_the_split(places):
     for place in (places["here"], places["there"]):
-        if wanted and "edema" in wanted and place == places["there"]:
-            continue
-        found = input_checks.labels_of(read_card(place), wanted, str(place))
-        assert found == labelled_data.choose_labels(ShardSet(place, "train"), wanted)
+        card, with_values = read_card(place), {}
+        for split in ("train", "test"):
+            shards = ShardSet(place, split)
+            with_values[split] = tuple(
+                name for name in shards.labels if (shards.index.label(name)[shards.rows] != NULL).any()
+            )
+        assert input_checks.labels_of(card, None, str(place)) == with_values["train"]
+        assert input_checks.testable(card) == (*with_values["test"], "any_finding")
+
+
+def test_a_label_without_a_value_in_the_split_is_none_of_it(places):
+    card = read_card(places["here"])
+    silent = {"n": 9, "labels": {name: {"null": 9} for name in card.labels}}
+    silent["labels"]["edema"] = {"null": 8, "positive": 1}
+    card = dataclasses.replace(card, counts={"train": silent, "test": silent})
+    assert input_checks.labels_of(card, None, "here") == ("edema",)
+    assert input_checks.testable(card) == ("edema", "any_finding")
+    silent["labels"]["edema"] = {"null": 9}
+    assert input_checks.testable(card) == ()
+    with pytest.raises(InputError, match="has no labels"):
+        input_checks.labels_of(card, None, "here")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "labels"),
+    [
+        (["edema"], ("edema",)),
+        (["Pneumonia", "any_finding"], ("pneumonia", "any_finding")),
+        (["any_finding"], ("any_finding",)),
+        (["edema", "Oedema"], ("edema",)),
+    ],
+)
+def test_labels_asked_for_are_found_by_any_spelling_and_once(places, wanted, labels):
+    assert input_checks.labels_of(read_card(places["here"]), wanted, "here") == labels
 
 
 @pytest.mark.parametrize("wanted", [["nonsense"], ["mass"], ["edema", "mass"], []])
