@@ -94,9 +94,3 @@ def _is_embedding(path: Path) -> bool:
             return "features" in file.schema_arrow.names
     except ValueError:  # the shards' InputError
         return False
-
-
-def collect_features(encoder: Encoder, shards: ShardSet, positions: np.ndarray) -> np.ndarray:
-    """Features of some samples, float32 (n, D), in memory."""
-    parts = [encoder.features(images) for _, images in batches(shards, positions, encoder.image_size)]
-    return np.concatenate(parts)
