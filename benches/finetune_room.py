@@ -25,7 +25,7 @@ from scipy import stats
 from cxrdist.core.augment import Augment
 from cxrdist.core.device import keep_freed_memory
 from cxrdist.finetune import identity
-from cxrdist.finetune.config import plain
+from cxrdist.finetune.config import run_settings
 from cxrdist.finetune.loop import Validation
 from cxrdist.finetune.parse import from_plain
 from cxrdist.finetune.trial import Trial
@@ -73,7 +73,7 @@ def _trial(options: Any, out: Path, way: str, seed: int, off: tuple[str, ...] = 
         values["load_size"] = options.image_size
     config = identity.resolve(from_plain(values, "bench"))
     run = Run.create(
-        out, job="finetune", config=plain(config), signature=identity.trial_signature(config),
+        out, job="finetune", config=run_settings(config), signature=identity.trial_signature(config),
         shards=identity.trial_shards(config),
     )  # fmt: skip
     return Trial(config, run)

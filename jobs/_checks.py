@@ -18,14 +18,15 @@ def pretrain(config: Any, waits: bool) -> None:
         ValueError: naming the setting, the file or the folder; it has exit code 2.
     """
     from cxrdist import pending
-    from cxrdist.pretrain.config import IGNORED_BY_SIGNATURE, to_dict, validate
-    from jobs.pretrain import identify, resolve
+    from cxrdist.pretrain.config import IGNORED_BY_SIGNATURE, validate
+    from cxrdist.pretrain.run_folder import identify, resolve
     from results.run import Run
+    from results.signature import plain
 
     if waits:
         validate(config)
         pending.check_pretraining(config)
-        _complete.refuse_other(config.out, "pretrain", to_dict(config), IGNORED_BY_SIGNATURE)
+        _complete.refuse_other(config.out, "pretrain", plain(config), IGNORED_BY_SIGNATURE)
     else:
         Run.check(config.out, job="pretrain", signature=identify(*resolve(config)))
 

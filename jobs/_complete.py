@@ -16,10 +16,11 @@ from slurm.errors import InputError
 
 def pretrained(config: Any) -> bool:
     """Whether this pretraining is done; refuses the folder of another one."""
-    from cxrdist.pretrain.config import IGNORED_BY_SIGNATURE, to_dict
-    from jobs.pretrain import identify, resolve
+    from cxrdist.pretrain.config import IGNORED_BY_SIGNATURE
+    from cxrdist.pretrain.run_folder import identify, resolve
+    from results.signature import plain
 
-    return _is_complete(config.out, lambda: identify(*resolve(config)), to_dict(config), IGNORED_BY_SIGNATURE)
+    return _is_complete(config.out, lambda: identify(*resolve(config)), plain(config), IGNORED_BY_SIGNATURE)
 
 
 def finetuned(config: Any) -> bool:
@@ -35,11 +36,11 @@ def finetuned(config: Any) -> bool:
 
 def trial_settings(config: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The settings of a trial as its run records them, and which of them say nothing about its result."""
-    from cxrdist.finetune.config import IGNORED_BY_SIGNATURE, plain, weight_decay
+    from cxrdist.finetune.config import IGNORED_BY_SIGNATURE, run_settings, weight_decay
 
     filled = [name for name in ("arch", "image_size") if getattr(config, name) is None]  # from encoder or shards
     optim = dataclasses.replace(config.optim, weight_decay=weight_decay(config.optim))
-    return plain(dataclasses.replace(config, optim=optim)), (*IGNORED_BY_SIGNATURE, *filled)
+    return run_settings(dataclasses.replace(config, optim=optim)), (*IGNORED_BY_SIGNATURE, *filled)
 
 
 _BY_CONTENT = ("shards", "eval_shards", "init", "labels")
@@ -59,7 +60,8 @@ def _is_complete(out: str, sign: Callable[[], str], settings: dict[str, Any], ig
     Raises:
         InputError: the folder holds a finished run of other settings, or of other data.
     """
-    from results.run import Run, differences
+    from results.run import Run
+    from results.signature import differences
     from shards import FailedError
 
     run = Run(out)
@@ -89,7 +91,8 @@ def refuse_other(out: str, job: str, settings: dict[str, Any], ignored: Sequence
     Raises:
         InputError: it is a file, or holds other files or a run of other settings.
     """
-    from results.run import Run, differences
+    from results.run import Run
+    from results.signature import differences
 
     run = Run(out)
     if not run.info.exists():

@@ -169,7 +169,7 @@ def _pretrain(config: Any, rest: list[str], at: SubmitOptions, create: bool, wai
     if not complete:  # a run that is done needs its input no more
         _checks.pretrain(config, waits)
     if create:
-        from jobs.pretrain import create_run
+        from cxrdist.pretrain.run_folder import create_run
 
         create_run(config, command=[Path(sys.argv[0]).name, *sys.argv[1:]])
     prepare = () if create else ("jobs.submit", "prepare", "pretrain", *rest)
@@ -214,7 +214,7 @@ def prepare(words: Sequence[str]) -> None:
     config = cli.parse(name, rest)
     config = dataclasses.replace(config, out=str(Path(config.out).expanduser().absolute()))
     if name == "pretrain":
-        from jobs.pretrain import create_run
+        from cxrdist.pretrain.run_folder import create_run
 
         create_run(config, command=["cxrdist", *words])
     else:
@@ -264,6 +264,6 @@ def _folder(name: str, config: Any) -> Path:
 
 def _digest(words: Sequence[str], config: Any) -> str:
     """Identity of a command, with the content of its settings (a changed --config file is another command)."""
-    from jobs.cli import to_dict
+    from results.signature import plain
 
-    return hashlib.sha256(repr([list(words), to_dict(config)]).encode()).hexdigest()[:12]
+    return hashlib.sha256(repr([list(words), plain(config)]).encode()).hexdigest()[:12]

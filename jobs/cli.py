@@ -7,7 +7,6 @@ module level, so `cxrdist --help` and the login-node commands answer at once.
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import importlib
 import importlib.util
@@ -15,7 +14,6 @@ import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -154,21 +152,6 @@ def _parse(name: str, module: ModuleType, words: list[str]) -> Any:
         raise UsageError(f"cxrdist {name}: {words[0]!r} is not one of {choices}")
     positionals = getattr(module, "POSITIONALS", ())
     return parse_options(f"cxrdist {name} {words[0]}", configs[words[0]], positionals, module.HELP, words[1:])
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """Return a configuration as plain nested dicts, lists, strings and numbers, ready for TOML (None is left out)."""
-
-    def plain(value: Any) -> Any:
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        if isinstance(value, Mapping):
-            return {str(key): plain(item) for key, item in value.items() if item is not None}
-        if isinstance(value, (list, tuple)):
-            return [plain(item) for item in value]
-        return str(value) if isinstance(value, Path) else value
-
-    return plain(config)
 
 
 if __name__ == "__main__":

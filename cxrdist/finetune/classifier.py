@@ -20,7 +20,7 @@ from cxrdist.core.initialisation import KMEANS_PATCHES, PATCH_FEATURES, SMALL_CN
 from cxrdist.core.small_cnn import SmallCNN
 from cxrdist.errors import InputError
 from cxrdist.finetune import frozen_backbones, patch_dictionary
-from cxrdist.finetune.config import ClassifierHeadConfig, FinetuneConfig, plain_head
+from cxrdist.finetune.config import ClassifierHeadConfig, FinetuneConfig, head_settings
 from cxrdist.finetune.heads import build_head
 
 
@@ -151,7 +151,7 @@ def build(config: FinetuneConfig, labels: tuple[str, ...], pixel: tuple[float, f
         "mean": float(mean),
         "std": float(std),
         "labels": list(labels),
-        "head": plain_head(config.head),
+        "head": head_settings(config.head),
     }
     if patch_dictionary.KEY in known:
         facts[patch_dictionary.KEY] = known[patch_dictionary.KEY]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -10,6 +9,7 @@ from cxrdist.core.augment_config import AugmentConfig, check_augment
 from cxrdist.core.initialisation import KMEANS_PATCHES
 from cxrdist.core.kmeans_config import KMeansConfig
 from cxrdist.errors import InputError
+from results.signature import plain
 from shards.ranges import SEEDS, out_of_range
 
 MODES = ("linear", "full", "last_n", "two_stage")
@@ -218,25 +218,17 @@ def check_threshold(rule: str) -> None:
     raise InputError(f"threshold = {rule!r}: must be balanced_accuracy, f1 or sensitivity=0.9 (any share in (0, 1])")
 
 
-def plain(config: Any) -> dict[str, Any]:
-    """A configuration as nested dicts that TOML can hold: None is left out, and so are settings that it does not use.
+def run_settings(config: FinetuneConfig) -> dict[str, Any]:
+    """A configuration as its run records it (see `results.signature.plain`), without settings that it does not use.
 
     (Those of kmeans-patches and of the rbf head: they are later than the first runs, which keep their signature.)
     """
-
-    def tidy(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: tidy(item) for key, item in value.items() if item is not None}
-        return list(value) if isinstance(value, tuple) else value
-
-    values = tidy(dataclasses.asdict(config))
-    if values.get("init") != KMEANS_PATCHES:
+    values = plain(config)
+    if config.init != KMEANS_PATCHES:
         values.pop("kmeans", None)
-    if "head" in values:
-        values["head"] = plain_head(config.head)
-    return values
+    return values | {"head": head_settings(config.head)}
 
 
-def plain_head(config: ClassifierHeadConfig) -> dict[str, Any]:
-    """A head's settings as a dict; those of rbf only where it is one."""
-    return {k: v for k, v in dataclasses.asdict(config).items() if config.kind == "rbf" or not k.startswith("rbf_")}
+def head_settings(config: ClassifierHeadConfig) -> dict[str, Any]:
+    """A head's settings; those of rbf only where it is one."""
+    return {k: v for k, v in plain(config).items() if config.kind == "rbf" or not k.startswith("rbf_")}

@@ -22,9 +22,10 @@ from cxrdist.core.initialisation import (
 )
 from cxrdist.core.shard_sets import absolute, card, datasets, recorded
 from cxrdist.finetune import input_checks
-from cxrdist.finetune.config import IGNORED_BY_SIGNATURE, FinetuneConfig, check_head, plain, weight_decay, words
+from cxrdist.finetune.config import IGNORED_BY_SIGNATURE, FinetuneConfig, check_head, run_settings, weight_decay, words
 from results.configs import config_text, of_run
-from results.run import Run, signature
+from results.run import Run
+from results.signature import signature
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,7 +69,7 @@ def resolve(config: FinetuneConfig) -> FinetuneConfig:
 
 def trial_signature(config: FinetuneConfig) -> str:
     """Identity of a resolved trial: its options, with shard sets and the encoder by content instead of by path."""
-    values = plain(config)
+    values = run_settings(config)
     values["shards"] = card(config.shards).sha256
     values["eval_shards"] = sorted(card(path).sha256 for path in words(config.eval_shards) or [])
     values["init"] = describe(config.init).sha256 or config.init
@@ -95,7 +96,7 @@ def make_run(config: FinetuneConfig, command: list[str] | None = None) -> Run:
     return Run.create(
         config.out,
         job="finetune",
-        config=plain(config),
+        config=run_settings(config),
         signature=trial_signature(config),
         shards=shards,
         init=start.facts(),
@@ -131,7 +132,7 @@ def trained_context(run: Run, config: FinetuneConfig, facts: Mapping[str, Any]) 
         "seed": config.seed,
         "variant": config.variant,
         "config": config_text(
-            plain(config),
+            run_settings(config),
             ignore=IGNORED_BY_SIGNATURE,
             content={
                 "shards": facts["train_dataset_hash"],

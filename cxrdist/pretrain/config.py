@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -256,14 +255,3 @@ def check_pool(config: PoolConfig, card: Any, shards: str) -> None:
         label = rule.removeprefix("!")
         if label not in card.labels:
             raise InputError(f"pool.keep names {label!r}; {shards} has the labels {', '.join(card.labels)}")
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """The nested plain dict of a configuration, None left out, as TOML can hold it."""
-
-    def clean(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: clean(v) for k, v in value.items() if v is not None}
-        return list(value) if isinstance(value, tuple) else value
-
-    return clean(dataclasses.asdict(config))

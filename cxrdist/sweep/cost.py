@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from cxrdist.core.shard_sets import card
 from cxrdist.finetune.config import FinetuneConfig, words
-from cxrdist.sweep.folder import Cell
+from cxrdist.sweep.folder import SweepCell
 
 _GMACS_AT_224 = {
     "resnet10t": 1.1,
@@ -74,7 +74,7 @@ def gflops(config: FinetuneConfig) -> float:
     return 2 * known * (size / 224) ** 2 * dense
 
 
-def work(cell: Cell) -> float:
+def work(cell: SweepCell) -> float:
     """A number that grows with a cell's time, to weigh cells against each other: 10^9 operations, and a fixed part."""
     fixed = _FIXED_SECONDS * CPU_GFLOPS
     return fixed if cell.config.mode == "linear" else images(cell.config) * gflops(cell.config) + fixed
@@ -86,23 +86,23 @@ def encoder_key(config: FinetuneConfig) -> str:
     return "|".join(str(getattr(config, part)) for part in parts)
 
 
-def _shared(cells: list[Cell]) -> list[FinetuneConfig]:
+def _shared(cells: list[SweepCell]) -> list[FinetuneConfig]:
     """One configuration for every set of features that the linear cells share."""
     return list({encoder_key(cell.config): cell.config for cell in cells if cell.config.mode == "linear"}.values())
 
 
-def total_images(cells: list[Cell]) -> float:
+def total_images(cells: list[SweepCell]) -> float:
     """Forward-pass equivalents of some cells, features counted once."""
     alone = sum(images(cell.config) for cell in cells if cell.config.mode != "linear")
     return alone + sum(images(config) for config in _shared(cells))
 
 
-def total_work(cells: list[Cell]) -> float:
+def total_work(cells: list[SweepCell]) -> float:
     """The work of some cells, features counted once."""
     return sum(map(work, cells)) + sum(images(config) * gflops(config) for config in _shared(cells))
 
 
-def estimate(cells: Iterable[Cell], finished: Iterable[Cell], gpu: bool, cores: int = 1) -> Estimate:
+def estimate(cells: Iterable[SweepCell], finished: Iterable[SweepCell], gpu: bool, cores: int = 1) -> Estimate:
     """Cost of `cells`, at the rate of `finished` ones or at an assumed one."""
     cells, finished = list(cells), list(finished)
     spent = sum(float(cell.run.read_done().get("wall_seconds") or 0) for cell in finished)

@@ -25,7 +25,7 @@ from results.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class SweepCell:
     """One trial of a sweep."""
 
     values: dict[str, Any]
@@ -112,7 +112,7 @@ class SweepFolder:
             if foreign:
                 raise InputError(f"{self.out} holds {foreign[0]} and is not a sweep; choose an empty or new --out")
 
-    def missing(self, cells: Iterable[Cell]) -> list[Cell]:
+    def missing(self, cells: Iterable[SweepCell]) -> list[SweepCell]:
         """Cells without done.json, in order."""
         return [cell for cell in cells if not cell.run.is_done]
 

@@ -19,7 +19,7 @@ from cxrdist.finetune.config import FinetuneConfig, check, words
 from cxrdist.finetune.parse import check_keys, flat, from_plain, get, replaced
 from cxrdist.sweep import search
 from cxrdist.sweep.config import SweepConfig
-from cxrdist.sweep.folder import Cell, SweepFolder
+from cxrdist.sweep.folder import SweepCell, SweepFolder
 
 COLUMNS = ("shards", "init", "label_fraction", "mode", "seed", "arch")
 """Axes that have a column of their own in the results; the others are named in the column `variant`."""
@@ -88,7 +88,7 @@ def _choice(axis: str, value: Any, off: list[str]) -> AxisValue:
     return AxisValue(value, {axis: value})
 
 
-def expand(config: SweepConfig) -> list[Cell]:
+def expand(config: SweepConfig) -> list[SweepCell]:
     """Every cell of the sweep, in the axes' order (the last axis runs fastest), with its folder's name.
 
     Raises:
@@ -186,7 +186,7 @@ def _one_network(base: FinetuneConfig, axes: Mapping[str, list[AxisValue]]) -> F
 
 def _checked(base: FinetuneConfig, axis: str, choice: AxisValue) -> AxisValue:
     """The choice with its values parsed, checked one by one so that the error names the axis."""
-    from cxrdist.finetune.config import plain
+    from results.signature import plain
 
     if not choice.options:
         return choice
@@ -229,7 +229,7 @@ def _cell(
     base: FinetuneConfig,
     values: dict[str, Any],
     options: dict[str, Any],
-) -> Cell:
+) -> SweepCell:
     trial = replaced(base, options)
     if config.cross_evaluate:
         sets = {item for choice in axes.get("shards", []) for item in choice.options.values()}
@@ -262,13 +262,13 @@ def _naming(values: Mapping[str, Any]) -> Iterator[None]:
         raise InputError(f"cell {named}: {error}") from error
 
 
-def _placed(values: dict[str, Any], trial: FinetuneConfig, ledger: SweepFolder) -> Cell:
+def _placed(values: dict[str, Any], trial: FinetuneConfig, ledger: SweepFolder) -> SweepCell:
     name = identity.trial_signature(trial)
-    return Cell(values=values, config=replace(trial, out=str(ledger.cell_folder(name).resolve())), signature=name)
+    return SweepCell(values=values, config=replace(trial, out=str(ledger.cell_folder(name).resolve())), signature=name)
 
 
-def _unique(found: list[Cell]) -> list[Cell]:
-    seen: dict[str, Cell] = {}
+def _unique(found: list[SweepCell]) -> list[SweepCell]:
+    seen: dict[str, SweepCell] = {}
     for cell in found:
         if cell.signature in seen:
             raise InputError(

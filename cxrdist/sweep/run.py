@@ -15,11 +15,11 @@ from pathlib import Path
 
 from cxrdist.core.initialisation import describe
 from cxrdist.errors import InputError
-from cxrdist.finetune.config import plain
+from cxrdist.finetune.config import run_settings
 from cxrdist.finetune.identity import trial_shards
 from cxrdist.sweep import cost, search
 from cxrdist.sweep.config import SweepConfig
-from cxrdist.sweep.folder import Cell, SweepFolder
+from cxrdist.sweep.folder import SweepCell, SweepFolder
 from cxrdist.sweep.grid import expand
 from cxrdist.sweep.watchdog import Watchdog
 from results import atomic
@@ -53,7 +53,7 @@ def run(config: SweepConfig) -> int:
         return _close(config, cells, ledger)
 
 
-def refuse_other_content(cells: list[Cell], ledger: SweepFolder) -> None:
+def refuse_other_content(cells: list[SweepCell], ledger: SweepFolder) -> None:
     """A sweep that goes on (a requeued job does by itself) must find the data and the encoders it began with.
 
     Raises:
@@ -82,7 +82,7 @@ def refuse_other_content(cells: list[Cell], ledger: SweepFolder) -> None:
             )
 
 
-def _write_plan(config: SweepConfig, cells: list[Cell], ledger: SweepFolder) -> None:
+def _write_plan(config: SweepConfig, cells: list[SweepCell], ledger: SweepFolder) -> None:
     plan = {
         "format_version": 1,
         "trials": config.trials,
@@ -97,7 +97,7 @@ def _write_plan(config: SweepConfig, cells: list[Cell], ledger: SweepFolder) -> 
                 "name": cell.name,
                 "values": cell.values,
                 "work": cost.work(cell),
-                "config": plain(cell.config),
+                "config": run_settings(cell.config),
                 "shards": trial_shards(cell.config),
                 "init": describe(cell.config.init).facts(),
             }
@@ -107,7 +107,7 @@ def _write_plan(config: SweepConfig, cells: list[Cell], ledger: SweepFolder) -> 
     atomic.write_text(ledger.spec, json.dumps(plan, indent=1))
 
 
-def _list(config: SweepConfig, cells: list[Cell], ledger: SweepFolder) -> None:
+def _list(config: SweepConfig, cells: list[SweepCell], ledger: SweepFolder) -> None:
     finished = [cell for cell in cells if cell.run.is_done]
     missing = [cell for cell in cells if not cell.run.is_done]
     gpu = config.device == "cuda" or bool(config.gpus_per_trial)
@@ -126,7 +126,7 @@ def _list(config: SweepConfig, cells: list[Cell], ledger: SweepFolder) -> None:
     )
 
 
-def _close(config: SweepConfig, cells: list[Cell], ledger: SweepFolder) -> int:
+def _close(config: SweepConfig, cells: list[SweepCell], ledger: SweepFolder) -> int:
     """Report; write done.json of the sweep when every cell is done."""
     missing = ledger.missing(cells)
     if config.search.method != "none":
@@ -149,7 +149,7 @@ def _close(config: SweepConfig, cells: list[Cell], ledger: SweepFolder) -> int:
     return 1
 
 
-def _search_table(config: SweepConfig, cells: list[Cell], ledger: SweepFolder) -> None:
+def _search_table(config: SweepConfig, cells: list[SweepCell], ledger: SweepFolder) -> None:
     """All trials of a search as CSV, the chosen ones printed; test numbers are not in it."""
     import csv
     import io

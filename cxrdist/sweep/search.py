@@ -13,10 +13,11 @@ from typing import Any
 
 from cxrdist.core.rng import uniform
 from cxrdist.errors import InputError
-from cxrdist.finetune.config import FinetuneConfig, plain
+from cxrdist.finetune.config import FinetuneConfig
 from cxrdist.finetune.parse import check_keys, flat, from_plain, get
 from cxrdist.sweep.config import SearchConfig
-from cxrdist.sweep.folder import Cell
+from cxrdist.sweep.folder import SweepCell
+from results.signature import plain
 
 _STREAM = 900
 _RANGE_KEYS = {"low", "high", "log", "integer"}
@@ -80,7 +81,7 @@ def _parsed(base: FinetuneConfig, point: Mapping[str, Any]) -> dict[str, Any]:
     return {key: get(parsed, key) for key in point}
 
 
-def trials(cells: Iterable[Cell], searched: Iterable[str]) -> list[dict[str, Any]]:
+def trials(cells: Iterable[SweepCell], searched: Iterable[str]) -> list[dict[str, Any]]:
     """One row per trial: its cell and settings, val AUROC, epochs, seconds, `state`, and `chosen`.
 
     `chosen` marks the trial with the best val AUROC among those that differ in the searched settings alone; ties go to

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from cxrdist.errors import FailedError
 from cxrdist.sweep import cost
 from cxrdist.sweep.config import SweepConfig
-from cxrdist.sweep.folder import Cell, SweepFolder
+from cxrdist.sweep.folder import SweepCell, SweepFolder
 from cxrdist.sweep.progress import SweepProgress
 from slurm.processes import SAFE_PATH, python
 
@@ -32,7 +32,7 @@ STOP_SECONDS = 15.0
 class Watchdog:
     """Starts the driver, shows what it does, and starts it again when it dies."""
 
-    def __init__(self, config: SweepConfig, cells: list[Cell], missing: list[Cell], ledger: SweepFolder):
+    def __init__(self, config: SweepConfig, cells: list[SweepCell], missing: list[SweepCell], ledger: SweepFolder):
         self.config, self.ledger = config, ledger
         self.total = len(cells)
         self.missing = {cell.signature: cell for cell in missing}
@@ -199,7 +199,7 @@ def _sweep_up(session: int) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
-def _summary(cell: Cell) -> str:
+def _summary(cell: SweepCell) -> str:
     done = cell.run.read_done()
     value = done.get("val_auroc")
     shown = "undefined" if value is None else f"{value:.3f}"

@@ -48,7 +48,7 @@ def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_run(blobs: Path, tmp_path: Path) -> Callable[..., Any]:
     """Make a run folder of a tiny pretraining; settings given by name replace those here."""
     from cxrdist.pretrain.config import PretrainConfig, from_dict
-    from jobs.pretrain import create_run
+    from cxrdist.pretrain.run_folder import create_run
 
     def make(name: str = "run", **changes: Any) -> Any:
         values: dict[str, Any] = {

@@ -111,10 +111,6 @@ def test_an_unforeseen_error_is_one_line_unless_debug_asks_for_the_traceback(job
         cli.main(["demo", "here", "--debug"])
 
 
-def test_to_dict_leaves_out_none_and_is_ready_for_toml():
-    assert cli.to_dict(Outer(run="x")) == {"run": "x", "label_fraction": 1.0, "dry_run": False, "optim": {"lr": 0.1}}
-
-
 def test_help_and_every_subcommand_module_import_nothing_heavy():
     code = (
         "import sys, importlib; from jobs import cli; cli.main(['--help'])\n"

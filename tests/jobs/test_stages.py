@@ -56,7 +56,7 @@ def test_a_conversion_of_another_kind_is_not_taken_for_this_one(shards):
 
 @pytest.mark.parametrize("job", ["pretrain", "finetune"])
 def test_runs_compare_their_settings_and_their_data(job, shards, tmp_path):
-    from jobs.pretrain import create_run
+    from cxrdist.pretrain.run_folder import create_run
 
     place = shutil.copytree(shards, tmp_path / "place")
     made = f"{job} --shards {place} --out {tmp_path}/run {SMALL} --global_batch 16"

@@ -132,7 +132,7 @@ def test_nothing_is_copied_of_another_set(stage, pair, place, tmp_path, monkeypa
     assert not [path for path in (tmp_path / "disk").rglob("*") if path.is_file()]
 
 
-def sweep(place: Path, out: Path, **changes: Any) -> tuple[SweepConfig, list[folder.Cell], SweepFolder]:
+def sweep(place: Path, out: Path, **changes: Any) -> tuple[SweepConfig, list[folder.SweepCell], SweepFolder]:
     base = {"arch": TINY, "image_size": 32, "mode": "linear", "n_boot": 0, "shards": str(place), **changes}
     config = SweepConfig(out=str(out), axes={"seed": [0, 1]}, finetune=base, device="cpu")
     ledger, found = SweepFolder(out), expand(config)

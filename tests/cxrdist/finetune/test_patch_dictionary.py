@@ -10,7 +10,7 @@ from sklearn.metrics.pairwise import rbf_kernel
 
 from cxrdist.errors import InputError
 from cxrdist.finetune import classifier, patch_dictionary, rbf_probe
-from cxrdist.finetune.config import ClassifierHeadConfig, FinetuneConfig, plain
+from cxrdist.finetune.config import ClassifierHeadConfig, FinetuneConfig, run_settings
 from cxrdist.finetune.evaluate import evaluate
 from cxrdist.finetune.parse import from_plain
 from cxrdist.inference import network as networks
@@ -84,10 +84,10 @@ def test_settings_of_the_dictionary_count_where_there_is_one_and_nowhere_else(tm
             _, made = trial(tmp_path / f"{init}{centres}", blobs, **changes)
             signatures.append(made.read_info()["signature"])
     assert signatures[0] != signatures[1] and signatures[2] == signatures[3]
-    values = plain(FinetuneConfig(shards="-", out="-"))
+    values = run_settings(FinetuneConfig(shards="-", out="-"))
     assert "kmeans" not in values and not any(name.startswith("rbf") for name in values["head"])
     config = FinetuneConfig(shards="-", out="-", mode="linear", head=ClassifierHeadConfig(kind="rbf", rbf_gamma=2.0))
-    assert from_plain(plain(config), "test") == config
+    assert from_plain(run_settings(config), "test") == config
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from cxrdist.core.configs import hints
 from cxrdist.core.initialisation import describe
 from cxrdist.pretrain.config import HeadConfig, PretrainConfig, from_dict
 from cxrdist.pretrain.methods import METHODS
-from jobs.pretrain import identify
+from cxrdist.pretrain.run_folder import identify
 from results.collect import collect
 from tests.cxrdist.conftest import same
 from tests.cxrdist.pretrain.test_pretrain import _determinism as _determinism  # for the runs of this file, too

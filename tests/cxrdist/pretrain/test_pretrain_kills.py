@@ -74,7 +74,7 @@ def test_ranks_killed_in_the_middle_resume_bit_identical(make_run, who, whole_of
 def whole_of_two(blobs, tmp_path_factory):
     """An unbroken run of two ranks, 40 steps."""
     from cxrdist.pretrain.config import PretrainConfig, from_dict
-    from jobs.pretrain import create_run
+    from cxrdist.pretrain.run_folder import create_run
 
     values = {
         "shards": str(blobs), "out": str(tmp_path_factory.mktemp("whole") / "run"), "arch": TINY,
