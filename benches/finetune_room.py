@@ -80,8 +80,8 @@ def _trial(options: Any, out: Path, way: str, seed: int, off: tuple[str, ...] = 
 
 
 def _trained(trial: Trial) -> float:
-    looks: list[Validation] = list(trial.train())
-    trial.finish("end" if looks else "nothing", 0.0)
+    found: list[Validation] = list(trial.train())
+    trial.finish("end" if found else "nothing", 0.0)
     return float(trial.run.read_done()["test_auroc"])
 
 

@@ -2,7 +2,7 @@
 
 
 class InputError(ValueError):
-    """Arguments, files or settings that cannot be used; the message says what, where and how to mend it."""
+    """Arguments, files or settings that cannot be used; the message says what, where and how to fix it."""
 
     exit_code = 2
 

@@ -14,7 +14,7 @@ from shards.ranges import out_of_range, ranges
 
 EPILOG = "Research use only: nothing here is made or tested for clinical decisions."
 OWN_KEYS = ("config", "print_config")
-"""Options of every command that are no settings."""
+"""Options of every command that are not settings."""
 
 
 class UsageError(ValueError):
@@ -133,7 +133,7 @@ def _check_file(prog: str, path: str, config: type) -> None:
     """Refuse what the parser would blame on something else: a file it takes for inline TOML, keys that are its own.
 
     Raises:
-        UsageError: no such file, no text, no TOML, a key that is no setting, a section that is no table.
+        UsageError: no such file, not text, not TOML, a key that is not a setting, a section that is not a table.
     """
     where = f"{prog}: --config {path or '(nothing)'}"
     if not Path(path).is_file():

@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print_anything() -> None:
-    """Have names that are no valid text (bytes of a file's name that are not UTF-8) printed with escapes."""
+    """Have names that are not valid text (bytes of a file's name that are not UTF-8) printed with escapes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -81,7 +81,7 @@ def run(config: Config) -> int:
     for title, words in _steps(config, out):
         code = _step(title, words)
         if code:
-            print(f"\ncxrdist demo: that step ended with exit code {code}; mend it and run the demo again", flush=True)
+            print(f"\ncxrdist demo: that step ended with exit code {code}; fix it and run the demo again", flush=True)
             return code
     _close(out, time.monotonic() - started)
     return 0

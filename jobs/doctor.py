@@ -1,4 +1,4 @@
-"""`cxrdist doctor`: what this machine and a SLURM profile can do, and what is missing, each with its mend."""
+"""`cxrdist doctor`: what this machine and a SLURM profile can do, and what is missing, each with its fix."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Config:
 
 
 def run(config: Config) -> int:
-    """Print every finding; 1 when something must be mended."""
+    """Print every finding; 1 when something must be fixed."""
     from slurm import doctor, profiles
 
     profile = profiles.load(config.profile) if config.profile else None
@@ -45,5 +45,5 @@ def run(config: Config) -> int:
     for one in findings:
         print(one)
     failed = sum(one.level == "FAIL" for one in findings)
-    print(f"{failed} to mend" if failed else "nothing to mend")
+    print(f"{failed} to fix" if failed else "nothing to fix")
     return 1 if failed else 0

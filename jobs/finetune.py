@@ -34,7 +34,7 @@ def run(config: FinetuneConfig) -> int:
                 main(str(trial.path))
             except Exception as error:
                 if getattr(error, "exit_code", None) == 2 and new and not began(trial):
-                    shutil.rmtree(trial.path)  # nothing was learnt; once the input is mended, this name must be free
+                    shutil.rmtree(trial.path)  # nothing was learnt; once the input is fixed, this name must be free
                 raise
     if not trial.is_done:
         print(f"{trial.path}: stopped; the same command goes on from its last step", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`cxrdist shard NAME`: a published data set -> a shard set."""
+"""`cxrdist shard NAME`: a published dataset -> a shard set."""
 
 from __future__ import annotations
 

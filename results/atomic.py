@@ -11,7 +11,7 @@ from pathlib import Path
 from results.errors import InputError
 
 TEMPORARY_PREFIX = ".tmp-"
-"""Start of every temporary name, so that leftovers of a killed process can be told from foreign files."""
+"""Start of every temporary name, so that leftovers of a killed process can be recognised."""
 
 
 def write(path: Path, fill: Callable[[Path], object]) -> None:
@@ -39,7 +39,7 @@ def write(path: Path, fill: Callable[[Path], object]) -> None:
 
 
 def refuse_no_text(path: Path) -> None:
-    """Refuse a path that is no valid text: results name the files they come from, and tables are text.
+    """Refuse a path that is not valid text: results name the files they come from, and tables are text.
 
     Raises:
         InputError: it holds bytes that are not UTF-8.
@@ -47,11 +47,11 @@ def refuse_no_text(path: Path) -> None:
     try:
         str(path.absolute()).encode()
     except UnicodeEncodeError:
-        raise InputError(f"{path}: its path is no valid text (UTF-8); choose another --out") from None
+        raise InputError(f"{path}: its path is not valid text (UTF-8); choose another --out") from None
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 to `path` in one piece; what is no valid text in it becomes escapes."""
+    """Write `text` as UTF-8 to `path` in one piece; what is not valid text in it becomes escapes."""
     write(path, lambda temporary: Path(temporary).write_bytes(text.encode("utf-8", "backslashreplace")))
 
 

@@ -1,7 +1,7 @@
 """The configuration behind a result, as far as it determines what was learnt.
 
 Rows of results carry it in their column `config`: JSON of dotted names (`optim.lr`), without the seed, with shard sets
-and encoders by content instead of by path. So runs that differ in more than their seed are told apart, and the keys
+and encoders by content instead of by path. So runs that differ in more than their seed are distinguished, and the keys
 named, from a collected file alone.
 """
 

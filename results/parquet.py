@@ -1,4 +1,4 @@
-"""How Parquet files are written and read here: every page carries a check sum, and none is believed without it.
+"""How Parquet files are written and read here: every page carries a checksum, and none is believed without it.
 
 A flipped bit inside a page is otherwise another number, and nobody notices. Files of earlier versions have no check
 sums and are read as they are.
@@ -38,7 +38,7 @@ def read(path: Path) -> pa.Table:
             table = file.read(use_threads=False)
         table.validate(full=True)
     except UnicodeEncodeError:
-        raise InputError(f"{path}: its path is no valid text (UTF-8), which results must name; rename it") from None
+        raise InputError(f"{path}: its path is not valid text (UTF-8), which results must name; rename it") from None
     except UNREADABLE as error:
         raise InputError(f"{path} is damaged or no Parquet file: {' '.join(str(error).split())[:200]}") from error
     except OSError as error:

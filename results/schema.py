@@ -179,7 +179,7 @@ def conform(data: pa.Table | Mapping[str, Any], schema: pa.Schema, where: str = 
 
 
 def check_predictions(table: pa.Table, where: str = "the predictions") -> None:
-    """Refuse scores that are no probabilities and truths that are neither 0, 1 nor null.
+    """Refuse scores that are not probabilities and truths that are neither 0, 1 nor null.
 
     Raises:
         InputError: naming the count and an example.

@@ -1,4 +1,4 @@
-"""Configurations as plain values, what identifies one, and what tells two apart."""
+"""Configurations as plain values, what identifies one, and how two differ."""
 
 from __future__ import annotations
 

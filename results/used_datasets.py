@@ -1,7 +1,7 @@
 """Whose data a run read: licence, paper and home of its shard sets, kept in run.json by content.
 
 A run notes them from the cards when it is made, and `cxrdist evaluate` adds those of further test sets, so that a
-report can name them when the shard sets themselves are gone. They are no part of the signature.
+report can name them when the shard sets themselves are gone. They are not part of the signature.
 """
 
 from __future__ import annotations

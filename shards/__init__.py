@@ -1,4 +1,4 @@
-"""Chest X-ray data sets as tar shards with a Parquet index: writing them, reading them, labels, splits, sample order.
+"""Chest X-ray datasets as tar shards with a Parquet index: writing them, reading them, labels, splits, sample order.
 
 The names below are loaded when they are first used, so that `import shards` costs nothing and needs no torch.
 """

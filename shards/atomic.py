@@ -66,7 +66,7 @@ def sync(path: Path) -> None:
     try:
         os.fsync(handle)
     except OSError:
-        if not path.is_dir():  # some network file systems cannot sync a folder; a rename is atomic all the same
+        if not path.is_dir():  # some network file systems cannot sync a folder; a rename is atomic nevertheless
             raise
     finally:
         os.close(handle)

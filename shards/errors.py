@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class InputError(ValueError):
-    """The arguments or the data cannot be used; the message says what, where and how to mend it."""
+    """The arguments or the data cannot be used; the message says what, where and how to fix it."""
 
     exit_code = 2
 

@@ -44,7 +44,7 @@ class Card:
     format_version: int
     """Version of this layout."""
     name: str
-    """Data set, e.g. "nih"."""
+    """Dataset, e.g. "nih"."""
     source: str = ""
     """Whose data they are, e.g. "CheXpert (Irvin et al., AAAI 2019)"."""
     labels: tuple[str, ...]
@@ -82,7 +82,7 @@ class Card:
     conversion: str
     """Hash of settings and source rows: the same conversion has the same one."""
     licence: str = ""
-    """Terms of use of a published data set, as its owners name them."""
+    """Terms of use of a published dataset, as its owners name them."""
     citation: str = ""
     """BibTeX entry of the paper to cite."""
     home: str = ""
@@ -108,7 +108,7 @@ _LATER = ("licence", "citation", "home", "studies", "flat_images")
 
 
 def card_bytes(card: Card) -> bytes:
-    """Return dataset.json of a card: sorted keys, and a check sum of all the rest as its last line but one."""
+    """Return dataset.json of a card: sorted keys, and a checksum of all the rest as its last line but one."""
     fields = {name: value for name, value in dataclasses.asdict(card).items() if value or name not in _LATER}
     body = json.dumps(fields, sort_keys=True, indent=1, ensure_ascii=True)
     check = hashlib.sha256(body.encode()).hexdigest()
@@ -121,24 +121,24 @@ def parse_card(data: bytes, where: str) -> Card:
         fields = json.loads(data)
         version = fields["format_version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{where} is damaged (not a card): convert the data set again") from error
+        raise InputError(f"{where} is damaged (not a card): convert the dataset again") from error
     if version != FORMAT_VERSION:
         raise InputError(f"{where} has format_version {version}, this program reads {FORMAT_VERSION}; convert again")
     fields.pop("~sha256", None)
     kinds = {field.name: str(field.type) for field in dataclasses.fields(Card)}
     names = set(kinds)
     if not names.difference(_LATER) <= set(fields) <= names:
-        raise InputError(f"{where} is damaged (keys {sorted(set(fields) ^ names)}): convert the data set again")
+        raise InputError(f"{where} is damaged (keys {sorted(set(fields) ^ names)}): convert the dataset again")
     if wrong := misshapen(fields, kinds):
-        raise InputError(f"{where} is damaged ({wrong} = {str(fields[wrong])[:60]!r}): convert the data set again")
+        raise InputError(f"{where} is damaged ({wrong} = {str(fields[wrong])[:60]!r}): convert the dataset again")
     try:
         json.dumps(fields, ensure_ascii=False).encode()  # half of a surrogate pair cannot be written anywhere else
         card = Card(**{**fields, "labels": tuple(fields["labels"]), "shards": tuple(fields["shards"])})
         same = card_bytes(card) == data
     except (TypeError, ValueError) as error:
-        raise InputError(f"{where} is damaged ({error}): convert the data set again") from error
+        raise InputError(f"{where} is damaged ({error}): convert the dataset again") from error
     if not same:
-        raise InputError(f"{where} was edited or damaged: its check sum does not fit; convert the data set again")
+        raise InputError(f"{where} was edited or damaged: its checksum does not match; convert the dataset again")
     card.__dict__["sha256"] = hashlib.sha256(data).hexdigest()  # known already; the card of a large set is large
     return card
 

@@ -1,4 +1,4 @@
-"""One vocabulary of findings for every data set, and what to do with "uncertain" and "not mentioned".
+"""One vocabulary of findings for every dataset, and what to do with "uncertain" and "not mentioned".
 
 Values, in the index and in memory (int8): 1 positive, 0 negative, -1 uncertain; not mentioned is null in Parquet and
 NULL (-128) in memory. Legend of shapes: N samples, L labels.
@@ -41,7 +41,7 @@ NIH = tuple(sorted(NIH_SPELLING))
 """Their canonical names, alphabetical."""
 
 NIH_BOXED = tuple(NIH_SPELLING)[:8]
-"""The findings that NIH publishes boxes for: the eight that the data set began with."""
+"""The findings that NIH publishes boxes for: the eight that the dataset began with."""
 
 CHEXPERT = (
     "enlarged_cardiomediastinum",

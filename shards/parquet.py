@@ -1,4 +1,4 @@
-"""How Parquet files are written and read here: every page carries a check sum, and none is believed without it.
+"""How Parquet files are written and read here: every page carries a checksum, and none is believed without it.
 
 A flipped bit inside a page is otherwise another number, and nobody notices. Files of earlier versions have no check
 sums and are read as they are.
@@ -41,7 +41,7 @@ def opened(source: Path | pa.Buffer, where: Path) -> pq.ParquetFile:
     except FileNotFoundError:
         raise InputError(f"{where} does not exist: is this a shard set (made by `cxrdist shard`)?") from None
     except UnicodeEncodeError:
-        raise InputError(f"{where}: its path is no valid text (UTF-8); rename the folder") from None
+        raise InputError(f"{where}: its path is not valid text (UTF-8); rename the folder") from None
     except UNREADABLE as error:
         raise InputError(f"{where} is not a readable Parquet file: {short(error)}") from error
 

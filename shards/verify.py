@@ -29,7 +29,7 @@ from shards.read.card import read_card
 pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers
 
 MOST_PER_TAR = 3
-"""Problems told per tar; the rest is counted."""
+"""Problems printed per tar; the rest is counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,12 +171,12 @@ def _patients(card: Card, index: pa.Table, say: Callable[[str], None]) -> list[s
     found = shared_patients(index)
     problems = []
     for pair in sorted({*found, *card.shared_patients}):
-        count, told = found.get(pair, 0), card.shared_patients.get(pair, 0)
+        count, recorded = found.get(pair, 0), card.shared_patients.get(pair, 0)
         text = f"{count} patients are in both {pair.replace('/', ' and ')}"
-        if count == told:
+        if count == recorded:
             say(f"WARNING: {text}, as the card says: results on split scheme {card.split_scheme} are optimistic")
         else:
-            problems.append(f"{text}, the card says {told}")
+            problems.append(f"{text}, the card says {recorded}")
     return problems
 
 

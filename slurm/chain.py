@@ -102,7 +102,7 @@ def _ordered(stages: Sequence[Stage], path: Path) -> list[Stage]:
     for stage in stages:
         for need in stage.needs:
             if need not in names:
-                raise InputError(f"{path}: stage {stage.name!r} needs {need!r}, which is none of {', '.join(names)}")
+                raise InputError(f"{path}: stage {stage.name!r} needs {need!r}, which is not one of {', '.join(names)}")
     ordered: list[Stage] = []
     waiting = list(stages)
     while waiting:

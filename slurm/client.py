@@ -1,4 +1,4 @@
-"""Asking SLURM: every call has a bound, and what can go wrong is told in one line with its mend."""
+"""Asking SLURM: every call has a bound, and errors are one line with the fix."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class UnreachableError(FailedError):
 
 
 class NoAnswerError(UnreachableError):
-    """SLURM gave no answer in time: what was asked for may have been done all the same."""
+    """SLURM gave no answer in time: what was asked for may have been done nevertheless."""
 
 
 def call(*words: str, seconds: float = CALL_S, cluster: str | None = None) -> str:
@@ -75,7 +75,7 @@ def call(*words: str, seconds: float = CALL_S, cluster: str | None = None) -> st
         cluster: See slurm.inherited.for_slurm.
 
     Raises:
-        FailedError: the command is absent, SLURM does not answer, or it refuses; one line with the mend.
+        FailedError: the command is absent, SLURM does not answer, or it refuses; one line with the fix.
     """
     if shutil.which(words[0]) is None:
         raise FailedError(f"no {words[0]} here: run this on the cluster's login node, or load its SLURM module")
@@ -192,7 +192,7 @@ def job(job_id: str) -> JobInfo:
 def _record(line: str) -> JobInfo:
     facts = dict(re.findall(r"(\w+)=(\S*)", line))
     state, reason = facts.get("JobState", "UNKNOWN"), facts.get("Reason", "None")
-    # A cancelled job keeps what it had waited for, which is no reason any more; a dependency that failed is one.
+    # A cancelled job keeps what it had waited for, which is no longer a reason; a dependency that failed is one.
     stale = state == "CANCELLED" and not reason.startswith("Dependency")
     return JobInfo(
         job_id=facts["JobId"],

@@ -1,4 +1,4 @@
-"""What this machine and a profile can do, and what is missing, each with its mend."""
+"""What this machine and a profile can do, and what is missing, each with its fix."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Diagnosis:
     level: Literal["ok", "note", "FAIL"]
     what: str
     found: str
-    mend: str = ""
+    fix: str = ""
 
     def __str__(self) -> str:
-        return f"{self.level:4}  {self.what}: {self.found}" + (f"\n      -> {self.mend}" if self.mend else "")
+        return f"{self.level:4}  {self.what}: {self.found}" + (f"\n      -> {self.fix}" if self.fix else "")
 
 
 def here(folder: Path) -> list[Diagnosis]:
@@ -44,7 +44,7 @@ def here(folder: Path) -> list[Diagnosis]:
     findings += _limits(own, "this machine")
     if "write_error" in own:
         findings.append(
-            Diagnosis(level="FAIL", what="folder", found=f"{folder}: {own['write_error']}", mend="choose another --out")
+            Diagnosis(level="FAIL", what="folder", found=f"{folder}: {own['write_error']}", fix="choose another --out")
         )
     if shutil.which("nvidia-smi") is None:
         findings.append(Diagnosis(level="note", what="GPU", found="none on this machine (usual for a login node)"))
@@ -56,25 +56,25 @@ def slurm_here(profile: Profile | None) -> list[Diagnosis]:
     absent = [name for name in NEEDED if shutil.which(name) is None]
     if absent:
         level = "note" if profile is None else "FAIL"
-        mend = "log in to the cluster's login node, or `module load slurm`; not needed to train on this machine"
-        return [Diagnosis(level=level, what="SLURM", found=f"no {', '.join(absent)} here", mend=mend)]
+        fix = "log in to the cluster's login node, or `module load slurm`; not needed to train on this machine"
+        return [Diagnosis(level=level, what="SLURM", found=f"no {', '.join(absent)} here", fix=fix)]
     try:
         version = client.call("sinfo", "--version").strip()
         known = client.partitions()
     except FailedError as error:
         level = "note" if profile is None else "FAIL"
-        return [Diagnosis(level=level, what="SLURM", found=str(error), mend="ask the cluster's administrators")]
+        return [Diagnosis(level=level, what="SLURM", found=str(error), fix="ask the cluster's administrators")]
     findings = [Diagnosis(level="ok", what="SLURM", found=f"{version}; partitions {', '.join(sorted(known))}")]
     if shutil.which("sacct") is None or not _has_accounting():
-        mend = "states of jobs older than some minutes are then shown as UNKNOWN; nothing else is lost"
-        findings.append(Diagnosis(level="note", what="accounting", found="sacct does not answer", mend=mend))
+        fix = "states of jobs older than some minutes are then shown as UNKNOWN; nothing else is lost"
+        findings.append(Diagnosis(level="note", what="accounting", found="sacct does not answer", fix=fix))
     for name in (profile.partition or "").split(",") if profile else [""]:
         try:
-            found, mend = preemption.meaning(preemption.of(name.strip() or None))
+            found, fix = preemption.meaning(preemption.of(name.strip() or None))
         except FailedError:  # no such partition: the profile's own finding says so
             continue
         what = f"preemption in {name.strip()}" if name else "preemption"
-        findings.append(Diagnosis(level="note" if mend else "ok", what=what, found=found, mend=mend))
+        findings.append(Diagnosis(level="note" if fix else "ok", what=what, found=found, fix=fix))
     return findings
 
 
@@ -92,7 +92,7 @@ def fits(profile: Profile, nodes: int) -> Diagnosis:
     try:
         submit.check(submit.Request(name="doctor", task=task, profile=profile, nodes=nodes))
     except (InputError, FailedError) as error:
-        return Diagnosis(level="FAIL", what="profile", found=str(error), mend="change the profile's file")
+        return Diagnosis(level="FAIL", what="profile", found=str(error), fix="change the profile's file")
     where = profile.partition or "the default partition"
     gpus = f", {profile.gpus} GPUs" if profile.gpus else ""
     found = f"{profile.name}: {where}, {profile.ranks} ranks{gpus} on a node, {profile.time} a stretch"
@@ -124,14 +124,14 @@ def on_nodes(profile: Profile, nodes: int, folder: Path, seconds: float) -> list
     except subprocess.TimeoutExpired:
         process.terminate()  # srun takes its job from the queue
         process.communicate()
-        mend = "the partition may be full: try later, fewer --nodes, or a longer --wait"
-        return [Diagnosis(level="FAIL", what="nodes", found=f"{nodes} not free within {seconds:.0f} s", mend=mend)]
+        fix = "the partition may be full: try later, fewer --nodes, or a longer --wait"
+        return [Diagnosis(level="FAIL", what="nodes", found=f"{nodes} not free within {seconds:.0f} s", fix=fix)]
     answered = time.time()
     answers = [json.loads(line.removeprefix("PROBE ")) for line in out.splitlines() if line.startswith("PROBE ")]
     if process.returncode or len(answers) != nodes:
         last = (err.strip().splitlines() or ["no message"])[-1]
-        mend = f"is {sys.executable} (this environment) on a file system that the nodes share?"
-        return [Diagnosis(level="FAIL", what="nodes", found=f"{len(answers)} of {nodes} answered: {last}", mend=mend)]
+        fix = f"is {sys.executable} (this environment) on a file system that the nodes share?"
+        return [Diagnosis(level="FAIL", what="nodes", found=f"{len(answers)} of {nodes} answered: {last}", fix=fix)]
     login = probe.versions()
     findings: list[Diagnosis] = []
     for answer in answers:
@@ -143,9 +143,9 @@ def _node(answer: dict, profile: Profile, login: dict, asked: float, answered: f
     host = answer["host"]
     found: list[Diagnosis] = []
 
-    def add(good: bool, what: str, text: str, mend: str, level: Literal["note", "FAIL"] = "FAIL") -> None:
+    def add(good: bool, what: str, text: str, fix: str, level: Literal["note", "FAIL"] = "FAIL") -> None:
         found.append(
-            Diagnosis(level="ok" if good else level, what=f"{host}: {what}", found=text, mend="" if good else mend)
+            Diagnosis(level="ok" if good else level, what=f"{host}: {what}", found=text, fix="" if good else fix)
         )
 
     shared = answer.get("sees", False) and "write_error" not in answer
@@ -161,8 +161,8 @@ def _node(answer: dict, profile: Profile, login: dict, asked: float, answered: f
         count = answer.get("torch_gpus", 0)
         shown = f"{count} seen by torch, nvidia-smi lists {', '.join(answer.get('gpus', [])) or 'none'}"
         good = count >= profile.gpus
-        mend = f"CUDA_VISIBLE_DEVICES is {answer.get('cuda_visible_devices')}; driver and torch's CUDA must fit"
-        add(good, "GPU", answer.get("torch_error", shown), mend)
+        fix = f"CUDA_VISIBLE_DEVICES is {answer.get('cuda_visible_devices')}; driver and torch's CUDA must fit"
+        add(good, "GPU", answer.get("torch_error", shown), fix)
         add(bool(answer.get("nccl")), "NCCL", "in this torch" if answer.get("nccl") else "not in this torch",
             "install torch's CUDA build")  # fmt: skip
     return found
@@ -171,11 +171,11 @@ def _node(answer: dict, profile: Profile, login: dict, asked: float, answered: f
 def _limits(answer: dict, host: str) -> list[Diagnosis]:
     found = []
     if answer["open_files"] < FEW_FILES:
-        mend = "ulimit -n 65536 in the profile's setup, or ask the administrators"
+        fix = "ulimit -n 65536 in the profile's setup, or ask the administrators"
         found.append(
-            Diagnosis(level="note", what=f"{host}: ulimit", found=f"{answer['open_files']} open files", mend=mend)
+            Diagnosis(level="note", what=f"{host}: ulimit", found=f"{answer['open_files']} open files", fix=fix)
         )
     if answer["shm_mib"] < SMALL_SHM_MIB:
-        mend = "Ray and NCCL share memory there; ask for more"
-        found.append(Diagnosis(level="note", what=f"{host}: /dev/shm", found=f"{answer['shm_mib']} MiB", mend=mend))
+        fix = "Ray and NCCL share memory there; ask for more"
+        found.append(Diagnosis(level="note", what=f"{host}: /dev/shm", found=f"{answer['shm_mib']} MiB", fix=fix))
     return found

@@ -117,7 +117,7 @@ def wait_for_end(job_id: str, *, seconds: float) -> None:
             raise FailedError(f"job {job_id} is still {info.state} {info.reason} after {seconds:.0f} s; is there room?")
         time.sleep(1)
     if info.state != "COMPLETED":
-        raise FailedError(f"job {job_id} ended as {info.state} {info.reason}; its log tells why")
+        raise FailedError(f"job {job_id} ended as {info.state} {info.reason}; see its log")
 
 
 def stretch_times(path: Path) -> list[float]:

@@ -2,7 +2,7 @@
 
 
 class InputError(ValueError):
-    """The request cannot be used: the message says what, where and how to mend it."""
+    """The request cannot be used: the message says what, where and how to fix it."""
 
     exit_code = 2
 

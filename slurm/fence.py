@@ -33,7 +33,7 @@ class Fence:
         os.replace(temporary, self.path)
 
     def lost(self) -> str | None:
-        """Return who took over, as a sentence, or None while nobody did (or nothing can be read just now)."""
+        """Return who took over, as a sentence, or None while no job did (or nothing can be read just now)."""
         try:
             owner = json.loads(self.path.read_text())["owner"]
         except (OSError, ValueError, KeyError):

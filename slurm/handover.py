@@ -75,7 +75,7 @@ def move_dependents(job: str, new: str) -> None:
         try:
             client.call("scontrol", "update", f"JobId={number}", f"Dependency={changed}")
         except FailedError as error:
-            print(f"cxrdist: job {number} waits for {job} and could not be told of {new}: {error}", flush=True)
+            print(f"cxrdist: job {number} waits for {job} and could not be pointed to {new}: {error}", flush=True)
 
 
 def replaced(expression: str, job: str, new: str) -> str | None:

@@ -29,7 +29,7 @@ def expand(nodelist: str) -> list[str]:
         FailedError: it is something else.
     """
     if not re.fullmatch(rf"{_GROUP}(?:,{_GROUP})*", nodelist):
-        raise FailedError(f"SLURM_JOB_NODELIST is {nodelist!r}, which is no list of nodes")
+        raise FailedError(f"SLURM_JOB_NODELIST is {nodelist!r}, which is not a list of nodes")
     names = []
     for group in re.findall(_GROUP, nodelist):
         parts = re.findall(r"\[([^\]]*)\]|([^\[\]]+)", group)
@@ -55,7 +55,7 @@ def address(node: str, peer: str | None = None) -> str:
             which no other node can reach, and then the address that leads to the peer is taken.
 
     Raises:
-        FailedError: neither can be found; the message names the node and the mend.
+        FailedError: neither can be found; the message names the node and the fix.
     """
     found = _resolve(node)
     if found is None or found == "127.0.1.1":

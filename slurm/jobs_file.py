@@ -70,7 +70,7 @@ def locked(folder: Path, seconds: float) -> Iterator[None]:
     """Hold the lock on a run's submissions, from whatever machine.
 
     Raises:
-        InputError: somebody else has held it for `seconds`.
+        InputError: another process has held it for `seconds`.
     """
     import filelock  # 60 ms that `status` need not spend
 

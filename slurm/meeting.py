@@ -32,7 +32,7 @@ def job_port() -> int:
 
 
 def free_port(start: int, offsets: Sequence[int] = (0,)) -> int:
-    """Return the first port from `start` on for which nobody on this machine listens at port + each offset.
+    """Return the first port from `start` on that is free on this machine, with port + each offset.
 
     Raises:
         FailedError: none is free.

@@ -1,4 +1,4 @@
-"""Whether the kernel has killed processes of this job step for want of memory, from its control group (Linux)."""
+"""Whether the kernel has killed processes of this job step because memory ran out, from its control group (Linux)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ROOT = Path("/sys/fs/cgroup")
 
 
 def kills(root: Path = ROOT, own: Path = Path("/proc/self/cgroup")) -> int:
-    """Return how many processes of this control group were killed for want of memory; 0 where nothing tells.
+    """Return how many processes of this control group were killed because memory ran out; 0 where nothing says so.
 
     Args:
         root: Where control groups are mounted.

@@ -97,7 +97,8 @@ def node_main(task: queued.Task, asked: StopSignals) -> int:
         time.sleep(1.0 if nodes > 1 else 0.0)
         return STOPPED if outcome.code or node == 0 else 0
     if outcome.code:
-        reason = f"the kernel killed {killed} of its processes for want of memory: ask for more (mem)" if killed else ""
+        full = f"the kernel killed {killed} of its processes because memory ran out: ask for more (mem)"
+        reason = full if killed else ""
         if reason:
             print(f"cxrdist: {reason}", file=sys.stderr, flush=True)
         _mark_failure(task, reason)

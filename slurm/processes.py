@@ -64,7 +64,7 @@ def end_tree(process: subprocess.Popen[bytes], patience: float) -> None:
 
 
 def _is_ours(pid: int) -> bool:
-    """A number seen a moment ago still names a process of this user (not a reused number of somebody else)."""
+    """A number seen a moment ago still names a process of this user (not another user's, under a reused number)."""
     import psutil
 
     try:

@@ -201,12 +201,12 @@ def check(profile: Profile, where: str) -> Profile:
             if re.search("gpu|gres|tres", option):
                 raise InputError(
                     f"{where}: [sbatch] {option}: GPUs are asked for by the profile's own gpus_per_node = 4 or "
-                    '"a100:4", or gres = "gpu:a100:4"; so ranks, Ray and the number of nodes know of them'
+                    '"a100:4", or gres = "gpu:a100:4"; ranks, Ray and the number of nodes follow from it'
                 )
             raise InputError(f"{where}: [sbatch] {option} is decided by the profile's own keys or the command line")
     for name in profile.env:
         if of_ranks(name):
-            raise InputError(f"{where}: [env] {name} is what the launcher tells each rank; leave it out")
+            raise InputError(f"{where}: [env] {name} is set by the launcher for each rank; leave it out")
     for text in [*profile.setup, *(f"{key}=" for key in profile.env)]:
         secret = _SECRET.search(text)
         if secret:

@@ -64,11 +64,11 @@ def run(task: Task, asked: StopSignals, fence: Fence, node: int, nodes: int) -> 
 
 
 def _own_folder() -> Path:
-    """Return this user's folder for Ray's sockets and logs on this node, which nobody else can enter."""
+    """Return this user's folder for Ray's sockets and logs on this node, which no other user can enter."""
     folder = Path(f"/tmp/cxrdist-ray-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        raise FailedError(f"{folder} on {socket.gethostname()} belongs to somebody else; ask them or root to remove it")
+        raise FailedError(f"{folder} on {socket.gethostname()} belongs to another user; ask them or root to remove it")
     folder.chmod(0o700)
     return folder
 
@@ -111,7 +111,7 @@ def _first(
 def _head(nodes: int, options: list[str]) -> tuple[subprocess.Popen[bytes], int, socket.socket]:
     """Start the Ray head on free ports and return it, its port, and the socket (the next port) for the other nodes.
 
-    Ray takes seconds to listen; when somebody takes one of its ports in between, other ports are tried.
+    Ray takes seconds to listen; when another process takes one of its ports in between, other ports are tried.
     """
     start = meeting.job_port()
     for attempt in range(TRIES):

@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def _at_free_port(word: str, args: list[str]) -> str:
-    """Fill in the rendezvous port. So late, because between this and torchrun's use of it somebody may take it."""
+    """Fill in the rendezvous port. Done late, since another process may take it before torchrun does."""
     option, _, endpoint = word.partition("=")
     if option != "--rdzv-endpoint":
         return word

@@ -87,5 +87,5 @@ def die_with_parent(number: int, parent: int | None = None) -> None:
         return
     parent = parent or os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
-    if os.getppid() != parent:  # it has ended already: the kernel has nobody left to tell us about
+    if os.getppid() != parent:  # it has ended already: the kernel has no parent left to report
         os.kill(os.getpid(), number)

@@ -226,7 +226,7 @@ def _misfit(request: Request, partition: client.Partition, known: Mapping[str, c
     if profile.minutes > partition.minutes:
         return (
             f"{where} allows {partition.minutes:.0f} minutes, less than time = {profile.time}; a run may take many "
-            "stretches, so a shorter time is no loss"
+            "stretches, so a shorter time costs nothing"
         )
     return None
 
@@ -272,7 +272,7 @@ def _send(folder: Path) -> str:
         return unnoted.send(folder)
     except client.NoAnswerError as error:
         raise FailedError(
-            f"{error}; should its job be queued all the same, `cxrdist status {folder.parent}` will show it"
+            f"{error}; if its job was queued nevertheless, `cxrdist status {folder.parent}` will show it"
         ) from error
     except FailedError:
         with contextlib.suppress(OSError):
@@ -282,17 +282,18 @@ def _send(folder: Path) -> str:
 
 @contextlib.contextmanager
 def _cancelled_if_unknown(folder: Path, job: str) -> Iterator[None]:
-    """Take a job from the queue again when its number cannot be written down: nobody would know of it."""
+    """Take a job from the queue again when its number cannot be recorded: it would run unknown."""
     try:
         yield
     except OSError as error:
         try:
             client.cancel([job])
-            ended = "the job was cancelled again"
+            ended = "the job was cancelled"
         except FailedError:
             ended = f"the job could not be cancelled: scancel {job.partition(';')[0]}"
         raise FailedError(
-            f"job {job.partition(';')[0]} was queued, but not noted in {folder}/jobs.json ({error.strerror}); {ended}"
+            f"job {job.partition(';')[0]} was queued, but could not be recorded in {folder}/jobs.json"
+            f" ({error.strerror}); {ended}"
         ) from error
 
 

@@ -27,7 +27,7 @@ def adopt(folder: Path) -> list[str]:
     found = [number for number in client.sent_from(folder / "job.sbatch") if number not in known]
     names = [f"{number};{cluster}" if cluster else number for number in found]
     for name in names:
-        with contextlib.suppress(OSError):  # a full disk, or a folder that may only be read: it is told all the same
+        with contextlib.suppress(OSError):  # a full disk, or a folder that may only be read: reported nevertheless
             jobs_file.confirm(folder, name, {"adopted_at": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
     return names
 

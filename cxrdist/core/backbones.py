@@ -87,7 +87,7 @@ def _check_size(model: nn.Module, arch: str, image_size: int, in_chans: int) -> 
         width = model(torch.zeros(1, in_chans, image_size, image_size)).shape
     model.train(was_training)
     if width != (1, model.num_features):
-        raise InputError(f"arch {arch} gives features {tuple(width)}; a backbone of vectors is needed")
+        raise InputError(f"arch {arch} gives features {tuple(width)}; it must give one vector per image")
 
 
 def _fit_small_stem(model: nn.Module, arch: str, image_size: int, in_chans: int) -> None:
@@ -157,7 +157,7 @@ def check_description(facts: Mapping[str, Any], file: Path) -> None:
         except ValueError:
             fine = False
         if not fine:
-            raise InputError(f"{file}: its metadata say {key} = {text[:60]!r}; it is damaged or not of cxrdist")
+            raise InputError(f"{file}: its metadata say {key} = {text[:60]!r}; damaged, or not written by cxrdist")
 
 
 def load_encoder(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, str]]:
@@ -241,8 +241,8 @@ def _imagenet(arch: str) -> dict[str, torch.Tensor]:
     except Exception as error:  # any of the hub's, the network's and timm's own errors
         cause = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"ImageNet weights of {arch} could not be had ({cause}); without network, fetch them elsewhere and give "
-            "the file: --init FILE.safetensors"
+            f"ImageNet weights of {arch} could not be downloaded ({cause}); without network, fetch them elsewhere and "
+            "give the file: --init FILE.safetensors"
         ) from None
     finally:
         hub.setLevel(level)
@@ -251,7 +251,7 @@ def _imagenet(arch: str) -> dict[str, torch.Tensor]:
 def _read_pickled(file: Path) -> dict[str, torch.Tensor]:
     try:
         found = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for files that are none of its own
+    except Exception as error:  # torch raises many kinds for files that it did not write
         raise InputError(f"{file} is not a file of weights that can be opened safely: {error}") from None
     for name in ("state_dict", "model"):
         if isinstance(found, dict) and isinstance(found.get(name), dict):

@@ -71,7 +71,7 @@ def from_dict(kind: type, values: Mapping[str, Any], where: str = "") -> Any:
         where: the file or option they came from, for the error.
 
     Raises:
-        InputError: an unknown key, a section that is no table, a wrong type, a value out of range, a missing one.
+        InputError: an unknown key, a section that is not a table, a wrong type, a value out of range, a missing one.
     """
     from jsonargparse import ArgumentError
 
@@ -110,7 +110,7 @@ def _build(kind: type, values: Mapping[str, Any]) -> Any:
 
 
 def wrong_shape(values: Mapping[str, Any], kind: type, prefix: str = "") -> str | None:
-    """What is wrong with the keys and sections of a nested dict: a key that is no setting, a section that is no table.
+    """What is wrong with the keys and sections of a nested dict: a key is not a setting, a section is not a table.
 
     Returns:
         one line without the file's name, or None.

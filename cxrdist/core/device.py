@@ -29,7 +29,7 @@ def pick_device(name: str = "auto", local_rank: int | None = None) -> torch.devi
         if given:
             raise FailedError(
                 f"this job has {given}, but torch cannot use a GPU: {_no_cuda()}; `cxrdist doctor --profile NAME` "
-                "looks closer, --device cpu trains on the CPU all the same"
+                "says more; --device cpu trains on the CPU"
             )
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         keep_freed_memory()
@@ -59,7 +59,7 @@ def job_gpus() -> str:
 def _no_cuda() -> str:
     """Why torch has no GPU."""
     if torch.version.cuda is None and torch.version.hip is None:
-        return f"torch {torch.__version__} is built for CPUs alone"
+        return f"torch {torch.__version__} is built for CPUs only"
     try:
         torch.cuda.init()
     except (RuntimeError, AssertionError) as error:
@@ -134,7 +134,7 @@ def set_threads(nproc: int, threads: int | None = None) -> int:
 def keep_freed_memory() -> bool:
     """Let this process keep memory that tensors gave back, as torch does on GPUs; returns whether glibc agreed.
 
-    glibc hands every large block back to the kernel, which clears it anew for the next step: some 200,000 page faults
+    glibc hands every large block back to the kernel, which clears it again for the next step: some 200,000 page faults
     in a step of a ResNet-18 on 64 views of 224 pixels. The price is a heap that stays at its largest.
     """
     trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of mallopt(3)

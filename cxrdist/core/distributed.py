@@ -163,7 +163,7 @@ def gather_views(z: torch.Tensor, world: int) -> torch.Tensor:
 def data_parallel(model: nn.Module, ranks: Ranks, views: torch.Tensor, comm_hook: str = "none") -> nn.Module:
     """The model as torch's DistributedDataParallel; with one rank the model itself.
 
-    The caller must throw one backward pass away (`thrown_away`) before the first step: DDP lays out its buckets anew
+    The caller must throw one backward pass away (`thrown_away`) before the first step: DDP lays out its buckets again
     after the first one of a process, and with three or more ranks the layout decides the order of additions. A resumed
     run would else differ in the last bits from an unbroken one.
 

@@ -137,7 +137,7 @@ def safetensors_metadata(path: Path) -> dict[str, str]:
     """The `__metadata__` of a safetensors file, read without its tensors and without torch.
 
     Raises:
-        InputError: the file is no safetensors file, or is cut off.
+        InputError: the file is not a safetensors file, or is cut off.
     """
     import safetensors
 
@@ -178,7 +178,7 @@ def check_start(config: Any, start: Initialisation) -> None:
         start: what its `init` is.
 
     Raises:
-        InputError: weights of another architecture, image size or stem, or of which nobody said what pixels they
+        InputError: weights of another architecture, image size or stem, or for which nothing says what pixels they
             expect; nothing to train in this mode.
     """
     if start.arch and config.arch not in (None, start.arch):
@@ -207,7 +207,7 @@ def check_weights(config: Any, start: Initialisation) -> None:
         start: what its `init` is.
 
     Raises:
-        InputError: the stem is another, or nobody said what pixels the weights expect.
+        InputError: the stem is another, or nothing says what pixels the weights expect.
     """
     if start.stem and config.stem not in ("auto", start.stem):
         raise InputError(

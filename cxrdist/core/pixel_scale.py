@@ -14,7 +14,7 @@ IMAGENET_GREY = (0.449, 0.226)
 
 
 def check(config: Any, start: Initialisation) -> None:
-    """Refuse weights of which nobody said what pixels they expect: frozen, they would see another scale.
+    """Refuse weights for which nothing says what pixels they expect: frozen, they would see another scale.
 
     Args:
         config: a configuration with `init`, `init_mean` and `init_std`.

@@ -78,13 +78,13 @@ def read_metadata(path: Path) -> dict[str, str]:
     """The metadata of a safetensors file; empty where it has none.
 
     Raises:
-        InputError: it is damaged or no safetensors file.
+        InputError: it is damaged or not a safetensors file.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as opened:
             return dict(opened.metadata() or {})
     except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path} is damaged or no safetensors file: {error}") from None
+        raise InputError(f"{path} is damaged or not a safetensors file: {error}") from None
 
 
 def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -98,7 +98,7 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     try:
         tensors = safetensors.torch.load_file(path)
     except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path} is damaged or no safetensors file: {error}") from None
+        raise InputError(f"{path} is damaged or not a safetensors file: {error}") from None
     wanted = {"its metadata": metadata.get(KEY), "done.json beside it": _of_run(path)}
     if any(wanted.values()):
         found = fingerprint(tensors)

@@ -244,7 +244,7 @@ def _facts(raw: dict[str, str], file: Path) -> dict[str, Any]:
         InputError: they are not those of a fine-tuned model, or cannot be.
     """
     if not raw.get("format", "").startswith("cxrdist classifier"):
-        raise InputError(f"{file} is no fine-tuned model of cxrdist")
+        raise InputError(f"{file} is not a fine-tuned model of cxrdist")
     facts = {key: text if key in _TEXTS else _value(text) for key, text in raw.items()}
     labels, head = facts.get("labels"), facts.get("head")
     needed = ("arch", "image_size", "stem", "stem_size", "mean", "std", "labels", "head")

@@ -112,9 +112,9 @@ class FinetuneConfig:
     global_batch: Annotated[int, "[2, inf)"] = 64
     """Images a step; a smaller training set gives smaller batches."""
     patience: Annotated[int | None, "[1, inf)"] = 5
-    """Early stopping: looks at val (see `eval_steps`) without a better val AUROC; None = train to the end."""
+    """Early stopping: validations (see `eval_steps`) without improvement of the val AUROC; None = train to the end."""
     eval_steps: Annotated[int | None, "[1, inf)"] = None
-    """Steps between two looks at val; None = once a pass over the labelled images, but no more than 12 in a trial."""
+    """Steps between two validations; None = once a pass over the labelled images, but no more than 12 in a trial."""
     labels: list[str] | str | None = None
     """Canonical labels, or one string with commas; None = all labels of the card that have values in train."""
     uncertain: Literal["ones", "zeros", "ignore"] | dict[str, Literal["ones", "zeros", "ignore"]] = "ones"

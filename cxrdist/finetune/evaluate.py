@@ -50,7 +50,7 @@ def prediction_rows(
 
     Args:
         run: name of the run.
-        dataset: name of the data set.
+        dataset: name of the dataset.
         split: the samples, with y and mask of the L `labels`.
         labels: columns of the split's y.
         wanted: labels to write.
@@ -267,7 +267,7 @@ def evaluate(
 
     Testing on the same set again, whatever its place, replaces its rows, and makes those of other levels again; on the
     run's own set, with the run's label policy, they come out as they were. Nothing that describes the training is read
-    anew: not the initialisation, not the training set (but for its studies, where older predictions lack them).
+    again: not the initialisation, not the training set (but for its studies, where older predictions lack them).
 
     Args:
         path: the run; it may have been renamed or moved.

@@ -52,13 +52,13 @@ def fetch(facts: dict[str, Any], model: Path) -> dict[str, torch.Tensor]:
         InputError: it is gone, or is another network.
     """
     file = Path(os.path.normpath(model.parent.absolute() / str(facts[KEY_FILE])))
-    mend = "put it back there, or train the run again with models of their own (sweep --whole_models true)"
+    fix = "put it back there, or train the run again with models of their own (sweep --whole_models true)"
     if not file.is_file():
-        raise InputError(f"{model} holds a head alone; the frozen network under it, {file}, is gone: {mend}")
+        raise InputError(f"{model} holds a head alone; the frozen network under it, {file}, is gone: {fix}")
     try:
         tensors = safetensors.torch.load_file(file)
     except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
-        raise InputError(f"{file}, the frozen network under {model}, is damaged ({error}): {mend}") from None
+        raise InputError(f"{file}, the frozen network under {model}, is damaged ({error}): {fix}") from None
     if fingerprint(tensors) != facts[KEY_HASH]:
-        raise InputError(f"{file} is not the frozen network that {model} was trained on: {mend}")
+        raise InputError(f"{file} is not the frozen network that {model} was trained on: {fix}")
     return tensors

@@ -1,7 +1,6 @@
 """What a trial was made with: frozen by content in its folder, compared when it is opened, named in its results.
 
-The training writes what describes a model once; whoever tests the model later copies it from the run and reads nothing
-anew. Free of torch.
+The training writes what describes a model once; later tests copy it from the run and read nothing again. Free of torch.
 """
 
 from __future__ import annotations

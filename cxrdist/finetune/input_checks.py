@@ -21,8 +21,8 @@ def check_sets(config: FinetuneConfig) -> None:
     """Refuse a trial that its shard sets cannot serve.
 
     Raises:
-        InputError: no such set, split or label; a policy for what is no label; a further test set without a label in
-            common.
+        InputError: no such set, split or label; a policy for something that is not a label; a further test set that
+            shares no label.
     """
     card = shard_sets.card(shard_sets.absolute(config.shards))
     check_card(config, card)
@@ -40,7 +40,7 @@ def check_card(config: FinetuneConfig, card: Any) -> None:
 
 
 def check_policy(uncertain: str | Mapping[str, str], labels: Sequence[str]) -> None:
-    """Refuse a policy for what is no label: misspelt, it would have no effect and nobody would know.
+    """Refuse a policy for something that is not a label: misspelt, it would silently have no effect.
 
     Args:
         uncertain: one policy for all labels, or one per label.
@@ -53,7 +53,8 @@ def check_policy(uncertain: str | Mapping[str, str], labels: Sequence[str]) -> N
 
     for name in () if isinstance(uncertain, str) else uncertain:
         if name != "default" and name not in labels and known(name) is None:
-            raise InputError(f"uncertain names {name!r}, no label; there are {', '.join(dict.fromkeys(labels))}")
+            there = ", ".join(dict.fromkeys(labels))
+            raise InputError(f"uncertain names {name!r}, which is not a label; the labels are {there}")
 
 
 def check_test_set(config: FinetuneConfig, card: Any, other: Any, place: str) -> None:

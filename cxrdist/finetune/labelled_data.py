@@ -106,7 +106,7 @@ class TrialData:
 
 
 NO_FINDINGS = ("no_finding", "support_devices")
-"""Labels that are no findings of a disease."""
+"""Labels that are not findings of a disease."""
 
 
 def opened(path: str, split: str, stage: str = "none", sha256: str | None = None) -> ShardSet:

@@ -1,4 +1,4 @@
-"""The loop that trains a classifier's layers: phases, steps, looks at val, the best weights, early stopping, resuming.
+"""The loop that trains a classifier's layers: phases, steps, validations, the best weights, early stopping, resuming.
 
 Everything random is a function of (seed, step), so a trial resumed from a checkpoint ends with the same bits as one
 that was never stopped (CPU, same number of threads).
@@ -28,11 +28,11 @@ from results.run import Run
 from results.stats.metrics import auroc
 from shards import Order
 
-MOST_LOOKS = 12
-"""Looks at val in a trial, unless eval_steps says otherwise."""
+MOST_VALIDATIONS = 12
+"""Validations in a trial, unless eval_steps says otherwise."""
 
 NOTHING = (-math.inf, -math.inf)
-"""Merit (val AUROC, minus val loss) before the first look."""
+"""Merit (val AUROC, minus val loss) before the first validation."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Phase:
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """One look at val."""
+    """What one validation found."""
 
     step: int
     epoch: float
@@ -57,7 +57,7 @@ class Validation:
     loss: float | None
     """Mean loss on val; None without a val split."""
     best: bool
-    """Whether this is the best look so far."""
+    """Whether this is the best validation so far."""
 
 
 @dataclass
@@ -71,11 +71,11 @@ class State:
     phase: int = 0
     """Number of the phase that the next two belong to."""
     phase_merit: list[float] = field(default_factory=lambda: list(NOTHING))
-    """Best look of this phase."""
+    """Best validation of this phase."""
     since_best: int = 0
-    """Looks since then."""
+    """Validations since then."""
     best_merit: list[float] = field(default_factory=lambda: list(NOTHING))
-    """Best look of all."""
+    """Best validation of all."""
     best_step: int = 0
     best_phase: int = 0
     """The phase that it was in."""
@@ -163,9 +163,9 @@ def optimiser(config: FinetuneConfig, problem: FitInputs, phase: Phase) -> torch
 
 
 class Fit:
-    """Trains a problem; iterate over it for the looks at val.
+    """Trains a problem; iterate over it for the validations.
 
-    After the last look the network holds the best weights (the last ones without a val split).
+    After the last validation the network holds the best weights (the last ones without a val split).
     """
 
     def __init__(self, config: FinetuneConfig, problem: FitInputs, run: Run, saver: Any, stop: Any = None):
@@ -176,7 +176,7 @@ class Fit:
         self.phases = phases(config, self.n)
         self.total = sum(phase.steps for phase in self.phases)
         self.per_epoch = self.n / size
-        every = max(math.ceil(self.per_epoch), math.ceil(self.total / MOST_LOOKS))
+        every = max(math.ceil(self.per_epoch), math.ceil(self.total / MOST_VALIDATIONS))
         self.eval_steps = config.eval_steps or every
         self.state = State()
         self.best: dict[str, torch.Tensor] | None = None
@@ -186,7 +186,7 @@ class Fit:
         self.earlier_seconds = 0.0
 
     def __iter__(self) -> Iterator[Validation]:
-        """Train, and yield a look every `eval_steps` steps and at the end."""
+        """Train, and yield a validation every `eval_steps` steps and at the end."""
         self._restore()
         began = time.monotonic() - self.earlier_seconds
         while self.state.step < self.total:
@@ -197,11 +197,11 @@ class Fit:
             done = self.state.step == self.total
             if self.state.step % self.config.log_every == 0 or done:
                 self._log(loss)
-            looked = self._look() if self.state.step % self.eval_steps == 0 or done else None
+            found = self._validate() if self.state.step % self.eval_steps == 0 or done else None
             self.state.seconds = time.monotonic() - began
             self._maybe_save()
-            if looked is not None:
-                yield looked
+            if found is not None:
+                yield found
         if self.best is not None:
             self.problem.network.load_state_dict(self.best)
 
@@ -271,7 +271,7 @@ class Fit:
         rate = max(group["lr"] for group in self._optimiser.param_groups)
         self.run.log(self.state.step, epoch=round(self.state.step / self.per_epoch, 3), loss=value, lr=rate)
 
-    def _look(self) -> Validation:
+    def _validate(self) -> Validation:
         state, problem = self.state, self.problem
         epoch = round(state.step / self.per_epoch, 3)
         if problem.val_logits is None:

@@ -52,12 +52,12 @@ def run_trial(config: FinetuneConfig, run: Run, stop: Any = None) -> None:
         FailedError: the loss is no longer finite, or the disk is full.
         Stopped: `stop` was requested; a checkpoint was written.
     """
-    for _ in looks(config, run, stop):
+    for _ in validations(config, run, stop):
         pass
 
 
-def looks(config: FinetuneConfig, run: Run, stop: Any = None) -> Iterator[Validation]:
-    """As `run_trial`, one look at val at a time; a caller that closes the iterator early ends the training there.
+def validations(config: FinetuneConfig, run: Run, stop: Any = None) -> Iterator[Validation]:
+    """As `run_trial`, one validation at a time; a caller that closes the iterator early ends the training there.
 
     Closing it early (a scheduler gave the trial up) still tests the best weights so far and finishes the run.
     """
@@ -250,7 +250,7 @@ class Trial:
         self.facts |= {"val_auroc": state.best_auroc, "best_step": state.best_step, "steps": steps}
         self.facts["epochs"] = round(steps / self.fit.per_epoch, 2)
         if self.config.mode == "two_stage":
-            # Without a look there is no best: the last weights are kept.
+            # Without a validation no weights are best: the last ones are kept.
             self.facts["best_stage"] = 1 + (state.best_phase if self.fit.best else state.phase)
 
     def finish(self, ended: str, seconds: float) -> None:

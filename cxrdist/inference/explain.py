@@ -135,7 +135,7 @@ def labels_for(run: str, encoder: Encoder, asked: Sequence[str] | None) -> list[
     learnt = learnt_labels(run, encoder.classifier)
     for name in asked or ():
         if name not in learnt:
-            raise InputError(f"label {name!r} is none that {run} has learnt; those are {', '.join(learnt)}")
+            raise InputError(f"{run} has not learnt the label {name!r}; it has learnt {', '.join(learnt)}")
     return list(asked) if asked else learnt
 
 

@@ -127,7 +127,7 @@ def explore(
         InputError: `out` is something else; too few samples; umap is not installed.
     """
     if out.is_dir() or (out.exists() and b"cxrdist explore" not in out.read_bytes()[:400]):
-        raise InputError(f"--out {out} exists and is no page of cxrdist explore; choose another name")
+        raise InputError(f"--out {out} exists and is not a page of cxrdist explore; choose another name")
     positions = sample(shards, limit, seed)
     features, scores, thumbnails = gather(encoder, shards, positions)
     flat, axes = flatten(features, method, seed)

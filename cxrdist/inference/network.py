@@ -105,7 +105,7 @@ def load(path: str | os.PathLike[str], device: str = "auto", *, classify: bool =
     if not {"mean", "std"} <= set(facts):
         raise InputError(
             f"{file} does not say what pixels its network expects (no mean and std in its metadata); fine-tune from it"
-            " with --init_mean and --init_std, and look at that run"
+            " with --init_mean and --init_std, and use that run"
         )
     size = int(facts["image_size"])
     return Encoder(

@@ -1,4 +1,4 @@
-"""The self-supervised methods of `pretrain --method`: one entry of `METHODS` each, and what only they are told.
+"""The self-supervised methods of `pretrain --method`: one entry of `METHODS` each, with the settings of its own.
 
 A further method is a file with its loss and a class like `cxrdist.pretrain.losses.vicreg.VICReg`, and here its settings
 and its entry. Free of torch: a login node checks a command line with it.

@@ -1,4 +1,4 @@
-"""A pretraining's run folder: the configuration checked, the run made, and what tells it from others. Free of torch."""
+"""A pretraining's run folder: the configuration checked, the run made, and what identifies it. Free of torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def create_run(config: PretrainConfig, command: list[str] | None = None) -> Run:
         command: the command line to record; None: this process's own.
 
     Raises:
-        InputError: unusable values, shards that are none, or a folder that holds something else.
+        InputError: unusable values, not a shard set, or a folder that holds something else.
     """
     config, identity, start = resolve(config)
     return Run.create(

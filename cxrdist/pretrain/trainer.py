@@ -137,7 +137,7 @@ class Job:
         return loss, norm
 
     def _check(self, step: int, loss: torch.Tensor) -> None:
-        """Stop at a loss that is no number. On a GPU it is read one step late, so that nothing waits for it."""
+        """Stop at a loss that is not finite. On a GPU it is read one step late, so that nothing waits for it."""
         if self.ranks.device.type == "cpu":
             self._refuse(step, float(loss))
             return
@@ -255,7 +255,7 @@ class Job:
             }
             self.run.finish(**facts)
             journal.say(f"done: {self.run.encoder} after {done.step} steps, {done.seconds:.0f} s")
-        self.ranks.any(False)  # nobody leaves before the last file is there
+        self.ranks.any(False)  # no rank leaves before the last file is there
 
     def _export(self, done: TrainingState, journal: Journal) -> tuple[int, str]:
         """Write the encoder; return the step of its weights and their hash."""

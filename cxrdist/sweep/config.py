@@ -22,7 +22,7 @@ class SearchConfig:
     seed: Annotated[int, SEEDS] = 0
     """Of the draws."""
     grace: Annotated[int, "[1, inf)"] = 2
-    """asha: looks at val before a trial may be stopped."""
+    """asha: validations before a trial may be stopped."""
     reduction: Annotated[int, "[2, inf)"] = 3
     """asha: of this many trials one goes on, at each rung."""
 

@@ -60,9 +60,9 @@ def images(config: FinetuneConfig) -> float:
     size = max(2, min(config.global_batch, n))
     per_epoch = math.ceil(n / size)
     steps = max(config.epochs * per_epoch, config.min_steps)
-    looks = min(12, math.ceil(steps / per_epoch))
+    validations = min(12, math.ceil(steps / per_epoch))
     share = 3.0 if config.mode in ("full", "two_stage") else 2.0
-    return steps * size * share + (looks + 1) * val + sum(tests)
+    return steps * size * share + (validations + 1) * val + sum(tests)
 
 
 def gflops(config: FinetuneConfig) -> float:

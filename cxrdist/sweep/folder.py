@@ -102,7 +102,7 @@ class SweepFolder:
         """Refuse a place where a sweep would write over something else; nothing is written.
 
         Raises:
-            InputError: it is a file, or holds what is no sweep's.
+            InputError: it is a file, or holds something that is not a sweep's.
         """
         if self.out.exists() and not self.out.is_dir():
             raise InputError(f"{self.out} is a file, not a folder; choose another --out")

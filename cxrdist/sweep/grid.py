@@ -40,7 +40,7 @@ def axes_of(config: SweepConfig) -> dict[str, list[AxisValue]]:
     """The axes in the spec's order, command-line axes in place of the spec's, every key checked.
 
     Raises:
-        InputError: an unknown key, an axis without values, an axis that is no list, a value given twice.
+        InputError: an unknown key, an axis without values, an axis that is not a list, a value given twice.
     """
     given: dict[str, Any] = dict(config.axes)
     shared = flat(config.finetune)

@@ -36,7 +36,7 @@ for _name, _value in {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     "RAY_DEDUP_LOGS": "0",
-    # Seconds that Ray's processes wait for a lost head; one that this sweep started will not come back by itself.
+    # Seconds that Ray's processes wait for a lost head; one that this sweep started does not come back on its own.
     **({} if os.environ.get("RAY_ADDRESS") else {"RAY_gcs_rpc_server_reconnect_timeout_s": "15"}),
 }.items():
     os.environ.setdefault(_name, _value)
@@ -59,9 +59,9 @@ class CellTask(tune.Trainable):
     """Some cells, one after the other; the worker process is reused for the next task, so torch is imported once."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Take a task: `out`, `cells`, and `stepwise` for one look at val a step."""
+        """Take a task: `out`, `cells`, and `stepwise` for one validation a step."""
         self.task = config
-        self.looks: Iterator[float | None] | None = None
+        self.validations: Iterator[float | None] | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next task."""
@@ -70,28 +70,28 @@ class CellTask(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Run the cells; or up to the next look."""
+        """Run the cells; or up to the next validation."""
         if not self.task["stepwise"]:
             good = [worker.run(self.task["out"], cell) for cell in self.task["cells"]]
             return {"failed": good.count(False), "val_auroc": 0.0, "done": True}
-        if self.looks is None:
-            self.looks = worker.looks(self.task["out"], self.task["cells"][0])
+        if self.validations is None:
+            self.validations = worker.validations(self.task["out"], self.task["cells"][0])
         try:
-            value = next(self.looks)
+            value = next(self.validations)
         except StopIteration:
-            self.looks = None
+            self.validations = None
             return {"val_auroc": self.value, "done": True}
         except Exception:
-            self.looks = None
+            self.validations = None
             return {"val_auroc": -1.0, "failed": 1, "done": True}
         self.value = -1.0 if value is None else value
         return {"val_auroc": self.value, "done": False}
 
     def cleanup(self) -> None:
         """A trial that the scheduler gave up is tested with its best weights, so that its run is complete."""
-        if self.looks is not None:
-            self.looks.close()  # pyright: ignore[reportAttributeAccessIssue]
-            self.looks = None
+        if self.validations is not None:
+            self.validations.close()  # pyright: ignore[reportAttributeAccessIssue]
+            self.validations = None
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: a run keeps its own checkpoints."""
@@ -256,7 +256,7 @@ def _remove_left(note: Path) -> None:
 
 
 def _beat(tell: Event) -> None:
-    """Tell the supervisor that Ray still answers; silence makes it start anew.
+    """Tell the supervisor that Ray still answers; silence makes it start again.
 
     Without a node nothing can run any more, and Tune would wait for one for ever: the driver ends, so that it is
     started again.
@@ -269,7 +269,7 @@ def _beat(tell: Event) -> None:
             print(f"no answer from Ray: {type(error).__name__}", file=sys.stderr)
             return
         if not alive:
-            print("no node of Ray is alive any more", file=sys.stderr, flush=True)
+            print("no Ray node is alive any more", file=sys.stderr, flush=True)
             os._exit(NO_NODE)
         tell("alive")
 

@@ -42,7 +42,7 @@ def run(config: SweepConfig) -> int:
     busy = InputError(f"another sweep is running in {ledger.out}; wait for it or stop it")
     with locked(ledger.out / "sweep.lock", 0, busy):
         missing = ledger.missing(cells)
-        for cell in missing:  # attempts are counted within one run of the sweep: the user may have mended the cause
+        for cell in missing:  # attempts are counted within one run of the sweep: the user may have fixed the cause
             ledger.forgive(cell.signature)
         refuse_other_content(cells, ledger)
         _write_plan(config, cells, ledger)
@@ -78,7 +78,7 @@ def refuse_other_content(cells: list[SweepCell], ledger: SweepFolder) -> None:
         if known.get(place, content) != content:
             raise InputError(
                 f"{place} is not what the sweep in {ledger.out} began with: hash {content}, not {known[place]}; put"
-                " that one back, or give what is new a place of its own or another --out"
+                " that one back, or put the new one at another path, or choose another --out"
             )
 
 

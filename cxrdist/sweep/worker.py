@@ -28,8 +28,8 @@ BUSY_SECONDS = 60
 """A cell that another process still holds is waited for this long: its worker may just be dying."""
 
 
-def looks(out: str, cell: dict[str, Any]) -> Iterator[float | None]:
-    """Run a cell, yielding the val AUROC at every look; closing the iterator ends the training there.
+def validations(out: str, cell: dict[str, Any]) -> Iterator[float | None]:
+    """Run a cell, yielding the val AUROC at every validation; closing the iterator ends the training there.
 
     Args:
         out: the sweep's folder.
@@ -45,7 +45,7 @@ def looks(out: str, cell: dict[str, Any]) -> Iterator[float | None]:
         try:
             config = from_plain(cell["config"], f"cell {name}")
             # Two workers, one of them forgotten by a dead sweep, must never write to one folder.
-            busy = FailedError(f"cell {name} is held by another process; is another sweep running?")
+            busy = FailedError(f"cell {name} is being trained by another process; is another sweep running?")
             with locked(ledger.cell_folder(name).parent / f".{name}.lock", BUSY_SECONDS, busy):
                 run = Run.create(
                     config.out,
@@ -56,8 +56,8 @@ def looks(out: str, cell: dict[str, Any]) -> Iterator[float | None]:
                     init=cell["init"],
                     datasets=datasets(cell["shards"], Path(file) if (file := cell["init"].get("file")) else None),
                 )
-                for look in trial.looks(config, run):
-                    yield look.auroc
+                for found in trial.validations(config, run):
+                    yield found.auroc
             ledger.forgive(name)
         except GeneratorExit:
             ledger.forgive(name)
@@ -65,7 +65,7 @@ def looks(out: str, cell: dict[str, Any]) -> Iterator[float | None]:
         except Exception as error:
             kind = "input" if getattr(error, "exit_code", None) == 2 else "failed"
             text = " ".join(str(error).split()) or type(error).__name__
-            if kind == "input":  # the message says what to mend; where in the code it was noticed helps nobody
+            if kind == "input":  # the message says what to fix; a traceback would not help
                 print(text, file=sys.stderr, flush=True)
             else:
                 traceback.print_exc()
@@ -76,7 +76,7 @@ def looks(out: str, cell: dict[str, Any]) -> Iterator[float | None]:
 def run(out: str, cell: dict[str, Any]) -> bool:
     """Run a cell to its end; False when it failed, which is recorded."""
     try:
-        for _ in looks(out, cell):
+        for _ in validations(out, cell):
             pass
     except Exception:
         return False

@@ -58,7 +58,7 @@ def differing(rows: Iterable[Row]) -> dict[str, Counter[str]]:
     return {
         key: values
         for key, values in found.items()
-        if not (key in _BY_CONTENT and len(values) == 2 and values[spell(None)])  # not recorded is no difference
+        if not (key in _BY_CONTENT and len(values) == 2 and values[spell(None)])  # not recorded is not a difference
     }
 
 

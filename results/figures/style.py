@@ -1,4 +1,4 @@
-"""How figures look: colours for colour-blind readers (Okabe and Ito 2008), told apart in grey by line and mark too."""
+"""How figures look: colours for colour-blind readers (Okabe and Ito 2008), distinct in grey by line and mark too."""
 
 from __future__ import annotations
 

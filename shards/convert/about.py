@@ -1,4 +1,4 @@
-"""What is known of a published data set beside its images: under which terms, whom to cite, where it lives."""
+"""What is known of a published dataset beside its images: under which terms, whom to cite, where it lives."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class About:
-    """Facts of a published data set, for the card and the report; empty for a user's own."""
+    """Facts of a published dataset, for the card and the report; empty for a user's own."""
 
     licence: str = ""
     """Terms of use, as its owners name them."""
@@ -18,4 +18,4 @@ class About:
 
 
 OWN = About()
-"""Of a data set that nobody published."""
+"""Of an unpublished dataset."""

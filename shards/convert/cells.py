@@ -28,7 +28,7 @@ def label(text: str) -> int | None:
     """Return 1, 0, -1 (uncertain) or None (blank) of a label cell: 1, 1.0, 1.00, yes, true, positive, ...
 
     Raises:
-        ValueError: the cell is none of these.
+        ValueError: the cell is anything else.
     """
     plain = text.strip().lower()
     if plain in BLANKS:
@@ -82,7 +82,7 @@ def parts(text: str, separator: str) -> list[str]:
         try:
             found = ast.literal_eval(plain)
         except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-            raise ValueError(f"{plain!r} is no list of findings") from error
+            raise ValueError(f"{plain!r} is not a list of findings") from error
         entries = [str(entry) for entry in found]
     else:
         entries = plain.split(separator)

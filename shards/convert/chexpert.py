@@ -218,7 +218,7 @@ def observations(row: dict[str, str], columns: dict[str, str], where: str) -> di
     """Return the labels of a row: 1, 0, -1 or None.
 
     Raises:
-        InputError: a cell that is none of these; `where` names file and line.
+        InputError: a cell that is anything else; `where` names file and line.
     """
     values: dict[str, int | None] = {}
     for column, name in columns.items():

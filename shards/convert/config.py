@@ -17,7 +17,7 @@ class ConvertConfig:
     """What all conversions have in common."""
 
     src: str
-    """Folder (or file) of the published data set."""
+    """Folder (or file) of the published dataset."""
     out: str
     """Folder of the shard set to make; the same command run again goes on where a killed one stopped."""
     size: Annotated[int | None, "[16, 4096]"] = 256
@@ -201,7 +201,7 @@ class CsvConfig(ConvertConfig):
     table: str
     """The CSV file, a header line first; a relative path is looked up here and then in src."""
     name: str = "csv"
-    """Name of the data set in the card and in every result."""
+    """Name of the dataset in the card and in every result."""
     delimiter: str | None = None
     """Character between two cells; None: found (comma, semicolon, tab or bar)."""
     encoding: str | None = None

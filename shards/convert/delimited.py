@@ -49,7 +49,7 @@ class Dialect:
 def dialect(path: Path, required: Sequence[str], delimiter: str | None = None, encoding: str | None = None) -> Dialect:
     """Return how a table is written, from its bytes and its header where the user does not say.
 
-    UTF-8 (with or without byte-order mark), UTF-16 with one, and Latin-1 are told apart by the bytes of the whole file;
+    UTF-8 (with or without byte-order mark), UTF-16 with one, and Latin-1 are recognised by the bytes of the whole file;
     of `DELIMITERS` the first is taken that gives all `required` headings.
 
     Raises:
@@ -75,7 +75,7 @@ def read_table(
     A byte-order mark, CRLF, blank lines and blank cells beyond the header are taken as they come.
 
     Raises:
-        InputError: unreadable, another encoding, a required column missing, a heading that stands twice, or a row of
+        InputError: unreadable, another encoding, a required column missing, a heading that occurs twice, or a row of
             another width.
     """
     found = dialect(path, required, delimiter, encoding)
@@ -96,9 +96,7 @@ def _check_header(header: Sequence[str], path: Path) -> None:
     for name in header:
         if name and header.count(name) > 1:
             columns = [number for number, other in enumerate(header, 1) if other == name]
-            raise InputError(
-                f"{path}: the heading {name!r} stands over columns {columns[0]} and {columns[1]}; rename one"
-            )
+            raise InputError(f"{path}: the heading {name!r} heads columns {columns[0]} and {columns[1]}; rename one")
 
 
 def _check_width(cells: list[str], header: list[str], path: Path, first: int, last: int, delimiter: str) -> None:
@@ -134,8 +132,8 @@ def _readable(path: Path, encoding: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except UnicodeError as error:
-        mend = "say how it is written: --encoding latin-1 (or cp1252, utf-16, ...)"
-        raise InputError(f"{path} is not a {name} file ({error}); {mend}") from error
+        fix = "say how it is written: --encoding latin-1 (or cp1252, utf-16, ...)"
+        raise InputError(f"{path} is not a {name} file ({error}); {fix}") from error
     except csv.Error as error:
         raise InputError(f"{path} is not a {name} CSV file ({error})") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

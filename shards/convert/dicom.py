@@ -45,7 +45,7 @@ def looks_like_dicom(head: bytes) -> bool:
 
 
 def read_header(data: bytes, **options: Any) -> Any:
-    """Return the pydicom data set of a file, with or without preamble and file meta information.
+    """Return the pydicom dataset of a file, with or without preamble and file meta information.
 
     Args:
         data: the file, or as much of it as the options need.

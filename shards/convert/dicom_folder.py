@@ -1,4 +1,4 @@
-"""A folder of DICOM files as a data set by itself: patients and studies from the headers, labels from a table."""
+"""A folder of DICOM files as a dataset of its own: patients and studies from the headers, labels from a table."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Config(DrawnSplits):
     """DICOM files of any name below a folder, as a scanner or an archive exports them."""
 
     name: str = "dicom"
-    """Name of the data set in the card and in every result."""
+    """Name of the dataset in the card and in every result."""
     table: str | None = path_field()
     """CSV of labels; None: none, as pretraining needs none. Every column whose heading is a known label is read."""
     match: Literal["SOPInstanceUID", "StudyInstanceUID", "file"] = "SOPInstanceUID"

@@ -106,7 +106,7 @@ def open_work(out: Path) -> Path:
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; give a new or an empty folder")
     if not work.exists() and out.exists() and any(entry.name != WORK for entry in out.iterdir()):
-        raise InputError(f"--out {out} exists and is no unfinished conversion; choose a new or an empty folder")
+        raise InputError(f"--out {out} exists and is not an unfinished conversion; choose a new or an empty folder")
     try:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -200,7 +200,7 @@ def _too_many(
     shown = "; ".join(f"{source}: {reason}" for source, reason in reasons[:3])
     raise FailedError(
         f"stopped: {rejects} of {rows + len(plan.refused)} sources are unusable so far, more than --max_rejects "
-        f"{config.max_rejects:g} ({shown}; all of them in {out / 'rejects.parquet'}); mend the source, or allow more "
+        f"{config.max_rejects:g} ({shown}; all of them in {out / 'rejects.parquet'}); fix the source, or allow more "
         "and run again"
     )
 

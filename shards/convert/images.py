@@ -22,7 +22,7 @@ from shards.errors import FailedError
 
 
 def decode(data: bytes, *, max_pixels: int, bits: int | None = None, dicom_window: str = "file") -> Grey:
-    """Decode PNG, JPEG, TIFF or DICOM bytes, told apart by content and never by name, to grey.
+    """Decode PNG, JPEG, TIFF or DICOM bytes, recognised by content and never by name, to grey.
 
     Colour is turned grey by the luma weights of ITU-R BT.601; alpha is ignored; inverted kinds (MONOCHROME1,
     white-is-zero TIFF, Adobe CMYK) come out with black as 0. An EXIF orientation is applied: the picture is as viewers

@@ -38,7 +38,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Published:
-    """What tells a data set of MedMNIST from the others."""
+    """What tells a dataset of MedMNIST from the others."""
 
     labels: tuple[str, ...]
     counts: tuple[int, int, int]
@@ -71,7 +71,7 @@ class NpzOpener:
     def prepare(self, work: Path) -> None:
         """Unpack the image arrays."""
         size, time, _ = self.stamp("")
-        self.arrays = f"{str(work).replace('%', '%%')}/%s-{size:x}-{time:x}.npy"  # another npz unpacks anew
+        self.arrays = f"{str(work).replace('%', '%%')}/%s-{size:x}-{time:x}.npy"  # another npz is unpacked again
         with zipfile.ZipFile(self.npz) as archive:
             for name in (f"{split}_images" for split in SPLITS):
                 target = Path(self.arrays % name)
@@ -104,7 +104,7 @@ def plan_medmnist(config: MedmnistConfig) -> Plan:
     """
     npz = find_npz(Path(config.src))
     if not zipfile.is_zipfile(npz):
-        raise InputError(f"{npz} is not a MedMNIST file (no npz archive)")
+        raise InputError(f"{npz} is not a MedMNIST file (not an npz archive)")
     try:
         with open(npz, "rb") as file, np.load(file, allow_pickle=False) as archive:
             targets = {split: archive[f"{split}_labels"] for split in SPLITS}
@@ -177,10 +177,10 @@ def _shape(npz: Path, member: str) -> tuple[int, ...]:
 
 
 def _which(npz: Path, targets: dict[str, np.ndarray]) -> str:
-    """Return the data set that a file holds: by its name, else by how many images it has.
+    """Return the dataset that a file holds: by its name, else by how many images it has.
 
     Raises:
-        InputError: it is another data set, or cannot be told.
+        InputError: it is another dataset, or cannot be recognised.
     """
     counts = tuple(len(targets[split]) for split in SPLITS)
     width = targets["train"].shape[1] if targets["train"].ndim == 2 else 0

@@ -61,7 +61,7 @@ def merge(plan: Plan, config: ConvertConfig, shards: Sequence[Shard], out: Path,
     if len(refused) > limit or n_samples == 0:
         raise FailedError(
             f"{len(refused)} of {plan.table.num_rows + len(plan.refused)} sources are unusable, more than "
-            f"--max_rejects {config.max_rejects:g} (first: {': '.join(refused[0])}); mend the source, or allow more"
+            f"--max_rejects {config.max_rejects:g} (first: {': '.join(refused[0])}); fix the source, or allow more"
         )
     schema = index_schema(plan.labels, studies=STUDY in plan.table.column_names)
     tally = _Tally(plan.labels, plan.patients_known)

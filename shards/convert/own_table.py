@@ -30,7 +30,7 @@ SPLITS |= dict.fromkeys(("val", "valid", "validate", "validation", "dev", "tune"
 
 
 def plan_csv(config: CsvConfig) -> Plan:
-    """Return the plan of a user's own data set.
+    """Return the plan of a user's own dataset.
 
     Raises:
         InputError: a column is missing, a value is unknown, or rows and files do not match.
@@ -154,7 +154,7 @@ def _one_row_each(rows: pa.Table, readers: list[str], config: CsvConfig, table: 
         rows = unite(rows, by=by, where=f"{table} (rows of one reader)", findings=findings)
     elif config.readers and findings:
         raise InputError("--readers with --findings_column needs --reader_column NAME: which rows are of one reader?")
-    return unite(rows, where=table, findings=findings, readers=config.readers, mend=choice)
+    return unite(rows, where=table, findings=findings, readers=config.readers, fix=choice)
 
 
 class _OddCells:

@@ -199,7 +199,7 @@ def _unwanted(row: dict[str, str], config: Config) -> str:
 
 
 def _age(row: dict[str, str]) -> float | None:
-    """Return the years between birth and study; None where either is blank or the difference is none of a person."""
+    """Return the years between birth and study; None where either is blank or the difference is no person's age."""
     try:
         years = int(row["StudyDate_DICOM"][:4]) - float(row["PatientBirth"])
     except ValueError:

@@ -52,7 +52,7 @@ class Plan:
     """The rows of a conversion in final order, and what is left out of it."""
 
     name: str
-    """Data set name for the card."""
+    """Dataset name for the card."""
     labels: tuple[str, ...]
     """Label columns, in order."""
     table: pa.Table | PlanFile
@@ -79,7 +79,7 @@ class Plan:
     source: str = ""
     """Whose data they are, for the card."""
     about: About = OWN
-    """Licence, citation and home of a published data set."""
+    """Licence, citation and home of a published dataset."""
     origin: Mapping[str, Any] = field(default_factory=dict)
     """More facts for the card's config, e.g. how the pictures were drawn."""
     known_fingerprint: str | None = None
@@ -169,7 +169,7 @@ def build(
     Args:
         samples: what to convert, as samples or as `shards.convert.rows.gather` makes a table of them (taken over); the
             first of two with one key wins, the other is refused.
-        name: data set name.
+        name: dataset name.
         labels: label columns, in order.
         split_scheme: name of the split scheme.
         opener: reads a source.
@@ -179,7 +179,7 @@ def build(
         excluded: rows without a file or not asked for, in tables as `shards.convert.rows.left_out` makes them.
         refused: (source, reason) of unusable rows.
         boxes: (source, label, x, y, width, height) in source pixels; boxes of sources not kept are dropped. None: the
-            data set has none.
+            dataset has none.
         notes: what the user should hear.
 
     Raises:
@@ -191,7 +191,7 @@ def build(
         table = _inside(table, turned_away)
     table = _of_own_key(table, turned_away)
     if not table.num_rows:
-        raise InputError(f"{name}: no image to convert; is --src the folder of the data set? (docs/datasets.md)")
+        raise InputError(f"{name}: no image to convert; is --src the folder of the dataset? (docs/datasets.md)")
     _check(table)
     patients_known = table["patient_id"].null_count < table.num_rows
     table = with_column(table, "patient_id", coalesced(table, "patient_id", "key"))

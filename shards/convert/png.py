@@ -1,6 +1,6 @@
 """PNG files: what makes one whole, and their pixels.
 
-Every chunk's check sum is verified before any pixel is decoded: decoders differ in what damage they pass over, and a
+Every chunk's checksum is verified before any pixel is decoded: decoders differ in what damage they pass over, and a
 file must be judged the same way whichever of them reads it. 8-bit grey and RGB, which published X-rays are, go to
 kornia-rs (Rust; twice as fast as libpng on them), 16-bit colour to OpenCV, which alone keeps 16 bits, all else to
 Pillow.
@@ -45,7 +45,7 @@ def read(data: bytes, *, max_pixels: int) -> Png:
     """Return the header of a PNG, every chunk of it having been checked.
 
     Raises:
-        Unusable: too large, cut off, a chunk that fails its check sum, or a header that cannot be.
+        Unusable: too large, cut off, a chunk that fails its checksum, or a header that cannot be.
     """
     if len(data) < 33 or data[12:16] != b"IHDR":
         raise Unusable("damaged or unsupported image (PNG without a header)")
@@ -107,7 +107,7 @@ def deep_pixels(data: bytes) -> np.ndarray:
     """
     import cv2
 
-    level = cv2.utils.logging.setLogLevel(0)  # what it says of a damaged file is no line of its own for the user
+    level = cv2.utils.logging.setLogLevel(0)  # its messages about damaged files are not for the user
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     finally:

@@ -35,7 +35,7 @@ def unite(
     where: str,
     findings: bool = False,
     readers: str | None = None,
-    mend: str = "",
+    fix: str = "",
 ) -> pa.Table:
     """Return one row per image, at the place of its first.
 
@@ -47,7 +47,7 @@ def unite(
         where: name of the table, for messages.
         findings: a row names only some of the findings, so a finding of any row counts.
         readers: every row is a vote, joined as READERS says.
-        mend: what a message about a contradiction advises.
+        fix: what a message about a contradiction advises.
 
     Raises:
         InputError: rows of one image contradict each other; the message counts the images and names the first.
@@ -74,7 +74,7 @@ def unite(
     if findings and NO_FINDING in labels and readers is None:
         _absence(joined, some, starts, labels, contradictions)
     if contradictions:
-        _refuse(contradictions, some["source"].take(pa.array(starts)), where, mend)
+        _refuse(contradictions, some["source"].take(pa.array(starts)), where, fix)
     kept = keep(rows, first)
     remaining = kept["source"] if by is None else names.filter(pa.array(first))
     return _put(kept, remaining, taken(names, order[starts]), joined)
@@ -158,10 +158,10 @@ def _absence(
                 found.setdefault(int(group), f"no_finding and {name.removeprefix(LABEL)}")
 
 
-def _refuse(contradictions: Mapping[int, str], sources: pa.ChunkedArray, where: str, mend: str) -> None:
+def _refuse(contradictions: Mapping[int, str], sources: pa.ChunkedArray, where: str, fix: str) -> None:
     shown = [f"{sources[group].as_py()}: {what}" for group, what in sorted(contradictions.items())[:_MENTION]]
     several = len(contradictions) > 1
     raise InputError(
         f"{where}: the rows of {len(contradictions)} image{'s' if several else ''} contradict each other "
-        f"({'; '.join(shown)}{'; ...' if len(contradictions) > _MENTION else ''}){mend and f'; {mend}'}"
+        f"({'; '.join(shown)}{'; ...' if len(contradictions) > _MENTION else ''}){fix and f'; {fix}'}"
     )

@@ -1,4 +1,4 @@
-"""The data sets that `cxrdist shard` converts: the only place that lists them.
+"""The datasets that `cxrdist shard` converts: the only place that lists them.
 
 A converter is one file: a frozen dataclass of its options, a function from it to a `shards.convert.plan.Plan`, and its
 line here. Files are named, not imported, so that listing the sets costs nothing.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Converter:
-    """Where the converter of a data set is."""
+    """Where the converter of a dataset is."""
 
     summary: str
     """One line for `cxrdist shard --help`."""
@@ -63,7 +63,7 @@ def _load(name: str) -> object:
 
 
 class Configs(Mapping[str, type]):
-    """Name of a data set -> dataclass of its options, loaded when it is asked for."""
+    """Name of a dataset -> dataclass of its options, loaded when it is asked for."""
 
     def __getitem__(self, name: str) -> type:
         found = _load(CONVERTERS[name].config)
@@ -78,7 +78,7 @@ class Configs(Mapping[str, type]):
 
 
 def plan(config: ConvertConfig) -> Plan:
-    """Return what a conversion is going to do; the configuration's class says which data set it is.
+    """Return what a conversion is going to do; the configuration's class says which dataset it is.
 
     Raises:
         InputError: the source cannot be used.

@@ -25,7 +25,7 @@ pc: Any = pyarrow.compute  # its functions are made at import, unseen by type ch
 
 _BATCH = 1 << 12
 _FEW = 1 << 16
-"""Below this many names memory is no matter."""
+"""Below this many names memory does not matter."""
 _SPLITS = ("test", "train", "val")
 _TEXT = ("source", "key", "split", "patient_id", "study_id", "view", "sex")
 

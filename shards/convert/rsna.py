@@ -1,4 +1,4 @@
-"""RSNA Pneumonia Detection Challenge (Shih et al., Radiology: AI 2019): DICOM files of NIH images, read anew."""
+"""RSNA Pneumonia Detection Challenge (Shih et al., Radiology: AI 2019): NIH images as DICOM, read again."""
 
 from __future__ import annotations
 

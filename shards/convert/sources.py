@@ -102,7 +102,7 @@ def find_one(root: Path, patterns: Sequence[str], what: str) -> Path:
     """Return the one file of a published name below a folder, gzipped or not.
 
     Args:
-        root: folder of the data set.
+        root: folder of the dataset.
         patterns: file names with wildcards, the first that is there is taken.
         what: what it is, for the message.
 
@@ -130,7 +130,7 @@ def with_files(
 
     Args:
         rows: `source` is the path of the image as the table gives it, relative to `root`.
-        root: folder of the data set.
+        root: folder of the dataset.
         endings: of image files.
         table: file name of the table, for messages.
         allow_missing: go on where rows and files differ.

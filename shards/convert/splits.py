@@ -104,7 +104,7 @@ def cut_rows(
 
 
 def with_drawn_splits(rows: pa.Table, config: DrawnSplits) -> pa.Table:
-    """Return rows with their splits drawn by patient; a sample of nobody known is a patient of its own."""
+    """Return rows with their splits drawn by patient; a sample without a patient id counts as its own patient."""
     patients = coalesced(rows, "patient_id", "key")
     drawn = cut_rows(patients, config.seed, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
     return with_column(rows, "split", drawn)

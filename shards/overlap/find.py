@@ -102,7 +102,7 @@ class Overlap:
         if self.shared.any():
             mine, theirs = self._patients_of_pairs
             return 2 * sum(a == b for a, b in zip(mine, theirs, strict=True)) >= len(mine)
-        if len(self.rows):  # of one name, and another picture: names mean nothing between these sets
+        if len(self.rows):  # same name, different pictures: names mean nothing between these sets
             return False
         return bool(self.one.card.source) and self.one.card.source == self.other.card.source
 
@@ -210,7 +210,7 @@ def _codes(pairs: tuple[np.ndarray, np.ndarray], width: int) -> np.ndarray:
 
 
 def _same(mine: pa.ChunkedArray | pa.Array, theirs: pa.ChunkedArray | pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of equal names in two columns, in which no name stands twice; null is no name."""
+    """Rows of equal names in two columns, in which no name occurs twice; null does not count as a name."""
     at_mine, at_theirs = (np.flatnonzero(names.is_valid().to_numpy(zero_copy_only=False)) for names in (mine, theirs))
     at = place(mine.drop_null(), theirs.drop_null())
     hit = np.flatnonzero(at.is_valid().to_numpy(zero_copy_only=False))

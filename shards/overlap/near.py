@@ -38,7 +38,7 @@ def near_pairs(
         most: bits that may differ.
         most_coarse: bits that may differ in the first word.
         threads: blocks at a time; numpy lets go of Python's lock while it counts.
-        add: told of finished rows of `one`, in this thread.
+        add: called with the number of finished rows of `one`, in this thread.
 
     Raises:
         InputError: more than `MOST_PAIRS` pairs.

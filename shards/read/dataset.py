@@ -55,7 +55,7 @@ class ShardSet(Dataset):
             sha256: hash of the set that must be there (`Card.sha256`), e.g. as a run recorded it; None means any.
 
         Raises:
-            InputError: when it is no shard set, another one than `sha256` says, has no such split, or `size` is
+            InputError: when it is not a shard set, another one than `sha256` says, has no such split, or `size` is
                 below 1.
         """
         self.path = Path(staged(path, stage, cache_dir, sha256))

@@ -111,7 +111,7 @@ class Decoder:
 
 
 class _Tar:
-    """An open file that closes itself when nobody refers to it any more."""
+    """An open file that closes itself when nothing refers to it any more."""
 
     __slots__ = ("fd",)
 

@@ -160,7 +160,7 @@ def _columns(parquet: Path, meta: dict, sha256: str | None) -> Iterator[Part]:
         if sha256 not in (None, meta["sha256"]):
             raise InputError(
                 f"{parquet} was changed or damaged: its sha256 is {meta['sha256'][:12]}..., that of the card is"
-                f" {str(sha256)[:12]}...; copy it again from where it is whole, or convert the dataset again"
+                f" {str(sha256)[:12]}...; copy it again from an intact copy, or convert the dataset again"
             )
         yield from _arrays(parquet, data, meta)
 
@@ -187,7 +187,7 @@ def _arrays(parquet: Path, data: pa.Buffer, meta: dict) -> Iterator[Part]:
                 yield name, _numbers(column(name), dtype, null, f"{parquet}: column {name}")
         yield from _strings("key", column("key"))
         patients = column("patient_id")
-        if patients.null_count:  # a sample of nobody known is a patient of its own
+        if patients.null_count:  # a sample without a patient id counts as its own patient
             patients = pc.call_function("coalesce", [_as_strings(patients), _as_strings(column("key"))])
         codes, names = _codes(patients)
         del patients

@@ -83,7 +83,7 @@ def _default_base(mode: str) -> Path:
         raise InputError(f"cannot make {base} for the staged copy: {error.strerror}") from error
     found = base.lstat()
     if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
-        raise InputError(f"{base} belongs to somebody else: name another folder for the staged copy")
+        raise InputError(f"{base} belongs to another user: name another folder for the staged copy")
     return base
 
 

@@ -36,7 +36,7 @@ def tried(work: Callable[[], Result], what: str) -> Result:
 
 
 def _network_error(error: Exception) -> BaseException | None:
-    """What is to be told and tried again; None where the file is not there or not ours to read.
+    """What to report and try again; None where the file is not there or not ours to read.
 
     fsspec says FileNotFoundError for a refused connection, an untrusted certificate and a busy server, too.
     """
@@ -86,7 +86,7 @@ class Source:
                     yield piece
             if found.hexdigest() != digest:
                 raise InputError(
-                    f"{self}/{name} does not have the sha256 on the card (damaged or changed): nothing was kept of it; "
+                    f"{self}/{name} does not have the sha256 on the card (damaged or changed): the copy was discarded; "
                     "run `cxrdist verify` on the source"
                 )
 
@@ -118,8 +118,8 @@ class Remote(Source):
                 options["client_kwargs"] = {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)}
             self._fs, self._path = fsspec.core.url_to_fs(self.root, **options)
         except ImportError as error:
-            mend = "; pip install 'cxrdist[s3]'" if scheme in ("s3", "s3a") else ""
-            raise InputError(f"reading {scheme}:// needs another package ({error}){mend}") from error
+            fix = "; pip install 'cxrdist[s3]'" if scheme in ("s3", "s3a") else ""
+            raise InputError(f"reading {scheme}:// needs another package ({error}){fix}") from error
         except ValueError as error:
             raise InputError(f"{root}: fsspec cannot read this address ({error})") from error
 

@@ -51,7 +51,7 @@ def _images(place: Workplace, seed: int) -> str:
     data = mutations.damaged_bytes(place.images[seed % len(place.images)], seed)
     grey = decode(data, max_pixels=1 << 20)
     assert grey.pixels.ndim == 2 and grey.pixels.max() <= grey.white
-    return "accepted"  # these formats hold no check sum that a picture is its own; a shard set does
+    return "accepted"  # these formats hold no checksum that a picture is its own; a shard set does
 
 
 def _dicom(place: Workplace, seed: int) -> str:
@@ -204,7 +204,7 @@ def _weights(place: Workplace, seed: int) -> str:
             initialisation.safetensors_metadata(file)
     found = read(file)
     same = expected.keys() == found.keys() and all(torch.equal(expected[key], found[key]) for key in expected)
-    if name.endswith(".pth"):  # of others: torch's zip has check sums of its own, which torch does not look at
+    if name.endswith(".pth"):  # of others: torch's zip has checksums of its own, which torch does not look at
         weights.refuse_not_finite(found, name)
         return "same" if same else "accepted"
     assert same, f"{name}, seed {seed}: other weights"

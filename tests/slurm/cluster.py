@@ -107,7 +107,7 @@ class Cluster:
         text = run("sinfo", "-h", "-N", "-p", "main", "-o", "%T", check=False)
         return sum(state in ("idle", "mixed", "allocated", "completing") for state in text.split()) == len(NODES)
 
-    def mend(self, seconds: float = 60) -> None:
+    def fix(self, seconds: float = 60) -> None:
         """Wait until every node can be used, switching on what is off and resuming what was drained or set down."""
         for node in NODES:
             self.start_node(node)
@@ -187,7 +187,7 @@ def up() -> Cluster:
         _start_accounting()
         until(lambda: run("sacctmgr", "-n", "show", "cluster", check=False).strip() or pid_of("slurmctld"), 2)
         spawn("slurmctld", "slurmctld", "-D", "-f", str(cluster.conf))
-        cluster.mend()
+        cluster.fix()
     return cluster
 
 

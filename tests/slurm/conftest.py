@@ -41,10 +41,10 @@ def running_cluster() -> Iterator[harness.Cluster]:
 @pytest.fixture
 def cluster(running_cluster: harness.Cluster) -> Iterator[harness.Cluster]:
     """The cluster with all nodes up and no job in its queue."""
-    running_cluster.mend()
+    running_cluster.fix()
     yield running_cluster
     running_cluster.cancel_all()
-    running_cluster.mend()
+    running_cluster.fix()
 
 
 @dataclasses.dataclass

@@ -121,7 +121,7 @@ run = "pretrain --shards shards --out run {SMALL} --steps 4"
 def test_doctor_looks_at_the_nodes_and_finds_a_folder_that_is_not_shared(cluster, tmp_path, capsys):
     assert cli.main(f"doctor --profile local --nodes 2 --out {tmp_path}".split()) == 0
     shown = capsys.readouterr().out
-    assert shown.count("is shared and writable") == 2 and "nothing to mend" in shown
+    assert shown.count("is shared and writable") == 2 and "nothing to fix" in shown
     if cluster.mode == "netns":  # each node has its own /dev/shm
         assert cli.main("doctor --profile local --nodes 1 --out /dev/shm".split()) == 1
         assert "use a folder all nodes share" in capsys.readouterr().out

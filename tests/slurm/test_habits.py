@@ -59,7 +59,7 @@ def test_job_that_needs_more_memory_than_it_asked_for_says_so(cluster, counting,
     job = counting("--steps", "9", "--eat_at", "3", "--step_seconds", "0", nodes=1, max_restarts=0, mem="1500M")
     job.queue()
     assert job.wait_for_end() in ("FAILED", "OUT_OF_MEMORY"), job.log()
-    said = "the kernel killed 1 of its processes for want of memory: ask for more (mem)"
+    said = "the kernel killed 1 of its processes because memory ran out: ask for more (mem)"
     assert job.log().splitlines()[-1].endswith(f"job {job.job_id} ends: {said}")
     assert cli.main(["status", str(job.folder)]) == 1
     assert said in capsys.readouterr().out

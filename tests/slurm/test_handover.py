@@ -178,8 +178,8 @@ def test_doctor_tells_what_a_partition_that_cancels_means_for_a_run(cluster):
     try:
         how = preemption.of("preempt")
         assert (how.mode, how.grace_s, how.kill_wait_s, how.user_signal) == ("CANCEL", 0, 5, True)
-        found, mend = preemption.meaning(how)
-        assert "no grace time, 5 s of KillWait" in found and "what is not saved within 5 s is lost" in mend
+        found, fix = preemption.meaning(how)
+        assert "no grace time, 5 s of KillWait" in found and "what is not saved within 5 s is lost" in fix
     finally:
         subprocess.run("scontrol update PartitionName=preempt PreemptMode=REQUEUE GraceTime=20".split(), check=True)
     assert preemption.meaning(preemption.of("preempt"))[1] == ""

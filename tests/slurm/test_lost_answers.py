@@ -71,7 +71,7 @@ def test_job_that_cannot_be_noted_because_the_disk_is_full_is_cancelled_again(
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", job.folder], check=True)
     try:
         sbatch(f'$SBATCH "$@" | tee {tmp_path}/number; cat /dev/zero >{job.folder}/fill 2>/dev/null; true')
-        with pytest.raises(FailedError, match="was queued, but not noted in .*No space left.*; the job was cancelled"):
+        with pytest.raises(FailedError, match="could not be recorded in .*No space left.*; the job was cancelled"):
             job.queue()
         number = (tmp_path / "number").read_text().strip()
         assert client.job(number).state == "CANCELLED"

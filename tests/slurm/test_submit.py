@@ -110,7 +110,7 @@ def test_dry_run_prints_the_text_and_writes_nothing(tmp_path, monkeypatch, capsy
         ("finetune --shards s --out r --threshold best", "threshold = 'best'"),
         ("finetune --shards s --out r --labels nonsense", "s: unknown label 'nonsense'; the labels are"),
         ("finetune --shards s --out r --labels mass,edema", "s: no label mass in this shard set; it has pneumonia,"),
-        ('finetune --shards s --out r --uncertain={"nonsense":"ones"}', "uncertain names 'nonsense', no label"),
+        ('finetune --shards s --out r --uncertain={"nonsense":"ones"}', "'nonsense', which is not a label"),
         ("finetune --shards t --out r", "t has no split 'test'; it has train"),
         ("finetune --shards s --out r --eval_shards t", "t has no split 'test'"),
         ("finetune --shards s --out r --arch small_cnn --init imagenet", "small_cnn starts from scratch only"),
@@ -248,7 +248,7 @@ def test_chain_is_ordered_by_needs_and_refuses_circles(tmp_path):
     with pytest.raises(InputError, match="in a circle"):
         chain.load(path)
     path.write_text(stage.format("b", "r", '["c"]'))
-    with pytest.raises(InputError, match="needs 'c', which is none of b"):
+    with pytest.raises(InputError, match="needs 'c', which is not one of b"):
         chain.load(path)
     path.write_text('[[stage]]\nname = "a"\nrun = "collect r"\nnode = 2\n')
     with pytest.raises(InputError, match="unknown key 'node'"):

@@ -48,7 +48,7 @@ def nt_xent(
         ValueError: shapes differ, or fewer than two images are compared.
     """
     if z1_BD.shape != z2_BD.shape or z1_BD.ndim != 2:
-        raise ValueError(f"two (B, D) embeddings of one shape are needed, not {z1_BD.shape} and {z2_BD.shape}")
+        raise ValueError(f"two (B, D) embeddings of the same shape are needed, not {z1_BD.shape} and {z2_BD.shape}")
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, not {temperature}")
     world = dist.get_world_size() if gather and dist.is_available() and dist.is_initialized() else 1

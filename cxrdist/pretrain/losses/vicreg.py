@@ -54,7 +54,7 @@ def vicreg(
         ValueError: shapes differ, or there are fewer than two images.
     """
     if z1_BD.shape != z2_BD.shape or z1_BD.ndim != 2:
-        raise ValueError(f"two (B, D) embeddings of one shape are needed, not {z1_BD.shape} and {z2_BD.shape}")
+        raise ValueError(f"two (B, D) embeddings of the same shape are needed, not {z1_BD.shape} and {z2_BD.shape}")
     world = dist.get_world_size() if gather and dist.is_available() and dist.is_initialized() else 1
     if len(z1_BD) * world < 2:
         raise ValueError("VICReg takes statistics over images: at least two are needed")
@@ -125,7 +125,7 @@ class VICReg:
     def loss(
         self, first: torch.Tensor, second: torch.Tensor, *, images: torch.Tensor | None = None, gather: bool = True
     ) -> torch.Tensor:
-        """See `vicreg`; an image that stands twice in the batch counts twice in its statistics."""
+        """See `vicreg`; an image that occurs twice in the batch counts twice in its statistics."""
         del images
         config = self.config
         return vicreg(

@@ -113,7 +113,7 @@ class TestRefusals:
         with pytest.raises(InputError, match="does not fit resnet34.*missing"):
             load_init(str(tmp_path / "w.pth"), "resnet34", 64)
         (tmp_path / "text.safetensors").write_text("hello")
-        with pytest.raises(InputError, match="no safetensors file"):
+        with pytest.raises(InputError, match="not a safetensors file"):
             load_encoder(tmp_path / "text.safetensors")
         safetensors.torch.save_file({"w": torch.ones(1)}, tmp_path / "other.safetensors")
         with pytest.raises(InputError, match="no arch and image_size"):

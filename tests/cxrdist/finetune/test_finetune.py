@@ -124,7 +124,9 @@ def backbone_moved(run: Run, config: FinetuneConfig) -> bool:
 
 def test_patience_is_each_stages_own_and_the_stage_of_the_kept_weights_is_recorded(tmp_path, blobs, monkeypatch):
     """A head that stops gaining ends its own stage only; the layers are trained for all that."""
-    scores = iter([0.9, 0.8, 0.8, 0.5, 0.6, 0.5, 0.5])  # stage 1 gains once, stage 2 twice; then two looks without
+    scores = iter(
+        [0.9, 0.8, 0.8, 0.5, 0.6, 0.5, 0.5]
+    )  # stage 1 gains once, stage 2 twice; then two without
     monkeypatch.setattr(loop, "macro_auroc", lambda *_: next(scores))
     changes = {"mode": "two_stage", "epochs": 40, "head_epochs": 20, "eval_steps": 2, "patience": 2, "min_steps": 1}
     config, run = trial(tmp_path / "first", blobs, **changes)

@@ -109,7 +109,7 @@ def test_a_policy_is_for_the_label_that_it_names_however_it_is_spelt(places):
 
 
 def test_a_policy_for_what_is_no_label_is_refused(places, tmp_path):
-    with pytest.raises(InputError, match="uncertain names 'edmea', no label; there are edema, pneumonia"):
+    with pytest.raises(InputError, match="'edmea', which is not a label; the labels are edema, pneumonia"):
         identity.resolve(config(places, uncertain={"edmea": "ignore"}))
     identity.resolve(config(places, uncertain={"fracture": "ignore", "default": "ones"}))  # of another set of a sweep
     run = trained(tmp_path / "run", places["here"], mode="linear", arch="test_resnet", image_size=32, n_boot=0)

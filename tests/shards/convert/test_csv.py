@@ -280,7 +280,7 @@ def test_lists_of_findings_as_python_writes_them_are_read(tmp_path: Path) -> Non
     found = index[["label_edema", "label_mass", "label_no_finding"]]
     assert [found.loc[name].tolist() for name in names] == [[1, 1, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0]]
     write_table(root, ["path,found", "x.png,['Edema"], {})
-    with pytest.raises(InputError, match="line 2: column found: .* is no list of findings"):
+    with pytest.raises(InputError, match="line 2: column found: .* is not a list of findings"):
         make(config(root, findings_column="found", out=str(tmp_path / "o2")))
 
 
@@ -331,7 +331,7 @@ BAD_TABLES = {
     "short row": ("path,Mass\nx.png,1\nx.png\n", {}, "table.csv, line 3: 1 cells, the header has 2"),
     "open quote": ('path,Mass\n"x.png,1\nx.png,1\n', {}, "line 2 to 3 .a quotation mark left open.*1 cells"),
     "wide row": ("path,Mass,Edema\nx.png,a, b,1,0\n", {}, "line 2: 5 cells, the header has 3 .*needs quotation marks"),
-    "a heading twice": ("path,Mass,Mass\nx.png,1,0\n", {}, "the heading 'Mass' stands over columns 2 and 3"),
+    "a heading twice": ("path,Mass,Mass\nx.png,1,0\n", {}, "the heading 'Mass' heads columns 2 and 3"),
     "no rows": ("path,Mass\n", {}, "has no rows"),
     "empty file": ("", {}, "no column 'path'; its columns are \\(none\\)"),
 }

@@ -39,7 +39,7 @@ def problems(path: Path) -> list[str]:
 
 
 def forge(path: Path, **changes) -> None:
-    """Change the card and make it pass its own check sum, as an attentive vandal would."""
+    """Change the card and make it pass its own checksum, as an attentive vandal would."""
     import dataclasses
 
     card = read_card(path)
@@ -166,7 +166,7 @@ def test_a_card_of_another_shape_is_refused_when_it_is_read_though_its_check_sum
     copy: Path, field: str, value: object
 ) -> None:
     forge(copy, **{field: value})
-    with pytest.raises(InputError, match=r"dataset\.json is damaged \(.*\): convert the data set again"):
+    with pytest.raises(InputError, match=r"dataset\.json is damaged \(.*\): convert the dataset again"):
         read_card(copy)
 
 

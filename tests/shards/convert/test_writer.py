@@ -120,7 +120,7 @@ def test_a_complete_set_is_left_as_it_is_and_another_is_not_overwritten(nih_conf
 def test_a_folder_with_something_else_in_it_is_not_touched(tmp_path: Path, nih_config) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("mine")
-    with pytest.raises(InputError, match="exists and is no unfinished conversion"):
+    with pytest.raises(InputError, match="exists and is not an unfinished conversion"):
         make(nih_config())
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="is a file"):

@@ -1,4 +1,4 @@
-"""Two small drawn data sets."""
+"""Two small drawn datasets."""
 
 from __future__ import annotations
 

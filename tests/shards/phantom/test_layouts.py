@@ -1,4 +1,4 @@
-"""Drawn data sets look as published, and the same seed gives the same files."""
+"""Drawn datasets look as published, and the same seed gives the same files."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_a_folder_that_somebody_else_made_is_not_used(folder: Path, tmp_path: Pa
     monkeypatch.setenv("SLURM_TMPDIR", str(tmp_path))
     (tmp_path / "theirs").mkdir()
     (tmp_path / f"cxrdist-{os.getuid()}").symlink_to(tmp_path / "theirs")
-    with pytest.raises(InputError, match="belongs to somebody else"):
+    with pytest.raises(InputError, match="belongs to another user"):
         stage(folder, "disk")
 
 
