@@ -20,8 +20,8 @@ def pretrain(config: Any, waits: bool) -> None:
     from cxrdist import pending
     from cxrdist.pretrain.config import IGNORED_BY_SIGNATURE, validate
     from cxrdist.pretrain.run_folder import identify, resolve
+    from results.identity import plain
     from results.run import Run
-    from results.signature import plain
 
     if waits:
         validate(config)

@@ -18,7 +18,7 @@ def pretrained(config: Any) -> bool:
     """Whether this pretraining is done; refuses the folder of another one."""
     from cxrdist.pretrain.config import IGNORED_BY_SIGNATURE
     from cxrdist.pretrain.run_folder import identify, resolve
-    from results.signature import plain
+    from results.identity import plain
 
     return _is_complete(config.out, lambda: identify(*resolve(config)), plain(config), IGNORED_BY_SIGNATURE)
 
@@ -60,8 +60,8 @@ def _is_complete(out: str, sign: Callable[[], str], settings: dict[str, Any], ig
     Raises:
         InputError: the folder holds a finished run of other settings, or of other data.
     """
+    from results.identity import differences
     from results.run import Run
-    from results.signature import differences
     from shards import FailedError
 
     run = Run(out)
@@ -91,8 +91,8 @@ def refuse_other(out: str, job: str, settings: dict[str, Any], ignored: Sequence
     Raises:
         InputError: it is a file, or holds other files or a run of other settings.
     """
+    from results.identity import differences
     from results.run import Run
-    from results.signature import differences
 
     run = Run(out)
     if not run.info.exists():

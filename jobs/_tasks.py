@@ -15,7 +15,7 @@ from slurm.profiles import Profile, check, load, nodes_for, time_seconds
 from slurm.task import Task
 
 PLAIN = ("evaluate", "collect", "table", "plot", "report", "embed", "explain", "verify")
-"""Commands that run on one node as they are; they may be broken off and run again."""
+"""Commands that run on one node as they are; they may be interrupted and run again."""
 SUBMITTABLE = ("pretrain", "finetune", "sweep", "shard", *PLAIN)
 
 
@@ -264,6 +264,6 @@ def _folder(name: str, config: Any) -> Path:
 
 def _digest(words: Sequence[str], config: Any) -> str:
     """Identity of a command, with the content of its settings (a changed --config file is another command)."""
-    from results.signature import plain
+    from results.identity import plain
 
     return hashlib.sha256(repr([list(words), plain(config)]).encode()).hexdigest()[:12]

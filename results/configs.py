@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from results.errors import InputError
+from results.identity import plain
 from results.run import Run
-from results.signature import plain
 
 if TYPE_CHECKING:
     from results.schema import Row

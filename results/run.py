@@ -16,8 +16,8 @@ from typing import Any
 
 from results import atomic, used_datasets
 from results.errors import InputError
+from results.identity import plain
 from results.provenance import command_line, facts, now
-from results.signature import plain
 
 FORMAT_VERSION = 1
 """Version of run.json and done.json."""
@@ -123,7 +123,7 @@ class Run:
             path: the folder; new, empty, or an earlier attempt of the same run.
             job: what runs (`pretrain`, `finetune`).
             config: the resolved configuration, nested; None values are left out of config.toml.
-            signature: see `results.signature`.
+            signature: see `results.identity`.
             shards: shard set path or URL -> its SHA-256, as the run must find them. A run that is not done adds the
                 places to which its sets have been moved since.
             init: what the run starts from, by content: name, and for a file sha256, dataset, signature.

@@ -153,7 +153,7 @@ def run_shielded(
         env: Variables added to this process's environment, from which another launcher's are taken out.
         threads: OMP_NUM_THREADS of a rank, unless the environment or `env` already says it.
         patience_s: Seconds after a stop signal at which workers that still run are ended by force.
-        relay: What asks a worker to stop: USR2 for those that listen, INT for programs that may be broken off.
+        relay: What asks a worker to stop: USR2 for those that listen, INT for programs that may be interrupted.
         abort: StopSignals about twice a second: a reason (text) ends the workers at once, without a checkpoint.
         asked: The stop signals' counter when the caller listens already; None listens here, while the workers run.
     """

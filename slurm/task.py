@@ -37,6 +37,6 @@ class Task:
     patience_s: float = 120.0
     """Seconds that workers have for their checkpoint after a stop signal before they are ended by force."""
     listens: bool = True
-    """Whether the module stops by itself on USR2; otherwise it is broken off with INT (its work must allow that)."""
+    """Whether the module stops by itself on USR2; otherwise it is interrupted with INT (its work must allow that)."""
     env: tuple[tuple[str, str], ...] = ()
     """Variables to export."""

@@ -23,6 +23,7 @@ from timm.models import adapt_input_conv
 from torch import nn
 
 from cxrdist.core import weights
+from cxrdist.core.initialisation import safetensors_metadata
 from cxrdist.errors import InputError
 
 _SMALL_STEM_UP_TO = 64  # pixels
@@ -129,9 +130,9 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """The metadata of an encoder file (or of the run folder that holds it); empty where the file has none.
 
     Raises:
-        InputError: no such file, or no safetensors.
+        InputError: no such file, or not a safetensors file.
     """
-    return weights.read_metadata(_encoder_file(path))
+    return safetensors_metadata(_encoder_file(path))
 
 
 def check_description(facts: Mapping[str, Any], file: Path) -> None:
@@ -202,7 +203,7 @@ def load_init(init: str, arch: str, image_size: int, *, stem: str = "auto") -> t
         The module and a dict with `init` (scratch, imagenet or file), `stem`, and an encoder file's metadata.
 
     Raises:
-        InputError: unknown name or file, weights of another architecture, or ImageNet weights that cannot be had.
+        InputError: unknown name or file, weights of another architecture, or ImageNet weights out of reach.
     """
     if init == "scratch":
         kind = stem_for(arch, image_size, stem)

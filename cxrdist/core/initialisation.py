@@ -146,7 +146,7 @@ def safetensors_metadata(path: Path) -> dict[str, str]:
             return {str(key): str(value) for key, value in (file.metadata() or {}).items()}
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise InputError(
-            f"{path} is not a safetensors file, or is damaged ({error}); make the encoder again"
+            f"{path} is not a safetensors file, or is damaged ({error}); restore it, or make it again"
         ) from error
 
 

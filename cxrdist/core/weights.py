@@ -17,6 +17,7 @@ import safetensors
 import safetensors.torch
 import torch
 
+from cxrdist.core.initialisation import safetensors_metadata
 from cxrdist.errors import FailedError, InputError
 from results.run import Run
 
@@ -74,19 +75,6 @@ def _sort_metadata(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file; empty where it has none.
-
-    Raises:
-        InputError: it is damaged or not a safetensors file.
-    """
-    try:
-        with safetensors.safe_open(path, framework="pt") as opened:
-            return dict(opened.metadata() or {})
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path} is damaged or not a safetensors file: {error}") from None
-
-
 def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file.
 
@@ -94,7 +82,7 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         InputError: it is damaged, is not what its run's done.json or its own metadata say, or holds numbers that are
             not finite.
     """
-    metadata = read_metadata(path)
+    metadata = safetensors_metadata(path)
     try:
         tensors = safetensors.torch.load_file(path)
     except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:

@@ -9,7 +9,7 @@ from cxrdist.core.augment_config import AugmentConfig, check_augment
 from cxrdist.core.initialisation import KMEANS_PATCHES
 from cxrdist.core.kmeans_config import KMeansConfig
 from cxrdist.errors import InputError
-from results.signature import plain
+from results.identity import plain
 from shards.ranges import SEEDS, out_of_range
 
 MODES = ("linear", "full", "last_n", "two_stage")
@@ -82,7 +82,7 @@ class FinetuneConfig:
     """For an `init` file that does not say what pixels its network expects: their mean, of grey values in [0, 1].
     None: the file's metadata, those of ImageNet for imagenet, those of the training set for scratch."""
     init_std: Annotated[float | None, "(0, inf)"] = None
-    """The deviation that belongs to `init_mean`; 0.5 and 0.00048828125 stand for pixels in [-1024, 1024]."""
+    """The standard deviation that belongs to `init_mean`; 0.5 and 0.00048828125 stand for pixels in [-1024, 1024]."""
     mode: Literal["linear", "full", "last_n", "two_stage"] = "full"
     """linear: features frozen, only a head is fitted. full: everything. last_n: the last `last_n` stages and the head.
     two_stage: the head alone for `head_epochs`, then everything at `backbone_lr_factor` times the rate."""
@@ -124,7 +124,7 @@ class FinetuneConfig:
     class_weights: Literal["none", "pos_weight", "balanced"] = "none"
     """pos_weight: positives weigh n_neg/n_pos. balanced: positives n/(2 n_pos), negatives n/(2 n_neg). Per label."""
     weight_factor: Annotated[float, "[0, 1]"] = 1.0
-    """In [0, 1]: 0 gives every sample weight 1, 1 the full `class_weights`, between them in a straight line."""
+    """In [0, 1]: 0 gives every sample weight 1, 1 the full `class_weights`; linear in between."""
     threshold: str = "balanced_accuracy"
     """Rule of the operating threshold, chosen on val: balanced_accuracy, f1, or sensitivity=0.9."""
     level: Literal["image", "study", "study_max"] = "image"
@@ -132,7 +132,7 @@ class FinetuneConfig:
     their images' probabilities. study_max: studies, with the highest of them. Training and the choice of weights go by
     images always, and predictions hold images."""
     n_boot: Annotated[int, "[0, 10^6]"] = 1000
-    """0 leaves the intervals out. They are computed without resampling now, so that any other number is the same."""
+    """0 leaves the intervals out; any other number gives them (they are computed without resampling)."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """auto: bfloat16 where the device gains from it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -219,7 +219,7 @@ def check_threshold(rule: str) -> None:
 
 
 def run_settings(config: FinetuneConfig) -> dict[str, Any]:
-    """A configuration as its run records it (see `results.signature.plain`), without settings that it does not use.
+    """A configuration as its run records it (see `results.identity.plain`), without settings that it does not use.
 
     (Those of kmeans-patches and of the rbf head: they are later than the first runs, which keep their signature.)
     """

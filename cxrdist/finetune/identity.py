@@ -23,8 +23,8 @@ from cxrdist.core.shard_sets import absolute, card, datasets, recorded
 from cxrdist.finetune import input_checks
 from cxrdist.finetune.config import IGNORED_BY_SIGNATURE, FinetuneConfig, check_head, run_settings, weight_decay, words
 from results.configs import config_text, of_run
+from results.identity import signature
 from results.run import Run
-from results.signature import signature
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -22,7 +22,7 @@ from cxrdist.core.augment import Augment
 from cxrdist.core.augment_params import load_size, resolve
 from cxrdist.core.device import pick_device, resolve_precision, set_threads
 from cxrdist.core.initialisation import refuse_another
-from cxrdist.finetune import classifier, evaluate, labelled_data, linear_probe, rbf_probe
+from cxrdist.finetune import classifier, labelled_data, linear_probe, rbf_probe, tester
 from cxrdist.finetune.checkpoints import Saver
 from cxrdist.finetune.classifier import Classifier
 from cxrdist.finetune.config import FinetuneConfig, words
@@ -89,7 +89,7 @@ class Trial:
         self.data: TrialData = labelled_data.load(config, shard_sets.expected(run, config.shards))
         check_studies(self.data.test, [config.level])
         for path in words(config.eval_shards) or []:  # before hours of training, not after them
-            evaluate.labels_shared(evaluate.test_set(run, path, config.stage), self.data.labels, self.data.unlearnt)
+            tester.labels_shared(tester.test_set(run, path, config.stage), self.data.labels, self.data.unlearnt)
         self.data.manifest.write(run.manifest)
         card = self.data.card
         self.model: Classifier = classifier.build(config, self.data.labels, (card.mean, card.std))
@@ -271,7 +271,7 @@ class Trial:
         pixels = {preparation.KEY: preparation.settings_of(data.card)}
         weights = classifier.save(self.run.model, self.model, backbones, signature=signature, **pixels)
         spent = {"wall_seconds": seconds, "gpu_seconds": seconds if self.device.type == "cuda" else 0.0}
-        tested = evaluate.write_own(self.run, self.config, data, self.network, counts | spent)
+        tested = tester.write_own(self.run, self.config, data, self.network, counts | spent)
         self.run.finish(
             **self.facts,
             **tested,

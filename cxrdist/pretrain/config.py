@@ -122,7 +122,7 @@ class PretrainConfig(MethodConfig):
     """For an `init` file that does not say what pixels its network expects: their mean, of grey values in [0, 1].
     None: the file's metadata, those of ImageNet for imagenet, those of the training set for scratch."""
     init_std: Annotated[float | None, "(0, inf)"] = None
-    """The deviation that belongs to `init_mean`; 0.5 and 0.00048828125 stand for pixels in [-1024, 1024]."""
+    """The standard deviation that belongs to `init_mean`; 0.5 and 0.00048828125 stand for pixels in [-1024, 1024]."""
     global_batch: Annotated[int, "[2, inf)"] = 256
     """Images per step over all ranks (each gives two views)."""
     epochs: Annotated[int, "[1, inf)"] = 100

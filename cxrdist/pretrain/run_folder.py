@@ -11,8 +11,8 @@ from cxrdist.core.shard_sets import SCHEME, datasets
 from cxrdist.errors import InputError
 from cxrdist.pretrain.config import IGNORED_BY_SIGNATURE, PretrainConfig, check_batch, check_pool, validate
 from cxrdist.pretrain.methods import that_counts
+from results.identity import plain, signature
 from results.run import Run
-from results.signature import plain, signature
 
 
 def create_run(config: PretrainConfig, command: list[str] | None = None) -> Run:

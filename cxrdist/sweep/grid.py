@@ -186,7 +186,7 @@ def _one_network(base: FinetuneConfig, axes: Mapping[str, list[AxisValue]]) -> F
 
 def _checked(base: FinetuneConfig, axis: str, choice: AxisValue) -> AxisValue:
     """The choice with its values parsed, checked one by one so that the error names the axis."""
-    from results.signature import plain
+    from results.identity import plain
 
     if not choice.options:
         return choice

@@ -17,7 +17,7 @@ from cxrdist.finetune.config import FinetuneConfig
 from cxrdist.finetune.parse import check_keys, flat, from_plain, get
 from cxrdist.sweep.config import SearchConfig
 from cxrdist.sweep.folder import SweepCell
-from results.signature import plain
+from results.identity import plain
 
 _STREAM = 900
 _RANGE_KEYS = {"low", "high", "log", "integer"}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 import threading
-import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from results import dataset_names, levels
 from results.collect import predictions_beside
@@ -34,27 +34,7 @@ HELD_ELEMENTS = 100_000_000
 """Influences kept (float32); the run read longest ago goes first."""
 
 PROGRESS_AFTER = 2.0
-"""Seconds of reading after which progress is shown."""
-
-
-class ReadingProgress:
-    """Says how far the reading of runs is: on a terminal in place, in a log now and then; nothing for short work."""
-
-    def __init__(self, total: int) -> None:
-        """Expect `total` runs."""
-        self.total, self.done = total, 0
-        self._next = time.monotonic() + PROGRESS_AFTER
-
-    def one(self) -> None:
-        """One more run has been read."""
-        self.done += 1
-        if time.monotonic() < self._next:
-            return
-        text = f"predictions: run {self.done} of {self.total}"
-        terminal = sys.stderr.isatty()
-        self._next = time.monotonic() + (0.5 if terminal else 20.0)
-        last = "\r" + " " * len(text) + "\r" if self.done >= self.total else ""
-        print(f"\r{text}{last}" if terminal else text, end="" if terminal else "\n", file=sys.stderr, flush=True)
+"""Seconds of reading after which a terminal shows how far it is."""
 
 
 _held: dict[tuple[Any, ...], Tested | str] = {}
@@ -65,15 +45,13 @@ def prepare(rows: Iterable[Row]) -> None:
     """Read the predictions behind rows, several runs at a time, so that `tested` and `estimate` find them."""
     wanted = {_key(row): row for row in rows if row["metric"] in influence.INTERVAL_METRICS}
     missing = [row for key, row in wanted.items() if key not in _held]
-    progress = ReadingProgress(len(missing))
-
-    def read(row: Row) -> None:
-        tested(row)
-        progress.one()
-
     if len(missing) > 1:
         with ThreadPoolExecutor(max_workers=CORES) as pool:  # numpy and pyarrow release the interpreter's lock
-            list(pool.map(read, missing))
+            found = pool.map(tested, missing)
+            for _ in tqdm(
+                found, "predictions", len(missing), unit="run", delay=PROGRESS_AFTER, leave=False, disable=None
+            ):
+                pass
 
 
 def tested(row: Row) -> Tested | str:

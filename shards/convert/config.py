@@ -232,10 +232,10 @@ class CsvConfig(ConvertConfig):
     separator: str = "|"
     """Between two findings of `findings_column`."""
     other_findings: Literal["refuse", "ignore"] = "refuse"
-    """What a finding is that neither the common table nor `labels` knows: an error, or left out and counted."""
+    """What becomes of a finding that neither the common table nor `labels` knows: an error, or left out and counted."""
     readers: Literal["majority", "any", "all"] | None = None
     """How several rows of one image become one where each is a reader's: per label what more than half say (else -1),
-    positive where any says so, or positive where all do. None: one reader; rows that contradict are an error."""
+    positive where any says so, or positive where all do. None: one reader; contradicting rows are an error."""
     reader_column: str | None = None
     """Column that says whose row it is, where a reader has several rows of one image; None: every row is a reader."""
     val_fraction: Annotated[float, "[0, 1)"] = 0.1

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from results.identity import signature
 from results.run import Run
 from results.schema import write_metrics, write_predictions
-from results.signature import signature
 from results.stats.scoring import metric_rows
 
 HOME = "https://example.org/phantom"

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from results.errors import InputError
+from results.identity import signature
 from results.run import Run
-from results.signature import signature
 
 CONFIG = {"lr": 0.1, "epochs": 3, "cache": None, "optim": {"name": "sgd", "fused": True}, "labels": ("edema", "mass")}
 

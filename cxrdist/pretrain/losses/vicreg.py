@@ -34,8 +34,9 @@ def vicreg(
     v the mean over dimensions of max(0, 1 - sqrt(var + 0.0001)), var over the batch with n - 1,
     c the sum of the squared covariances (with n - 1) of different dimensions, divided by D.
 
-    This is the paper's algorithm 1, for which its coefficients 25, 25 and 1 were found. Its equation 5 lacks the mean
-    over dimensions in s; the authors' program has the mean of the two v, not their sum (a `variance` of 12.5 here).
+    This is the paper's algorithm 1, for which its coefficients 25, 25 and 1 were found. Section 4.1 defines s
+    without the mean over dimensions; the authors' program has the mean of the two v, not their sum (a `variance` of
+    12.5 here).
 
     Args:
         z1_BD: embeddings of the first views, any floating type.

@@ -85,7 +85,7 @@ def test_weights_that_are_not_those_of_the_metadata_are_refused(made, tmp_path, 
 
 def test_weights_that_are_not_those_of_done_json_are_refused(made, tmp_path):
     run = Run(tmp_path)
-    digest = weights.read_metadata(made / "encoder.safetensors")[weights.KEY]
+    digest = initialisation.safetensors_metadata(made / "encoder.safetensors")[weights.KEY]
     _rewritten(made / "encoder.safetensors", run.encoder, _zeros, **{weights.KEY: None})
     load_encoder(run.encoder)  # nobody says what they should be
     run.finish(weights_sha256=digest)
@@ -136,7 +136,8 @@ def test_both_files_carry_the_hash_of_their_weights(made):
     for name in ("encoder.safetensors", "model.safetensors"):
         tensors, facts = weights.read(made / name)
         assert facts[weights.KEY] == weights.fingerprint(tensors)
-    assert json.loads(weights.read_metadata(made / "model.safetensors")["labels"]) == ["edema", "pneumonia"]
+    metadata = initialisation.safetensors_metadata(made / "model.safetensors")
+    assert json.loads(metadata["labels"]) == ["edema", "pneumonia"]
 
 
 WRITE = """

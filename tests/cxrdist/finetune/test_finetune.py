@@ -124,9 +124,7 @@ def backbone_moved(run: Run, config: FinetuneConfig) -> bool:
 
 def test_patience_is_each_stages_own_and_the_stage_of_the_kept_weights_is_recorded(tmp_path, blobs, monkeypatch):
     """A head that stops gaining ends its own stage only; the layers are trained for all that."""
-    scores = iter(
-        [0.9, 0.8, 0.8, 0.5, 0.6, 0.5, 0.5]
-    )  # stage 1 gains once, stage 2 twice; then two without
+    scores = iter([0.9, 0.8, 0.8, 0.5, 0.6, 0.5, 0.5])  # stage 1 gains once, stage 2 twice; then two without
     monkeypatch.setattr(loop, "macro_auroc", lambda *_: next(scores))
     changes = {"mode": "two_stage", "epochs": 40, "head_epochs": 20, "eval_steps": 2, "patience": 2, "min_steps": 1}
     config, run = trial(tmp_path / "first", blobs, **changes)
@@ -257,8 +255,8 @@ def test_an_encoder_brings_its_arch_size_and_pixels_into_the_results(tmp_path, b
 def test_the_saved_model_gives_the_scores_that_were_written(tmp_path, blobs):
     run = trained(tmp_path / "run", blobs, arch=TINY, image_size=32, epochs=1, min_steps=4)
     config = from_plain(run.read_config(), "config")
-    from cxrdist.finetune.evaluate import probabilities
     from cxrdist.finetune.features import Network
+    from cxrdist.finetune.tester import probabilities
 
     model = classifier.load(run.model)
     network = Network(dataclasses.replace(config, cache=None), model, "float32")

@@ -8,7 +8,7 @@ from cxrdist.pretrain.methods import VICRegConfig
 
 
 def from_the_paper(a: torch.Tensor, b: torch.Tensor, weights: tuple[float, float, float]) -> torch.Tensor:
-    """Bardes et al., equations 1 to 4 and 6, number by number; the invariance as in algorithm 1, a mean of squares."""
+    """Bardes et al., section 4.1, number by number; the invariance as in algorithm 1, a mean of squares."""
     n, d = a.shape
     s = sum((a[i, j] - b[i, j]) ** 2 for i in range(n) for j in range(d)) / (n * d)
     v, c = [], []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from results.signature import differences, plain, signature
+from results.identity import differences, plain, signature
 
 CONFIG = {"lr": 0.1, "epochs": 3, "cache": None, "optim": {"name": "sgd", "fused": True}, "labels": ("edema", "mass")}
 
