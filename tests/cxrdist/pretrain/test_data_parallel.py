@@ -1,4 +1,4 @@
-"""DDP as a run needs it that is broken off and resumed: nothing of a process's own start is left in the numbers."""
+"""DDP as a run needs it that is interrupted and resumed: nothing of a process's own start is left in the numbers."""
 
 from typing import Any
 

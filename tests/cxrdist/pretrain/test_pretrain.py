@@ -1,4 +1,4 @@
-"""A run can be broken off anywhere and ends as if it had not been."""
+"""A run can be interrupted anywhere and ends as if it had not been."""
 
 import json
 import os
