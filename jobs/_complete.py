@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,15 @@ def is_made(mark: Path, out: Path | None) -> bool:
         return True
     # A table that was deleted, or written over by a command of other settings since, is to be made again.
     return out.exists() and out.stat().st_mtime_ns <= mark.stat().st_mtime_ns
+
+
+def swept(out: Path) -> bool:
+    """Whether every cell that a sweep's plan names is done; the folders say so, whatever was marked."""
+    try:
+        cells = [cell["signature"] for cell in json.loads((out / "sweep.json").read_text(encoding="utf-8"))["cells"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return all((out / "cells" / str(name) / "done.json").is_file() for name in cells)
 
 
 def shard_set(out: Path, config: Any) -> bool:

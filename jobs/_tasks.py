@@ -14,7 +14,7 @@ from slurm.errors import InputError
 from slurm.profiles import Profile, check, load, nodes_for, time_seconds
 from slurm.task import Task
 
-PLAIN = ("evaluate", "collect", "table", "plot", "report", "embed", "explain", "verify")
+PLAIN = ("evaluate", "collect", "table", "plot", "report", "embed", "explain", "explore", "predict", "verify")
 """Commands that run on one node as they are; they may be interrupted and run again."""
 SUBMITTABLE = ("pretrain", "finetune", "sweep", "shard", *PLAIN)
 
@@ -31,6 +31,9 @@ class SubmitOptions:
     after: tuple[str, ...] = ()
     name: str | None = None
     dry_run: bool = False
+    folder: Path | None = None
+    """STUDY/stages/NAME, where a study keeps the jobs and marks of a command that has no folder of its own;
+    None: beside its output."""
 
 
 OPTIONS = {
@@ -222,29 +225,34 @@ def prepare(words: Sequence[str]) -> None:
 
 
 def _command(name: str, config: Any, rest: Sequence[str], at: SubmitOptions, *, kind: str) -> Submission:
-    folder = _folder(name, config)
-    mark = folder / "submission" / f"complete-{_digest([name, *rest], config)}"
-    uses_gpu = name in ("evaluate", "embed", "explain")
+    folder = at.folder if at.folder is not None and kind == "command" else _folder(name, config)
+    mark = folder / "submission" / f"complete-{_digest([name, *rest], config, at)}"
+    uses_gpu = name in ("evaluate", "embed", "explain", "explore", "predict")
     less = {} if kind == "ray" else {"ranks_per_node": 1, "gpus_per_node": int(uses_gpu and at.profile.gpus > 0)}
     task = _task(
         at, kind=kind, words=("jobs.cli", name, *rest), folder=str(folder / "submission"), listens=False,
         mark=str(mark), **less,
     )  # fmt: skip
     out = getattr(config, "out", None)
-    return Submission(
-        tasks=(task,), folder=folder, complete=_complete.is_made(mark, None if out is None else Path(str(out)))
-    )
+    made = _complete.is_made(mark, None if out is None else Path(str(out)))
+    if kind == "ray":
+        made = made and _complete.swept(Path(config.out))
+    return Submission(tasks=(task,), folder=folder, complete=made)
 
 
 def _shard(config: Any, rest: Sequence[str], at: SubmitOptions) -> Submission:
     if hasattr(config, "check"):
         config.check()
     out = Path(config.out).expanduser().absolute()
-    folder = out.with_name(f"{out.name}.job")  # a shard set holds nothing but shards
+    folder = at.folder or out.with_name(f"{out.name}.job")  # a shard set holds nothing but shards
     shared: dict[str, Any] = {
         "kind": "command", "folder": str(folder / "submission"), "listens": False, "ranks_per_node": 1,
-        "gpus_per_node": 0,        "cpus_per_rank": at.profile.cpus_per_rank * at.profile.ranks,
+        "gpus_per_node": 0, "cpus_per_rank": at.profile.cpus_per_rank * at.profile.ranks,
     }  # fmt: skip
+    if getattr(config, "layout_only", False):  # no shard set comes of it, and so no card
+        mark = folder / "submission" / f"complete-{_digest(['shard', *rest], config, at)}"
+        drawing = _task(at, words=("jobs.cli", "shard", *rest), mark=str(mark), **shared)
+        return Submission(tasks=(drawing,), folder=folder, complete=_complete.is_made(mark, out))
     parts = at.parts or at.nodes
     done = str(out / "dataset.json")
     complete = _complete.shard_set(out, config)
@@ -262,8 +270,15 @@ def _folder(name: str, config: Any) -> Path:
     return path.with_name(f"{path.name}.job") if path.suffix else path
 
 
-def _digest(words: Sequence[str], config: Any) -> str:
-    """Identity of a command, with the content of its settings (a changed --config file is another command)."""
+def _digest(words: Sequence[str], config: Any, at: SubmitOptions) -> str:
+    """Identity of a command, with the content of its settings (a changed --config file is another command).
+
+    Within a study the settings alone count, and places in its folder are not told apart by where the folder is: it may
+    be moved, and its specs lie elsewhere while a run is only planned.
+    """
     from results.identity import plain
 
-    return hashlib.sha256(repr([list(words), plain(config)]).encode()).hexdigest()[:12]
+    if at.folder is None:
+        return hashlib.sha256(repr([list(words), plain(config)]).encode()).hexdigest()[:12]
+    settings = repr([words[0], plain(config)]).replace(str(at.folder.parents[1]), "{out}")
+    return hashlib.sha256(settings.encode()).hexdigest()[:12]

@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "finetune": "train one classifier from an initialisation on a fraction of the labels",
     "evaluate": "test a fine-tuned run on another shard set",
     "sweep": "run a grid of fine-tunings with Ray Tune, resuming what is missing",
+    "study": "run a whole study from one file, here or on SLURM; its status; its report",
     "submit": "run pretrain, finetune, sweep, shard or a chain of them on SLURM",
     "runs": "all runs below a folder: settings, state, AUROC, age and cost",
     "status": "queue state, step, speed and time left of runs",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from results.cells.options import Options
 
 HELP = "Write one self-contained HTML report of a study."
 POSITIONALS = ("inputs",)
@@ -33,21 +36,30 @@ class Config:
     configurations, test sets of one name, runs of one seed in one cell)."""
 
 
-def run(config: Config) -> None:
-    """Collect, draw, write, and say where."""
-    from pathlib import Path
+def options_of(config: Config) -> Options:
+    """Return what the report's filters choose.
 
+    Raises:
+        InputError: an unknown label, filter or allowance.
+    """
     from results.cells.options import Options, filters, words
     from results.cells.select import label_names
-    from results.report.report import write_report
 
-    first = Path(config.inputs[0])
-    out = Path(config.out) if config.out else (first if first.is_dir() else first.parent) / "report.html"
-    options = Options(
+    return Options(
         labels=label_names(words(config.labels)),
         where=filters(config.where, config.level),
         allow=words(config.allow),
     )
-    left_out = write_report(config.inputs, out, config.title, options)
+
+
+def run(config: Config) -> None:
+    """Collect, draw, write, and say where."""
+    from pathlib import Path
+
+    from results.report.report import write_report
+
+    first = Path(config.inputs[0])
+    out = Path(config.out) if config.out else (first if first.is_dir() else first.parent) / "report.html"
+    left_out = write_report(config.inputs, out, config.title, options_of(config))
     more = f" ({len(left_out)} tables or figures do not fit these results; the page says why)" if left_out else ""
     print(f"{out}{more}")

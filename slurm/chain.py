@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 import shlex
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from slurm.errors import InputError
 
-KEYS = ("name", "run", "needs", "nodes", "min_nodes", "gpus", "parts", "profile", "partition", "time")
+SUBMIT_KEYS = ("profile", "nodes", "min_nodes", "gpus", "parts", "partition", "time")
+"""Keys of a stage that are options of `cxrdist submit`; a study on one machine has no use for them."""
+KEYS = ("name", "about", "run", "needs", "takes", *SUBMIT_KEYS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,10 @@ class Stage:
     """Names of the stages whose output it reads."""
     options: tuple[str, ...] = ()
     """Options of `cxrdist submit` for this stage (--nodes 2 ...)."""
+    about: str = ""
+    """What it does, for people."""
+    takes: str = ""
+    """What it took its author, for people ("90 s on 2 cores")."""
 
 
 def load(path: Path) -> list[Stage]:
@@ -47,15 +55,50 @@ def load(path: Path) -> list[Stage]:
     Raises:
         InputError: unreadable, unknown keys, doubled or missing names, a circle of needs.
     """
+    spec = read(path)
+    if "set" in spec or "{out}" in str(spec.get("stage")):
+        raise InputError(f"{path} is a study with values to fill in: cxrdist study run {path} --out DIR --profile NAME")
+    refuse_unknown(spec, ("stage", "profile"), str(path))
+    return stages_of(spec, path)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return what a TOML file holds.
+
+    Raises:
+        InputError: unreadable, or not TOML.
+    """
     try:
-        spec = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not TOML: {error}") from error
-    unknown = set(spec) - {"stage", "profile"}
-    if unknown:
-        raise InputError(f"{path}: unknown key {sorted(unknown)[0]!r}; known are profile and [[stage]]")
+
+
+def refuse_unknown(table: Iterable[str], known: Sequence[str], where: str) -> None:
+    """Refuse keys that mean nothing, with the nearest that do.
+
+    Raises:
+        InputError: naming the first.
+    """
+    for key in table:
+        if key not in known:
+            raise InputError(f"{where}: unknown key {key!r}{meant(key, known)}; known are {', '.join(known)}")
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """Return " (did you mean X?)" where a known word is near, otherwise nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def stages_of(spec: dict[str, Any], path: Path) -> list[Stage]:
+    """Return the stages in what `read` gave, each after the ones that it needs.
+
+    Raises:
+        InputError: no stages, unknown keys, doubled or missing names, a circle of needs.
+    """
     if not spec.get("stage"):
         raise InputError(f"{path}: no [[stage]] in it")
     tables = spec["stage"]
@@ -69,12 +112,10 @@ def load(path: Path) -> list[Stage]:
 
 def _stage(table: dict, profile: str | None, path: Path) -> Stage:
     where = f"{path}: stage {table.get('name', '(without a name)')!r}"
-    for key in table:
-        if key not in KEYS:
-            raise InputError(f"{where}: unknown key {key!r}; known are {', '.join(KEYS)}")
+    refuse_unknown(table, KEYS, where)
     name, run = table.get("name"), table.get("run")
-    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
-        raise InputError(f"{where}: name must be letters, digits and -_. only")
+    if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]{0,99}", name):
+        raise InputError(f"{where}: name must be letters, digits and -_. only, 100 at most, the first not a dot")
     try:
         words = shlex.split(run) if isinstance(run, str) else run
     except ValueError as error:
@@ -86,12 +127,15 @@ def _stage(table: dict, profile: str | None, path: Path) -> Stage:
         raise InputError(f"{where}: needs must be a list of stage names")
     options: list[str] = []
     values = {"profile": profile} | table
-    for key in ("profile", "nodes", "min_nodes", "gpus", "parts", "partition", "time"):
+    for key in SUBMIT_KEYS:
         if isinstance(values.get(key), (list, dict)):
             raise InputError(f"{where}: {key} = {str(values[key])[:60]}: must be one value")
         if values.get(key) is not None:
             options += [f"--{key}", str(values[key])]
-    return Stage(name=name, words=tuple(words), needs=tuple(needs), options=tuple(options))
+    about, takes = table.get("about", ""), table.get("takes", "")
+    if not isinstance(about, str) or not isinstance(takes, str):
+        raise InputError(f"{where}: about and takes must be text")
+    return Stage(name=name, words=tuple(words), needs=tuple(needs), options=tuple(options), about=about, takes=takes)
 
 
 def _ordered(stages: Sequence[Stage], path: Path) -> list[Stage]:
@@ -102,7 +146,10 @@ def _ordered(stages: Sequence[Stage], path: Path) -> list[Stage]:
     for stage in stages:
         for need in stage.needs:
             if need not in names:
-                raise InputError(f"{path}: stage {stage.name!r} needs {need!r}, which is not one of {', '.join(names)}")
+                raise InputError(
+                    f"{path}: stage {stage.name!r} needs {need!r}, which is not one of {', '.join(names)}"
+                    f"{meant(need, names)}"
+                )
     ordered: list[Stage] = []
     waiting = list(stages)
     while waiting:

@@ -10,7 +10,7 @@ import io
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ def write_report(
     out: str | os.PathLike[str],
     title: str,
     options: Options | None = None,
+    first: Sequence[tuple[str, str, str]] = (),
 ) -> list[str]:
     """Collect `inputs` and write the report.
 
@@ -48,6 +49,7 @@ def write_report(
         title: its heading.
         options: `where` chooses the runs that it is about, with the pretraining runs that they started from; `labels`
             and `allow` are those of every table and figure. None takes everything.
+        first: sections before all others: anchor, heading, HTML.
 
     Returns:
         Why tables and figures that do not fit these results were left out.
@@ -64,6 +66,7 @@ def write_report(
     left_out: list[str] = []
     runs = runs_of(results)
     parts = [
+        *first,
         ("datasets", "Datasets", datasets.section(results, runs)),
         ("tables", "Tables", _tables(results, options, left_out)),
         ("figures", "Figures", _figures(results, options, left_out)),
