@@ -14,8 +14,8 @@ import pytest
 
 from jobs import cli, demo
 
-TINY = "arch=test_resnet image_size=32 global_batch=16 pretrain_epochs=1 finetune_epochs=1 min_steps=1".split()
-TINY += ["label_fractions=[1.0]", "seeds=[0]", "nproc=1", "device=cpu"]
+TINY = "image_size=32 global_batch=16 steps=2 epochs=1 min_steps=1 nproc=1 device=cpu".split()
+TINY += ["label_fractions=[1.0]", "seeds=[0]", 'modes=["full"]']
 DRAWN = ["patients=24", "size=32", *TINY]
 
 
@@ -32,12 +32,12 @@ def finished(tmp_path_factory) -> Path:
 
 
 def test_the_demo_makes_what_it_says_and_runs_every_cell_of_its_grid(finished):
-    for name in ("table.tex", "table.md", "report.html", "specs/grid.toml", "study.toml", "logs/sweep.log"):
+    for name in ("table.tex", "table.md", "report.html", "specs/nih.toml", "study.toml", "logs/sweep-nih.log"):
         assert (finished / name).stat().st_size > 0, name
     assert (finished / "label_efficiency.png").read_bytes().startswith(b"\x89PNG")
     rows = pq.read_table(finished / "results.parquet").to_pylist()
     cells = {(row["train_dataset"], row["init_signature"], row["seed"]) for row in rows}
-    assert len(cells) == 2 * 3
+    assert len(cells) == 2 * 2
     assert "\\toprule" in (finished / "table.tex").read_text()
 
 
@@ -50,24 +50,24 @@ def test_the_demos_table_comes_from_the_parquet_file_and_is_printed_at_the_end(f
     assert run(finished) == 0
     shown = capfd.readouterr().out
     assert table in shown and "cxrdist explore" in shown
-    assert shown.count("(complete)") == 11
+    assert shown.count("(complete)") == 10
     assert {path: path.stat().st_mtime_ns for path in before} == before, "a second demo reuses what is complete"
 
 
 def test_the_report_shows_the_stages_and_the_results(finished):
     page = (finished / "report.html").read_text()
-    assert "cxrdist demo: drawn X-rays" in page and "draw-chexpert" in page
+    assert "cxrdist demo: drawn X-rays" in page and "sweep-chexpert" in page
     assert "figure-label-efficiency" in page and "Provenance" in page
 
 
 def test_a_cell_that_was_lost_is_made_again_and_what_is_made_from_it_too(finished, tmp_path, capsys):
     other = tmp_path / "other"
     shutil.copytree(finished, other)
-    lost = sorted((other / "sweep" / "cells").glob("*/done.json"))[0]
+    lost = sorted((other / "sweep" / "nih" / "cells").glob("*/done.json"))[0]
     lost.unlink()
     assert cli.main(["study", "status", str(other)]) == 0
     states = {line.split()[0]: line[21:30].strip() for line in capsys.readouterr().out.splitlines()[:-1]}
-    assert states["simclr-nih"] == "complete" and states["sweep"] == "partly"
+    assert states["simclr-nih"] == states["sweep-chexpert"] == "complete" and states["sweep-nih"] == "partly"
     assert {states[name] for name in ("collect", "table", "table-latex", "figure")} == {"to do"}
 
 
