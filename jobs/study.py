@@ -117,7 +117,7 @@ def carry_out(study: Study, folder: StudyFolder, own: dict[str, str], *, dry_run
     folder.make()
     with folder.alone():
         folder.freeze(study)
-        standings = look(study, folder, own, here=here)
+        standings = look(study, folder, own, here=here, held=True)
         if new and folder.log(new[0]).parent.is_dir():
             print(f"new in this study: {', '.join(new)}")
         if not here:
@@ -135,7 +135,7 @@ def _run_here(study: Study, folder: StudyFolder, standings: Sequence[Standing]) 
         return code
     stale = not folder.page.is_file() or any(found.state != "complete" for found in standings)
     if stale:
-        report.write(study, folder, look(study, folder))
+        report.write(study, folder, look(study, folder, held=True))
     known = study.known(shown_path(folder.path))
     for text in study.show:
         print(f"\n{Path(fill(text, known)).read_text(encoding='utf-8').rstrip()}")

@@ -21,6 +21,8 @@ from slurm.processes import end_tree, python
 
 STOPPED = 130
 """Exit code of a stage that was asked to stop."""
+LAST_SECONDS = 60.0
+"""A stage that is ended by force gets so long to save."""
 _COLOURS = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -77,7 +79,7 @@ def follow(words: Sequence[str], log: Path, heading: str, asked: Asked) -> int:
                 _copy(reader, process, _Lines(kept.write), asked)
                 code = process.wait()
             except BaseException:  # nobody reads our output any more, or the disk of the log is full
-                end_tree(process, 10)
+                end_tree(process, LAST_SECONDS)
                 raise
     finally:
         os.close(reader)
@@ -117,7 +119,7 @@ def _copy(reader: int, process: subprocess.Popen[bytes], lines: _Lines, asked: A
             told, since = asked.times, since or time.monotonic()
             process.send_signal(signal.SIGINT)
         if told and (told >= FORCE_AFTER or time.monotonic() - since > PATIENCE_S + 60):
-            end_tree(process, 10)
+            end_tree(process, LAST_SECONDS)
     lines.close()
 
 

@@ -48,7 +48,9 @@ class Standing:
         return self.plan.name
 
 
-def look(study: Study, folder: StudyFolder, own: dict[str, str] | None = None, *, here: bool = True) -> list[Standing]:
+def look(
+    study: Study, folder: StudyFolder, own: dict[str, str] | None = None, *, here: bool = True, held: bool = False
+) -> list[Standing]:
     """Return the standing of every stage, each after those that it needs; nothing is written.
 
     Args:
@@ -56,6 +58,7 @@ def look(study: Study, folder: StudyFolder, own: dict[str, str] | None = None, *
         folder: of the study, which need not exist.
         own: submit's options, where the stages are SLURM jobs.
         here: they run on this machine.
+        held: this process holds the folder, so that no other one runs the study.
 
     Raises:
         InputError: a stage's command cannot be used, or its output is another one's.
@@ -69,7 +72,7 @@ def look(study: Study, folder: StudyFolder, own: dict[str, str] | None = None, *
         planned = [_respelled(plan, specs, str(folder.specs)) for plan in planned]
     identities = _identities(study)
     earlier = _earlier(folder)
-    busy = folder.is_busy()
+    busy = not held and folder.is_busy()
     states: dict[str, State] = {}
     found = []
     for plan in planned:
