@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "pretrain": "pretrain an encoder with SimCLR or VICReg on one or many GPUs",
     "finetune": "train one classifier from an initialisation on a fraction of the labels",
     "evaluate": "test a fine-tuned run on another shard set",
+    "ensemble": "average the predictions of runs that learnt from the same labels",
     "sweep": "run a grid of fine-tunings with Ray Tune, resuming what is missing",
     "study": "run a whole study from one file, here or on SLURM; its status; its report",
     "submit": "run pretrain, finetune, sweep, shard or a chain of them on SLURM",
