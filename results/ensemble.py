@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 from results import configs, schema
 from results.collect import collect
 from results.errors import InputError
-from results.run import Run, signature
+from results.identity import signature
+from results.run import Run
 from results.schema import MACRO, Row
 from results.stats.scoring import metric_rows
 
@@ -110,13 +111,19 @@ def _make(members: Sequence[Row], out: Path) -> Run:
     tables = [schema.read_predictions(Run(folder).predictions) for folder in sources]
     predictions = _mean(tables, sources, name)
     rows = metric_rows(
-        predictions, _context(members, name), threshold_rule=members[0]["threshold_rule"], level=members[0]["level"]
+        predictions, _context(members, name), threshold_rule=_rule(members[0]), level=members[0]["level"]
     )
     run.results.mkdir(exist_ok=True)
     schema.write_predictions(run.predictions, predictions)
     schema.write_metrics(run.metrics, rows)
     run.finish(members=len(members), **{key: members[0][key] for key in ("n_labelled", "fraction_hash")})
     return run
+
+
+def _rule(row: Row) -> str:
+    """How thresholds were chosen; runs from before the column say it in their configuration."""
+    config = configs.parsed(row["config"]) if row["config"] else {}
+    return str(row["threshold_rule"] or config.get("threshold", "balanced_accuracy"))
 
 
 def _mean(tables: Sequence[pa.Table], sources: Sequence[str], name: str) -> pa.Table:

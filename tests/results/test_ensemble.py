@@ -57,7 +57,7 @@ def test_an_ensemble_s_score_is_the_mean_of_its_members(tmp_path: Path) -> None:
 
 def test_ensembles_stand_in_a_table_beside_their_members(study: Path, ensembles: Path) -> None:
     table = collect([study, ensembles])[0]
-    text = str(build(table, "label-efficiency"))
+    text = str(build("label-efficiency", table))
     assert "imagenet + scratch + simclr:nih" in text and "ImageNet" in text
 
 
