@@ -14,7 +14,7 @@ from results.run import Run
 _LINE_EVERY_S = 20.0
 
 
-class Journal:
+class Logger:
     """Writes for rank 0 and is silent elsewhere.
 
     Args:

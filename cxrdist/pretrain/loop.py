@@ -25,7 +25,7 @@ from cxrdist.core.distributed import Ranks, join, open_store, wait_for_all
 from cxrdist.core.initialisation import describe, refuse_another
 from cxrdist.core.shard_sets import expected
 from cxrdist.pretrain.config import PretrainConfig, check_batch, from_dict, validate
-from cxrdist.pretrain.logger import Journal
+from cxrdist.pretrain.logger import Logger
 from cxrdist.pretrain.optim import learning_rate
 from cxrdist.pretrain.samples import Pool, open_pool
 from cxrdist.pretrain.trainer import Job, TrainingState
@@ -69,7 +69,7 @@ def train(config: PretrainConfig, run: Run, ranks: Ranks, stop: StopRequest, dat
     per_epoch = order.n / config.global_batch
     job = Job(config, run, ranks, pool, augment)
     done = job.resume()
-    journal = Journal(
+    logger = Logger(
         run, ranks, start=done.step, steps=steps, global_batch=config.global_batch, tensorboard=config.tensorboard
     )
     workers = default_workers(ranks) if config.workers is None else config.workers
@@ -77,38 +77,38 @@ def train(config: PretrainConfig, run: Run, ranks: Ranks, stop: StopRequest, dat
         pool.train, order, rank=ranks.rank, world=ranks.world, start_step=done.step, stop_step=steps,
         workers=workers, size=augment.in_size, pin=ranks.device.type == "cuda",
     )  # fmt: skip
-    journal.say(job.describe(order, steps, workers, done))
+    logger.say(job.describe(order, steps, workers, done))
     every = max(1, round(config.watch.every_epochs * per_epoch)) if config.watch.every_epochs > 0 else 0
     save_every = config.checkpoint.every_steps or max(1, math.ceil(per_epoch))
     began, saved_at = time.monotonic() - done.seconds, time.monotonic()
     try:
         if every and done.step and done.step % every == 0 and done.evaluated < done.step:
-            job.evaluate(done, journal)  # the signal that stopped the run left no time for it
+            job.evaluate(done, logger)  # the signal that stopped the run left no time for it
         for step, positions, images in batches(loader, done, steps, config):
             stopping = ranks.ask(stop.requested)
             rate = learning_rate(config.optim, config.global_batch, step, steps, per_epoch)
             loss, norm = job.step(step, part, positions, images, rate)
             done.step, done.seconds = step + 1, time.monotonic() - began
             done.order_sha256 = chain(done.order_sha256, positions)
-            journal.advance()
+            logger.advance()
             if done.step % config.log_every == 0 or done.step == steps or step == 0:
                 values = {"loss": job.read(loss), "lr": rate, "epoch": done.step / per_epoch}
-                journal.step(done.step, loader.wait_seconds, **values, **({} if norm is None else {"grad_norm": norm}))
+                logger.step(done.step, loader.wait_seconds, **values, **({} if norm is None else {"grad_norm": norm}))
             stopped = stopping.answer()
             better = False
             if every and (done.step % every == 0 or done.step == steps) and (not stopped or done.step == steps):
-                better = job.evaluate(done, journal)
+                better = job.evaluate(done, logger)
             late = time.monotonic() - saved_at > 60 * config.checkpoint.every_minutes
             if better or stopped or late or done.step % save_every == 0 or done.step == steps:
-                job.save(done, journal, must=stopped)
+                job.save(done, logger, must=stopped)
                 saved_at = time.monotonic()
-                journal.restart_clock(done.step, loader.wait_seconds)
+                logger.restart_clock(done.step, loader.wait_seconds)
             if stopped and done.step < steps:
-                journal.say(f"stopped at step {done.step} of {steps}, saved; the same command goes on from here")
+                logger.say(f"stopped at step {done.step} of {steps}, saved; the same command goes on from here")
                 return
-        job.finish(done, steps, journal)
+        job.finish(done, steps, logger)
     finally:
-        journal.close()
+        logger.close()
 
 
 def batches(loader: Loader, done: TrainingState, steps: int, config: PretrainConfig) -> Iterator[Any]:

@@ -18,7 +18,7 @@ from cxrdist.core.device import resolve_precision
 from cxrdist.core.distributed import Ranks, data_parallel
 from cxrdist.errors import FailedError
 from cxrdist.pretrain.config import PretrainConfig
-from cxrdist.pretrain.logger import Journal
+from cxrdist.pretrain.logger import Logger
 from cxrdist.pretrain.methods import METHODS
 from cxrdist.pretrain.online_eval import OnlineEvaluation
 from cxrdist.pretrain.optim import build_optimizer, set_rate
@@ -169,13 +169,13 @@ class Job:
                 "optim.clip_norm, or use --precision float32 (in a new --out)"
             )
 
-    def evaluate(self, done: TrainingState, journal: Journal) -> bool:
+    def evaluate(self, done: TrainingState, logger: Logger) -> bool:
         """Measure, and remember the best; returns whether this is the best so far."""
         self.flush()
         found = self.watch.evaluate(self.model)
         done.evaluated = done.step
         if found:
-            journal.evaluation(done.step, found)
+            logger.evaluation(done.step, found)
         if "val_loss" not in found:
             return False
         better = found["val_loss"] < done.best_loss
@@ -185,7 +185,7 @@ class Job:
             done.without_gain += 1
         return better
 
-    def save(self, done: TrainingState, journal: Journal, *, must: bool = False) -> None:
+    def save(self, done: TrainingState, logger: Logger, *, must: bool = False) -> None:
         """Write a checkpoint on rank 0; a failure is fatal only if it `must` succeed.
 
         Raises:
@@ -202,7 +202,7 @@ class Job:
         except FailedError as error:
             if must:
                 raise
-            journal.say(f"warning: {error}; going on with the earlier one")
+            logger.say(f"warning: {error}; going on with the earlier one")
             return
         best = done.best_step if self.config.export == "best" or self.config.watch.patience is not None else None
         checkpoint.prune(self.run.checkpoints, self.config.checkpoint.keep, best or done.best_step or None)
@@ -229,11 +229,11 @@ class Job:
             )
         return TrainingState(**state["progress"])
 
-    def finish(self, done: TrainingState, steps: int, journal: Journal) -> None:
+    def finish(self, done: TrainingState, steps: int, logger: Logger) -> None:
         """Write the encoder and, last, done.json."""
         self.flush()
         if self.ranks.is_first:
-            exported, weights = self._export(done, journal)
+            exported, weights = self._export(done, logger)
             gpus = self.ranks.world if self.ranks.device.type == "cuda" else 0
             facts = {
                 "steps": done.step,
@@ -254,10 +254,10 @@ class Job:
                 "n_parameters": sum(p.numel() for p in self.model.parameters()),
             }
             self.run.finish(**facts)
-            journal.say(f"done: {self.run.encoder} after {done.step} steps, {done.seconds:.0f} s")
+            logger.say(f"done: {self.run.encoder} after {done.step} steps, {done.seconds:.0f} s")
         self.ranks.any(False)  # no rank leaves before the last file is there
 
-    def _export(self, done: TrainingState, journal: Journal) -> tuple[int, str]:
+    def _export(self, done: TrainingState, logger: Logger) -> tuple[int, str]:
         """Write the encoder; return the step of its weights and their hash."""
         step = done.step
         if self.config.export == "best" and done.best_step:
@@ -266,7 +266,7 @@ class Job:
                 self.model.load_state_dict(checkpoint.load(best, self.signature)[0]["model"])
                 step = done.best_step
             except FailedError as error:
-                journal.say(f"warning: {error}; the last weights are exported instead")
+                logger.say(f"warning: {error}; the last weights are exported instead")
         card = self.pool.train.card
         facts = {
             "arch": self.config.arch,
