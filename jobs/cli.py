@@ -40,6 +40,7 @@ COMMANDS: dict[str, str] = {
     "table": "make a paper table from collected results",
     "plot": "make a figure from collected results",
     "report": "write one self-contained HTML report of a study",
+    "methods": "a paragraph for a paper's methods section, and its BibTeX, from the runs",
     "explain": "heat maps of what a fine-tuned model looked at",
     "embed": "write encoder features of a shard set to Parquet",
     "explore": "one HTML page to browse an embedding of a shard set",

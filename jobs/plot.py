@@ -46,6 +46,10 @@ class Config:
     allow: str | None = None
     """What is refused unless asked for: splits, policies, levels (mixed on a test set), configs, sets, seeds (several
     configurations, test sets of one name, runs of one seed in one cell)."""
+    difference: str | None = None
+    """Forest: show differences to this initialisation (scratch); None = the values."""
+    recalibrate: Literal["temperature"] | None = None
+    """Calibration: how scores are recalibrated on validation; None = as trained."""
 
 
 def run(config: Config) -> None:
@@ -62,6 +66,9 @@ def run(config: Config) -> None:
     out = Path(config.out or f"{config.name}.png")
     if out.suffix.removeprefix(".").lower() not in FORMATS:
         raise InputError(f"--out {out} must end in one of {', '.join('.' + form for form in FORMATS)}")
+    for option, figure in (("difference", "forest"), ("recalibrate", "calibration")):
+        if getattr(config, option) is not None and config.name != figure:
+            raise InputError(f"--{option} is for the figure {figure}; {config.name} does not take it")
     results, warnings = open_results(config.inputs, config.level)
     if warnings:
         print(f"note: {warnings[0]}" + (f" (and {len(warnings) - 1} more)" if warnings[1:] else ""), file=sys.stderr)
@@ -72,6 +79,8 @@ def run(config: Config) -> None:
         columns=words(config.columns),
         where=filters(config.where, config.level),
         allow=words(config.allow),
+        difference=config.difference,
+        recalibrate=config.recalibrate,
     )
     drawing = draw(config.name, results, options)
     save(drawing.figure, out)

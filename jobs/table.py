@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from results.tables.registry import TABLES
 
@@ -25,8 +25,9 @@ class Config:
     """The table."""
     inputs: list[str]
     """A file from `cxrdist collect`; or runs, or folders of runs, which are collected on the fly."""
-    format: Literal["markdown", "latex", "csv", "html"] = "markdown"
-    """How to write it; csv has one line per cell with all digits."""
+    format: Literal["markdown", "latex", "siunitx", "csv", "html"] = "markdown"
+    """How to write it; siunitx is LaTeX with columns aligned at the decimal point, csv has one line per cell with all
+    digits."""
     out: str | None = None
     """File to write; None = stdout."""
     metric: str | None = None
@@ -57,9 +58,37 @@ class Config:
     n_boot: Annotated[int, "[1, 10^6]"] = 2000
     """Without effect; tests need no resamples any more."""
     reference: str | None = None
-    """Ablation: what to compare with; None = the full recipe."""
+    """Ablation: what to compare with; None = the full recipe. Labels-saved: None = scratch."""
     limit: Annotated[int, "[1, inf)"] = 20
     """Search: how many trials to show."""
+    style: Literal["interval", "mean-sd"] = "interval"
+    """What stands behind a mean over seeds: its 95 % interval, or the standard deviation over seeds."""
+    difference: str | None = None
+    """Label-efficiency and transfer: also differences to this initialisation (scratch), with interval and p; None = no
+    differences."""
+    at: str | None = None
+    """Operating-points: rules with blanks between that choose thresholds on val: sensitivity=0.9, specificity=0.95,
+    balanced_accuracy, f1; None = sensitivity=0.9 specificity=0.9."""
+    prevalence: Annotated[float | None, "(0, 1)"] = None
+    """Operating-points: share of positives that PPV and NPV are for; None = that of the test set."""
+    by: str | None = None
+    """Subgroups: what images are grouped by, with commas; None = sex,age,view."""
+    ages: str | None = None
+    """Subgroups: years at which age bands begin, with commas; None = 20,40,60,80."""
+    recalibrate: Literal["temperature"] | None = None
+    """Calibration: how scores are recalibrated on validation; None = as trained."""
+
+
+ONLY_FOR = {
+    "difference": ("label-efficiency", "transfer"),
+    "at": ("operating-points",),
+    "prevalence": ("operating-points",),
+    "by": ("subgroups",),
+    "ages": ("subgroups",),
+    "recalibrate": ("calibration",),
+    "reference": ("ablation", "labels-saved"),
+}
+"""Options that mean something to some tables only, and those tables."""
 
 
 def run(config: Config) -> None:
@@ -77,6 +106,9 @@ def run(config: Config) -> None:
 
     if not 0 <= config.digits <= 10 or config.limit < 1:
         raise InputError("--digits goes from 0 to 10, --limit from 1 up")
+    for option, tables in ONLY_FOR.items():
+        if getattr(config, option) is not None and config.name not in tables:
+            raise InputError(f"--{option} is for the table {' and '.join(tables)}; {config.name} does not take it")
     results, warnings = open_results(config.inputs, config.level)
     for warning in warnings[:3]:
         print(f"note: {warning}", file=sys.stderr)
@@ -94,6 +126,11 @@ def run(config: Config) -> None:
         test=config.test,
         reference=config.reference,
         limit=config.limit,
+        style=config.style,
+        difference=config.difference,
+        prevalence=config.prevalence,
+        recalibrate=config.recalibrate,
+        **_own_defaults(config),
     )
     text = render(build(config.name, results, options), config.format)
     if config.out is None:
@@ -103,3 +140,21 @@ def run(config: Config) -> None:
 
         write_text(Path(config.out), text)
         print(config.out)
+
+
+def _own_defaults(config: Config) -> dict[str, Any]:
+    """Options whose default is the table's own, as far as they were given."""
+    from results.cells.options import words
+    from results.errors import InputError
+
+    given: dict[str, Any] = {}
+    if config.at is not None:
+        given["at"] = tuple(config.at.split())
+    if config.by is not None:
+        given["by"] = words(config.by)
+    if config.ages is not None:
+        try:
+            given["ages"] = tuple(float(word) for word in words(config.ages))
+        except ValueError as error:
+            raise InputError(f"--ages {config.ages}: years with commas between, e.g. 18,40,65") from error
+    return given

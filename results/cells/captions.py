@@ -72,17 +72,19 @@ def threshold_sentence(rows: Sequence[Row]) -> str:
     rules = {row["threshold_rule"] or (config_of(row) or {}).get("threshold") for row in held}
     if not held:
         return ""
-    named = [_rule(rule) for rule in sorted(rule for rule in rules if rule is not None)]
+    named = [rule_title(rule) for rule in sorted(rule for rule in rules if rule is not None)]
     if None in rules:
         named.append("a rule that is not recorded")
     return f"Thresholds chosen on validation {levels.unit(held)}: {listing(named)}."
 
 
-def _rule(rule: str) -> str:
+def rule_title(rule: str) -> str:
+    """A threshold rule in words, e.g. `the highest one with a sensitivity of at least 0.9`."""
     name, _, number = rule.partition("=")
     title = METRIC_TITLES.get({"sensitivity": "recall"}.get(name, name), name)
     title = title if title.isupper() or title[1:2].isdigit() else title.lower()
-    return f"the highest one with a {title} of at least {number}" if number else f"highest {title}"
+    end = "lowest" if name == "specificity" else "highest"
+    return f"the {end} one with a {title} of at least {number}" if number else f"highest {title}"
 
 
 def data_sentence(rows: Sequence[Row]) -> str:

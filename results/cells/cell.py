@@ -40,6 +40,10 @@ class Cell:
     """Whether the paired tests call it better than all it was compared with."""
     text: str | None = None
     """What to print instead of the numbers."""
+    p: float | None = None
+    """Of a difference: its p value, corrected for the comparisons of the table."""
+    sd: float | None = None
+    """Standard deviation over seeds, where it stands in place of the interval."""
     rows: tuple[Row, ...] = dataclasses.field(default=(), repr=False)
     """The result rows it is made of, by seed."""
 

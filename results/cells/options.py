@@ -34,6 +34,20 @@ class Options:
     """What an ablation compares with; None = the full recipe (no variant), or the named value of its axis."""
     limit: int = 20
     """Rows of a search table."""
+    difference: str | None = None
+    """Value of an axis (mostly an initialisation) that differences are taken to; None = no differences."""
+    style: str = "interval"
+    """What stands behind a mean: interval, or mean-sd for the standard deviation over seeds."""
+    at: tuple[str, ...] = ("sensitivity=0.9", "specificity=0.9")
+    """Operating points: threshold rules of `stats.metrics.pick_threshold`."""
+    prevalence: float | None = None
+    """Share of positives, in (0, 1), that predictive values are for; None = that of the test set."""
+    by: tuple[str, ...] = ("sex", "age", "view")
+    """Subgroups: what images are grouped by."""
+    ages: tuple[float, ...] = (20.0, 40.0, 60.0, 80.0)
+    """Years at which age bands begin."""
+    recalibrate: str | None = None
+    """temperature: scores are recalibrated on validation; None leaves them as they are."""
 
 
 def words(text: str | None) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from results import configs
 from results.cells import config_keys
-from results.cells.display import AXES, AXIS_TITLES, IMPLIED, LABEL_SETS
+from results.cells.display import AXES, AXIS_TITLES, IMPLIED, LABEL_SETS, show
 from results.cells.options import Options
 from results.errors import InputError
 from results.schema import MACRO, METRICS, Row
@@ -215,6 +215,16 @@ def _with_distinct_inits(rows: list[Row]) -> list[Row]:
             if len(sources[str(row["init"])]) > 1 and row[column] is not None:
                 row["init"] = f"{row['init']} ({row[column][:6]})"
     return rows
+
+
+def largest_fraction(rows: list[Row], options: Options) -> tuple[list[Row], str]:
+    """The rows of the largest label fraction, and a sentence that says so, unless the user chose one."""
+    fractions = {row["label_fraction"] for row in rows if row["label_fraction"] is not None}
+    if len(fractions) < 2 or any(text.startswith("label_fraction=") for text in options.where):
+        return rows, ""
+    top = max(fractions)
+    note = f" Only the largest share of labels ({show('label_fraction', top)}) is shown."
+    return [row for row in rows if row["label_fraction"] == top], note
 
 
 def varying(rows: Sequence[Row], shown: Sequence[str]) -> list[str]:

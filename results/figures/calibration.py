@@ -12,6 +12,7 @@ from results.cells.options import Options
 from results.figures.scores import Scores, pooled_data
 from results.figures.style import HATCHES, Drawing, legend_below, line_style, stacked
 from results.stats.metrics import expected_calibration_error
+from results.stats.recalibrate import sentence
 
 PER_TEST_SET = True
 """A report draws it once for each test set."""
@@ -44,9 +45,10 @@ def draw(results: pa.Table, options: Options) -> Drawing:
     below.yaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
     below.yaxis.set_minor_formatter(NullFormatter())
     legend_below(figure, (axis,))
+    how = f" ({sentence(options.recalibrate)})" if options.recalibrate else ""
     images = f"{data.unit}{'' if len(data.shared) == 1 else ' of all labels'} (mean over seeds)"
     caption = (
-        f"Calibration in ten bins of equal width, with 95 % Wilson intervals that count patients, not {data.unit},"
+        f"Calibration{how} in ten bins of equal width, with 95 % Wilson intervals that count patients, not {data.unit},"
         f" where these agree; below, {images} in each bin. ECE over 15 bins, mean over labels and seeds, has no"
         f" interval: it is too large on average, the more so the fewer the {data.unit}."
         f" {data.pooling}{data.sentence} Dotted: perfect."

@@ -9,8 +9,8 @@ from results.cells.captions import caption_of, setting_notes
 from results.cells.cell import gather
 from results.cells.display import METRIC_TITLES, show, sort_key, sorted_keys
 from results.cells.options import Options
-from results.cells.select import RowChoice, choose, layout
-from results.figures.panels import is_one_seed, largest_fraction, panel_count
+from results.cells.select import RowChoice, choose, largest_fraction, layout
+from results.figures.panels import is_one_seed, panel_count
 from results.figures.style import COLOURS, HATCHES, Drawing, canvas, legend_below
 from results.schema import MACRO
 

@@ -23,6 +23,7 @@ FIGURES: dict[str, str] = {
     "label-efficiency": "results.figures.label_efficiency",
     "data-scaling": "results.figures.data_scaling",
     "per-class": "results.figures.per_class",
+    "forest": "results.figures.forest",
     "roc": "results.figures.roc",
     "precision-recall": "results.figures.precision_recall",
     "confusion": "results.figures.confusion",

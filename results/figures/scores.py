@@ -15,12 +15,12 @@ from results.cells.cell import Cell, gather
 from results.cells.comparable import on_all
 from results.cells.display import show, sort_key
 from results.cells.options import Options
-from results.cells.select import RowChoice, choose, make_axes, varying
+from results.cells.select import RowChoice, choose, largest_fraction, make_axes, varying
 from results.errors import InputError
-from results.figures.panels import largest_fraction
 from results.figures.style import COLOURS
 from results.schema import MACRO, Row
 from results.stats.predictions import ScoreMatrix, load_scores
+from results.stats.recalibrate import recalibrated_scores
 from results.wording import count, listing
 
 BAND_RESAMPLES = 200
@@ -125,7 +125,7 @@ def figure_data(results: pa.Table, options: Options, metric: str = "accuracy") -
         Series(
             name=", ".join(show(a, v) for a, v in zip(axes, key, strict=True)),
             cells={label: cell for (_, (label,)), cell in gather(groups[key], (), ("label",), options.allow).items()},
-            runs=_runs(groups[key]),
+            runs=_runs(groups[key], options.recalibrate),
         )
         for key in keys
     ]
@@ -144,13 +144,15 @@ def figure_data(results: pa.Table, options: Options, metric: str = "accuracy") -
     )
 
 
-def _runs(rows: Sequence[Row]) -> dict[str, list[Scores]]:
+def _runs(rows: Sequence[Row], recalibrate: str | None) -> dict[str, list[Scores]]:
     out: dict[str, list[Scores]] = {}
     matrices: dict[str, ScoreMatrix | str] = {}
     for row in sorted(rows, key=lambda row: (row["seed"] is None, row["seed"] or 0)):
         source = str(row["source"])
         if source not in matrices:
             matrices[source] = load_scores(source, str(row["test_dataset"]), row["test_dataset_hash"], levels.of(row))
+            if recalibrate and isinstance(matrices[source], ScoreMatrix):
+                matrices[source] = _recalibrated(row, matrices[source], recalibrate)
         matrix = matrices[source]
         if isinstance(matrix, str):
             raise InputError(f"{matrix} beside {source}; this figure is drawn from predictions")
@@ -159,6 +161,13 @@ def _runs(rows: Sequence[Row]) -> dict[str, list[Scores]]:
             Scores(truth=truth, score=score, patients=patients, threshold=row["threshold"])
         )
     return out
+
+
+def _recalibrated(row: Row, matrix: ScoreMatrix | str, method: str) -> ScoreMatrix | str:
+    """A run's scores recalibrated on validation, or why they cannot be."""
+    assert isinstance(matrix, ScoreMatrix)
+    found = recalibrated_scores(row, matrix, method)
+    return "no validation predictions to recalibrate on" if found is None else found
 
 
 def pooled_data(results: pa.Table, options: Options) -> FigureData:

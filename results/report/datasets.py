@@ -37,18 +37,18 @@ def section(results: pa.Table, runs: Mapping[str, Run]) -> str:
         runs: the run folders that are still there.
     """
     places = sorted({pair for run in runs.values() for pair in read(run.shard_hashes).items()})
-    cards, notes = _cards(places)
-    known = {content: used_datasets.facts_of(card) for content, (_, card) in cards.items()}
+    found, notes = cards(places)
+    known = {content: used_datasets.facts_of(card) for content, (_, card) in found.items()}
     for run in runs.values():
         known |= used_datasets.of_info(read(run.read_info))
-    parts = [_published(known, _uses(results)), *(_card(place, card) for place, card in cards.values())]
+    parts = [_published(known, _uses(results)), *(_card(place, card) for place, card in found.values())]
     parts += [page.paragraph(text, "note") for text in notes]
-    if not cards and not notes:
+    if not found and not notes:
         parts.append(page.paragraph("The runs do not say which shard sets they read."))
     return "\n".join(part for part in parts if part)
 
 
-def _cards(places: Iterable[tuple[str, str]]) -> tuple[dict[str, tuple[str, dict[str, Any]]], list[str]]:
+def cards(places: Iterable[tuple[str, str]]) -> tuple[dict[str, tuple[str, dict[str, Any]]], list[str]]:
     """Content -> a place and the card there; and what is to be said of places without."""
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     missing, others = [], []

@@ -26,8 +26,9 @@ from results.figures import registry as figures
 from results.figures.style import styled
 from results.levels import LEVELS
 from results.provenance import now
-from results.report import datasets, page, sections
+from results.report import datasets, methods, page, sections
 from results.report.sections import RESEARCH_ONLY, runs_of
+from results.run import Run
 from results.stats.rescore import open_results
 from results.tables import registry as tables
 from results.tables.render import render
@@ -60,7 +61,7 @@ def write_report(
     options = options or Options()
     wanted = [text.partition("=")[2] for text in options.where if text.startswith("level=")]
     results, warnings = open_results(inputs, wanted[0] if wanted and wanted[0] in LEVELS else None)
-    results, options = _chosen(results, options)
+    results, options = chosen(results, options)
     if "levels" not in options.allow:
         _refuse_levels(results)
     left_out: list[str] = []
@@ -70,6 +71,7 @@ def write_report(
         ("datasets", "Datasets", datasets.section(results, runs)),
         ("tables", "Tables", _tables(results, options, left_out)),
         ("figures", "Figures", _figures(results, options, left_out)),
+        ("methods", "Methods", _methods(results, runs)),
         ("configurations", "Configurations", sections.configurations(results)),
         ("provenance", "Provenance", sections.provenance(results, runs, warnings)),
         ("limits", "Limits", sections.limits(results, runs, warnings, left_out)),
@@ -78,7 +80,7 @@ def write_report(
     return left_out
 
 
-def _chosen(results: pa.Table, options: Options) -> tuple[pa.Table, Options]:
+def chosen(results: pa.Table, options: Options) -> tuple[pa.Table, Options]:
     """The rows that the filters choose, those of the pretraining runs behind them, and the options that are left."""
     on_labels = tuple(text for text in options.where if text.partition("=")[0].strip() == "label")
     where = tuple(text for text in options.where if text not in on_labels)
@@ -88,6 +90,13 @@ def _chosen(results: pa.Table, options: Options) -> tuple[pa.Table, Options]:
         cost = (pc.field("metric") == COST_METRIC) & pc.field("signature").isin(used)
         results = pa.concat_tables([kept, results.filter(cost)])
     return results, Options(where=on_labels, labels=options.labels, allow=options.allow)
+
+
+def _methods(results: pa.Table, runs: dict[str, Run]) -> str:
+    """The paragraph for a paper, as text, with its BibTeX folded away."""
+    found = methods.methods(results, runs)
+    paragraphs = "".join(page.paragraph(text) for text in found.text.strip().split("\n\n"))
+    return paragraphs + page.details("BibTeX of what is cited", page.code(found.bibtex))
 
 
 def _refuse_levels(results: pa.Table) -> None:

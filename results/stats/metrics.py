@@ -118,7 +118,9 @@ def pick_threshold(y_true: np.ndarray, y_score: np.ndarray, rule: str = "balance
         y_true: (N,) of 0 and 1, both present.
         y_score: (N,) probabilities.
         rule: `balanced_accuracy` or `f1` for the highest of either (of equals, the lowest threshold, which misses
-            fewest), or `sensitivity=0.9` for the highest threshold that still finds that share of the positives.
+            fewest), `sensitivity=0.9` for the highest threshold that still finds that share of the positives, or
+            `specificity=0.9` for the lowest one that still leaves that share of the negatives below it; where even the
+            highest score would call too many, the threshold lies just above it.
 
     Raises:
         InputError: one class only, an unknown rule, or see `check`.
@@ -133,18 +135,33 @@ def pick_threshold(y_true: np.ndarray, y_score: np.ndarray, rule: str = "balance
     elif rule == "f1":
         merit = 2 * tp / (tp + fp + positives)
     else:
-        wanted = _sensitivity(rule)
-        return float(thresholds[np.argmax(tp >= wanted * positives - 1e-9)])
+        name, wanted = _wanted_share(rule)
+        if name == "sensitivity":
+            return float(thresholds[np.argmax(tp >= wanted * positives - 1e-9)])
+        allowed = np.flatnonzero(negatives - fp >= wanted * negatives - 1e-9)
+        return float(thresholds[allowed[-1]]) if len(allowed) else float(np.nextafter(thresholds[0], np.inf))
     best = np.flatnonzero(merit >= merit.max() - 1e-12)
     return float(thresholds[best[-1]])
 
 
-def _sensitivity(rule: str) -> float:
+def check_rule(rule: str) -> None:
+    """Refuse a rule that `pick_threshold` does not know.
+
+    Raises:
+        InputError: naming those it knows.
+    """
+    if rule not in ("balanced_accuracy", "f1"):
+        _wanted_share(rule)
+
+
+def _wanted_share(rule: str) -> tuple[str, float]:
     name, _, value = rule.partition("=")
     try:
         wanted = float(value)
     except ValueError:
         wanted = -1.0
-    if name != "sensitivity" or not 0 < wanted <= 1:
-        raise InputError(f"unknown threshold rule {rule!r}; known: balanced_accuracy, f1, sensitivity=0.9 (0 to 1)")
-    return wanted
+    if name not in ("sensitivity", "specificity") or not 0 < wanted <= 1:
+        raise InputError(
+            f"unknown threshold rule {rule!r}; known: balanced_accuracy, f1, sensitivity=0.9, specificity=0.9 (0 to 1)"
+        )
+    return name, wanted

@@ -155,7 +155,9 @@ def critical(parts: Components) -> float:
     return weighted / parts.variance
 
 
-def difference(first: Sequence[Influence], second: Sequence[Influence], *, by_seed: bool) -> Difference:
+def difference(
+    first: Sequence[Influence], second: Sequence[Influence], *, by_seed: bool, level: float = LEVEL
+) -> Difference:
     """Two arms on the same patients: their difference with 95 % interval and two-sided p.
 
     The interval is Banerjee's (1960), whose coverage is at least 95 % whatever the ratio of the two variances, and at
@@ -169,6 +171,7 @@ def difference(first: Sequence[Influence], second: Sequence[Influence], *, by_se
         second: of the second arm's.
         by_seed: both arms hold the same seeds, so that seeds are compared one by one and what a seed shares between
             arms cancels.
+        level: of the interval.
     """
     if by_seed:
         pairs = [(a.value - b.value, a.patients - b.patients) for a, b in zip(first, second, strict=True)]
@@ -190,7 +193,7 @@ def difference(first: Sequence[Influence], second: Sequence[Influence], *, by_se
     null = value**2 / carried
     freedom = max(_informative(whole) - 1, 0.5)
     parts = [(max(shared - doubled, 0.0) + null, freedom), *seeds]
-    reach = _reach(parts, 1 - LEVEL)
+    reach = _reach(parts, 1 - level)
     several = bool(seeds)
     return Difference(
         value=value,

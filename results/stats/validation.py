@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
+
 from results import dataset_names, levels
 from results.collect import predictions_beside
 from results.errors import InputError
@@ -28,6 +30,22 @@ def validation_value(row: Row, metric: str) -> float | None:
     ]
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
+
+
+def validation_scores(row: Row) -> ScoreMatrix | None:
+    """A run's predictions on its validation split, at the row's level; None where they are gone or say no study.
+
+    Args:
+        row: a result of the run; its `train_dataset`, else its `test_dataset`, names the set.
+    """
+    sets = tuple((str(row[name]), row[f"{name}_hash"]) for name in ("train_dataset", "test_dataset"))
+    level = levels.of(row)
+    matrix = _validation_matrix(str(row["source"]), sets, level)
+    if matrix is None or level == levels.IMAGE:
+        return matrix
+    images = _validation_matrix(str(row["source"]), sets, levels.IMAGE)
+    # Without study ids each image is a study by itself, and a threshold of images is not one of studies.
+    return None if images is not None and np.array_equal(images.keys, matrix.keys) else matrix
 
 
 @functools.lru_cache(maxsize=256)

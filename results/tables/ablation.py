@@ -19,7 +19,7 @@ from results.errors import InputError
 from results.schema import MACRO, Row
 from results.stats import multiple_testing
 from results.stats.delong import Difference
-from results.tables.render import Table
+from results.tables.render import Table, p_text
 from results.wording import listing
 
 
@@ -113,7 +113,8 @@ def _effect(
             high=outcome.high,
             n=cell.n,
             best=p is not None and p < ALPHA and min(len(cell.rows), len(base.rows)) > 1,
+            p=p,
         )
         assert p is not None
-        return difference, Cell(text="< 0.001" if p < 0.001 else f"{p:.3f}")
+        return difference, Cell(text=p_text(p), p=p)
     return Cell(value=cell.value - base.value, n=cell.n), Cell(text="not tested")

@@ -53,6 +53,10 @@ class LaidOut:
     """Axes that tell comparisons apart (see `comparable.with_common_labels`)."""
     row_keys: list[tuple[Any, ...]]
     """The values of `down`, row by row."""
+    across: tuple[str, ...]
+    """Axes going across."""
+    column_keys: list[tuple[Any, ...]]
+    """The values of `across`, column by column."""
 
 
 def pivot(preset: Pivot, results: pa.Table, options: Options) -> Table:
@@ -113,7 +117,7 @@ def lay_out(preset: Pivot, results: pa.Table, options: Options) -> LaidOut:
         cells=tuple(tuple(line) for line in grid),
         digits=options.digits,
     )
-    return LaidOut(table=table, rows=rows, down=down, by=by, row_keys=row_keys)
+    return LaidOut(table=table, rows=rows, down=down, by=by, row_keys=row_keys, across=across, column_keys=column_keys)
 
 
 def _title(preset: Pivot, options: Options) -> str:

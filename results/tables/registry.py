@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 TABLES: dict[str, str] = {
     "label-efficiency": "results.tables.label_efficiency",
     "transfer": "results.tables.transfer",
+    "labels-saved": "results.tables.labels_saved",
     "per-class": "results.tables.per_class",
     "ablation": "results.tables.ablation",
     "models": "results.tables.models",
     "peak-accuracy": "results.tables.peak_accuracy",
+    "operating-points": "results.tables.operating_points",
+    "subgroups": "results.tables.subgroups",
+    "calibration": "results.tables.calibration",
     "search": "results.tables.search",
     "cost": "results.tables.cost",
 }
@@ -45,7 +49,13 @@ def build(name: str, results: pa.Table, options: Options | None = None) -> Table
     """
     if name not in TABLES:
         raise InputError(f"unknown table {name!r}; there are {', '.join(TABLES)}")
-    return dataclasses.replace(import_module(TABLES[name]).build(results, options or Options()), name=name)
+    options = options or Options()
+    table = dataclasses.replace(import_module(TABLES[name]).build(results, options), name=name)
+    if options.style == "interval":
+        return table
+    from results.tables.style import with_deviations
+
+    return with_deviations(table)
 
 
 def repeats(name: str, results: pa.Table) -> str | None:

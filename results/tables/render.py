@@ -1,4 +1,4 @@
-"""A table as Markdown, LaTeX (booktabs), CSV or HTML."""
+"""A table as Markdown, LaTeX (booktabs, with or without siunitx), CSV or HTML."""
 
 from __future__ import annotations
 
@@ -51,10 +51,27 @@ class _Words:
     interval: str
     mark: str
     missing: str
+    spread: str = " \u00b1 {}"
 
 
 _MARKDOWN = _Words(lambda text: text.replace("|", "\\|"), "**{}**", " [{}, {}]", "{}", MISSING)
 _HTML = _Words(html.escape, "<strong>{}</strong>", ' <span class="ci">[{}, {}]</span>', "<sup>{}</sup>", MISSING)
+
+
+PLUS_MINUS = "\u00b1"
+
+
+def difference_text(cell: Cell, digits: int, *, sign: bool = True) -> str:
+    """A difference with interval and p, as all formats print it."""
+    text = f"{cell.value:{'+' if sign else ''}.{digits}f}"
+    if cell.low is not None and cell.high is not None:
+        text += f" [{cell.low:.{digits}f}, {cell.high:.{digits}f}]"
+    return text + ("" if cell.p is None else f", p {p_text(cell.p)}")
+
+
+def p_text(p: float) -> str:
+    """A p value: three digits, or that it is below them."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def render(table: Table, form: str) -> str:
@@ -78,7 +95,9 @@ def cell_text(cell: Cell | None, table: Table, words: _Words) -> str:
         return words.escape(UNDEFINED)
     text = f"{cell.value:.{table.digits}f}"
     text = words.bold.format(text) if cell.best else text
-    if cell.low is not None and cell.high is not None:
+    if cell.sd is not None:
+        text += words.spread.format(f"{cell.sd:.{table.digits}f}")
+    elif cell.low is not None and cell.high is not None:
         text += words.interval.format(f"{cell.low:.{table.digits}f}", f"{cell.high:.{table.digits}f}")
     if cell.interval == "patients" and table.mixed_intervals:
         text += words.mark.format(words.escape(SINGLE_SEED_MARK))
@@ -87,12 +106,19 @@ def cell_text(cell: Cell | None, table: Table, words: _Words) -> str:
     return text
 
 
-def _grid(table: Table, words: _Words) -> list[list[str]]:
-    """Rows of escaped words; a leading column repeats nothing that stands right above it."""
+def _grid(table: Table, words: _Words, escape: Callable[[str], str] | None = None) -> list[list[str]]:
+    """Rows of escaped words; a leading column repeats nothing that stands right above it.
+
+    Args:
+        table: the table.
+        words: how cells are written.
+        escape: how the leading columns are written; None = as cells.
+    """
+    escape = escape or words.escape
     grid, above = [], ("\0",) * len(table.row_titles)
     for names, cells in zip(table.row_names, table.cells, strict=True):
         fresh = [names[: place + 1] != above[: place + 1] for place in range(len(names))]
-        lead = [words.escape(name) if new else "" for name, new in zip(names, fresh, strict=True)]
+        lead = [escape(name) if new else "" for name, new in zip(names, fresh, strict=True)]
         grid.append(lead + [cell_text(cell, table, words) for cell in cells])
         above = names
     return grid
@@ -120,6 +146,8 @@ _LATEX_ESCAPES = {
     ">": r"\textgreater{}",
     "\u2013": "--",
     "\u2212": "$-$",
+    PLUS_MINUS: r"$\pm$",
+    "\u00d7": r"$\times$",
     SINGLE_SEED_MARK: r"\textsuperscript{\dag}",
     FEW_MARK: r"\textsuperscript{\ddag}",
 }
@@ -130,7 +158,7 @@ def latex_escape(text: str) -> str:
     return "".join(_LATEX_ESCAPES.get(letter, letter) for letter in text)
 
 
-_LATEX = _Words(latex_escape, r"\textbf{{{}}}", r" {{\scriptsize[{}, {}]}}", "{}", "--")
+_LATEX = _Words(latex_escape, r"\textbf{{{}}}", r" {{\scriptsize[{}, {}]}}", "{}", "--", r" $\pm$ {}")
 
 
 WIDE = 5
@@ -138,17 +166,61 @@ WIDE = 5
 
 
 def _latex(table: Table) -> str:
+    """Columns of text, aligned to the right."""
+    return _tabular(table, _Columns("booktabs", ("r",) * len(table.column_names), _LATEX, latex_escape))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Columns:
+    """How a LaTeX table sets its data columns."""
+
+    packages: str
+    kinds: tuple[str, ...]
+    """Of each data column, as tabular takes it."""
+    words: _Words
+    head: Callable[[str], str]
+    """Writes a column's head."""
+
+
+def _siunitx(table: Table) -> str:
+    """Columns of numbers (siunitx's S), aligned at the decimal point; what is no plain number stands in braces."""
+    columns = zip(*table.cells, strict=True) if table.cells else [()] * len(table.column_names)
+    kinds = tuple(_number_column(column, table) for column in columns)
+    braced = _Words(
+        lambda text: f"{{{latex_escape(text)}}}",
+        bold=r"\bfseries {}",
+        interval=r" {{\,\scriptsize[{}, {}]}}",
+        mark=" {}",
+        missing="{--}",
+        spread=r" \pm {}",
+    )
+    return _tabular(table, _Columns("booktabs,siunitx", kinds, braced, lambda text: f"{{{latex_escape(text)}}}"))
+
+
+def _number_column(cells: Sequence[Cell | None], table: Table) -> str:
+    """An S column with room for the numbers of its cells and what stands behind them."""
+    held = [cell for cell in cells if cell is not None and cell.value is not None and cell.text is None]
+    whole = max((len(str(int(abs(cell.value or 0.0)))) for cell in held), default=1)
+    sign = "-" if any((cell.value or 0.0) < 0 for cell in held) else ""
+    spread = f"({table.digits + 1})" if any(cell.sd is not None for cell in held) else ""
+    options = f"table-format={sign}{whole}.{table.digits}{spread}"
+    options += ",separate-uncertainty" if spread else ""
+    return f"S[{options},table-align-text-after=false,detect-weight,mode=text]"
+
+
+def _tabular(table: Table, columns: _Columns) -> str:
+    """A table environment with its caption above and its notes below."""
     lead, data = len(table.row_titles), len(table.column_names)
-    head = [latex_escape(name) for name in (*table.row_titles, *table.column_names)]
+    head = [latex_escape(name) for name in table.row_titles] + [columns.head(name) for name in table.column_names]
     lines = [
-        "% needs \\usepackage{booktabs}",
+        f"% needs \\usepackage{{{columns.packages}}}",
         r"\begin{table}[t]",
         r"\centering",
         rf"\caption{{{latex_escape(table.caption)}}}",
         rf"\label{{tab:{table.name}}}",
         r"\medskip",
         *([r"\footnotesize\setlength{\tabcolsep}{4pt}"] if lead + data > WIDE else []),
-        rf"\begin{{tabular}}{{{'l' * lead}{'r' * data}}}",
+        rf"\begin{{tabular}}{{{'l' * lead}{''.join(columns.kinds)}}}",
         r"\toprule",
     ]
     if table.column_title and data > 1:
@@ -157,7 +229,7 @@ def _latex(table: Table) -> str:
     lines += [" & ".join(head) + r" \\", r"\midrule"]
     above = None
     grouped = len({names[0] for names in table.row_names}) < len(table.row_names)
-    for names, row in zip(table.row_names, _grid(table, _LATEX), strict=True):
+    for names, row in zip(table.row_names, _grid(table, columns.words, latex_escape), strict=True):
         if grouped and above is not None and names[0] != above:
             lines.append(r"\addlinespace")
         lines.append(" & ".join(row) + r" \\")
@@ -203,22 +275,24 @@ def _csv(table: Table) -> str:
     return out.getvalue()
 
 
-_CSV_EXTRA = ("n", "interval", "best", "text")
+_CSV_EXTRA = ("n", "interval", "best", "text", "p", "sd")
 
 
 def _csv_cell(cell: Cell | None) -> Sequence[object]:
     if cell is None:
-        return ["", "", "", 0, "", "", "missing"]
+        return ["", "", "", 0, "", "", "missing", "", ""]
     numbers = ["" if number is None else repr(float(number)) for number in (cell.value, cell.low, cell.high)]
     undefined = UNDEFINED if cell.value is None else ""
     text = undefined if cell.text is None else cell.text
     interval = cell.interval or ("too few patients" if cell.few else "")
-    return [*numbers, cell.n, interval, "yes" if cell.best else "", text]
+    more = ["" if number is None else repr(float(number)) for number in (cell.p, cell.sd)]
+    return [*numbers, cell.n, interval, "yes" if cell.best else "", text, *more]
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {
     "markdown": _markdown,
     "latex": _latex,
+    "siunitx": _siunitx,
     "csv": _csv,
     "html": _html,
 }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 
 from results.cells.options import Options
-from results.tables.pivot import Pivot, pivot
+from results.tables.differences import with_differences
+from results.tables.pivot import Pivot, lay_out, with_counts
 from results.tables.render import Table
 
 PIVOT = Pivot(
@@ -18,8 +19,8 @@ PIVOT = Pivot(
 
 
 def build(results: pa.Table, options: Options) -> Table:
-    """A metric by the training set, on each test set."""
-    return pivot(PIVOT, results, options)
+    """A metric by the training set, on each test set; with `difference` also those to one initialisation."""
+    return with_counts(with_differences(lay_out(PIVOT, results, options), options))
 
 
 def repeats(results: pa.Table) -> str | None:

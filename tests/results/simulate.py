@@ -36,6 +36,7 @@ def predictions(
     data_seed: int = 0,
     quantised: bool = False,
     studies: bool = False,
+    people: bool = False,
 ) -> pa.Table:
     """A predictions table with val and test rows.
 
@@ -49,6 +50,7 @@ def predictions(
         data_seed: of truths and patients (the dataset): equal ones give the same test set.
         quantised: round scores to 0.05, so that ties abound.
         studies: the images of a patient are of one study and share their truths, as labels from reports do.
+        people: patients have a sex and an age, images a view; every tenth age is not known.
     """
     columns: dict[str, list[Any]] = {
         name: [] for name in ("run", "dataset", "split", "key", "patient_id", "label", "y_true", "y_score")
@@ -71,6 +73,15 @@ def predictions(
             columns["label"] += [name] * count
             columns["y_true"] += truth.astype(int).tolist()
             columns["y_score"] += (np.round(score * 20) / 20 if quantised else score).tolist()
+            if people:
+                person = np.random.default_rng([data_seed, number, 3])
+                sex, age = person.integers(0, 2, count)[patients], person.uniform(15, 90, count)[patients]
+                view = person.integers(0, 2, count)
+                columns.setdefault("sex", []).extend("FM"[one] for one in sex)
+                columns.setdefault("age", []).extend(
+                    None if p % 10 == 9 else a for p, a in zip(patients, age, strict=True)
+                )
+                columns.setdefault("view", []).extend(("AP", "PA")[one] for one in view)
             if studies:
                 columns.setdefault("study_id", []).extend(f"{split}s{p:05d}" for p in patients)
     return pa.table(columns)
@@ -91,6 +102,7 @@ def finetune(
     test_datasets: Sequence[str] = (),
     data_seed: int | Mapping[str, int] = 0,
     levels: Sequence[str] = ("image",),
+    people: bool = False,
     **context: Any,
 ) -> Run:
     """Write a whole fine-tuning run below `folder`; `context` overrides the columns that describe it.
@@ -134,6 +146,7 @@ def finetune(
             n=n,
             data_seed=data_seed if isinstance(data_seed, int) else data_seed[name],
             studies=tuple(levels) != ("image",),
+            people=people,
         )
         for name in (test_datasets or (facts["train_dataset"],))
     ]
