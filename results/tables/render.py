@@ -265,28 +265,40 @@ def _html(table: Table) -> str:
 
 
 def _csv(table: Table) -> str:
-    """One line per cell with all digits, for other programs; missing cells have an empty value."""
+    """One line per cell with all digits, for other programs; missing cells have an empty value.
+
+    Columns for p values and standard deviations are there where the table has some.
+    """
+    held = [cell for line in table.cells for cell in line if cell is not None]
+    more = [name for name in ("p", "sd") if any(getattr(cell, name) is not None for cell in held)]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*table.row_titles, table.column_title or "Column", "value", "ci_low", "ci_high", *_CSV_EXTRA])
+    writer.writerow(
+        [*table.row_titles, table.column_title or "Column", "value", "ci_low", "ci_high", *_CSV_EXTRA, *more]
+    )
     for names, cells in zip(table.row_names, table.cells, strict=True):
         for column, cell in zip(table.column_names, cells, strict=True):
-            writer.writerow([*names, column, *_csv_cell(cell)])
+            writer.writerow(
+                [*names, column, *_csv_cell(cell), *(_all_digits(getattr(cell, name, None)) for name in more)]
+            )
     return out.getvalue()
 
 
-_CSV_EXTRA = ("n", "interval", "best", "text", "p", "sd")
+_CSV_EXTRA = ("n", "interval", "best", "text")
 
 
 def _csv_cell(cell: Cell | None) -> Sequence[object]:
     if cell is None:
-        return ["", "", "", 0, "", "", "missing", "", ""]
-    numbers = ["" if number is None else repr(float(number)) for number in (cell.value, cell.low, cell.high)]
+        return ["", "", "", 0, "", "", "missing"]
+    numbers = [_all_digits(number) for number in (cell.value, cell.low, cell.high)]
     undefined = UNDEFINED if cell.value is None else ""
     text = undefined if cell.text is None else cell.text
     interval = cell.interval or ("too few patients" if cell.few else "")
-    more = ["" if number is None else repr(float(number)) for number in (cell.p, cell.sd)]
-    return [*numbers, cell.n, interval, "yes" if cell.best else "", text, *more]
+    return [*numbers, cell.n, interval, "yes" if cell.best else "", text]
+
+
+def _all_digits(number: float | None) -> str:
+    return "" if number is None else repr(float(number))
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {
