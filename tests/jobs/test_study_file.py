@@ -30,7 +30,7 @@ init_mean = "{set-mean}"
 [spec.grid.axes]
 label_fraction = "{set-fractions}"
 shards = ["{out}/shards"]
-"optim.lr" = [1.0, "{set-fractions}"]
+"optim.lr" = [2.0, "{set-fractions}"]
 [[stage]]
 name = "grid"
 needs = ["shards"]
@@ -55,7 +55,7 @@ def test_values_keep_their_kind_in_specs_and_become_words_in_commands(tmp_path):
     known = study.known("OUT")
     assert file.fill_value(study.specs["grid"], known) == {
         "finetune": {"epochs": 7, "arch": "resnet10t"},
-        "axes": {"label_fraction": [0.5], "shards": ["OUT/shards"], "optim.lr": [1.0, 0.5]},
+        "axes": {"label_fraction": [0.5], "shards": ["OUT/shards"], "optim.lr": [2.0, 0.5]},
     }
     given = file.load(tmp_path / "study.toml", {"data": "x", "mean": "0.5"})
     assert file.fill_value(given.specs["grid"], given.known("OUT"))["finetune"]["init_mean"] == 0.5
