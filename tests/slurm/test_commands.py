@@ -118,6 +118,33 @@ run = "pretrain --shards shards --out run {SMALL} --steps 4"
     assert end_of(tmp_path / "run" / "submission", 120) == "CANCELLED"
 
 
+def test_a_study_runs_as_jobs_and_is_then_complete_on_the_login_node_as_well(cluster, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("study.toml").write_text("""
+[[stage]]
+name = "look"
+needs = ["set"]
+run = "verify {out}/set --decode false"
+
+[[stage]]
+name = "set"
+run = "shard phantom --out {out}/set --patients 2 --size 16 --workers 0"
+""")
+    words = "study run study.toml --out o --profile local --time 5".split()
+    assert cli.main(words) == 0
+    shown = capsys.readouterr().out
+    assert "set: queued as job" in shown and ", after " in shown and "cxrdist study status o" in shown
+    assert cli.main(["study", "status", "o"]) == 0
+    assert "job " in capsys.readouterr().out
+    assert end_of(tmp_path / "o" / "stages" / "look" / "submission", 180) == "COMPLETED"
+    assert cli.main(["study", "status", "o"]) == 0
+    assert "2 stages: 2 complete" in capsys.readouterr().out
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out.split("\n")[:2] == ["set: complete", "look: complete"]
+    assert cli.main("study run study.toml --out o".split()) == 0
+    assert capsys.readouterr().out.count("(complete)") == 2 and Path("o/report.html").is_file()
+
+
 def test_doctor_looks_at_the_nodes_and_finds_a_folder_that_is_not_shared(cluster, tmp_path, capsys):
     assert cli.main(f"doctor --profile local --nodes 2 --out {tmp_path}".split()) == 0
     shown = capsys.readouterr().out
