@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from shards.convert.about import OWN
 from shards.convert.config import ChexpertConfig, ConvertConfig, NihConfig, check_settings
+from shards.convert.drawn import as_drawn
 from shards.convert.engine import WORK, convert, drop_work, open_work
-from shards.convert.phantom_boxes import truth_boxes
 from shards.convert.registry import plan
 from shards.errors import InputError
 from shards.format import CARD, Card
@@ -47,16 +45,7 @@ def convert_phantom(config: PhantomConfig, *, say: Callable[[str], None] = print
     layout = out / WORK / "published"
     _draw(config, layout)
     settings = _settings(config, layout)
-    published = plan(settings)
-    boxes = truth_boxes(layout, published)
-    drawn = dataclasses.replace(
-        published,
-        name=f"phantom-{config.style}",
-        source="drawn X-rays (cxrdist shard phantom)",
-        about=OWN,
-        origin=origin,
-        extras={"boxes.parquet": boxes},
-    )
+    drawn = as_drawn(plan(settings), layout, config.style, origin)
     return convert(drawn, settings, say=say)
 
 

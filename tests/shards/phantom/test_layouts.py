@@ -150,3 +150,33 @@ def test_the_two_datasets_differ_in_views_devices_and_grey_levels(nih: Path, che
 
     # CheXpert's pictures are equalised: their grey levels are spread more evenly.
     assert spread(chexpert, "**/*.jpg") < 0.7 * spread(nih, "**/*.png")
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_a_converter_of_published_data_names_drawn_pictures_as_drawn(
+    nih: Path, chexpert: Path, tmp_path: Path, inner: bool
+) -> None:
+    """Also where CheXpert's images are named by their own folder, below the one that was drawn."""
+    from shards.convert.config import ChexpertConfig, NihConfig
+    from shards.convert.registry import plan
+
+    out = str(tmp_path / "out")
+    folder = chexpert / "CheXpert-v1.0-small" if inner else chexpert
+    for config in (NihConfig(src=str(nih), out=out), ChexpertConfig(src=str(folder), out=out, valid_as="test")):
+        found = plan(config)
+        style = "nih" if isinstance(config, NihConfig) else "chexpert"
+        assert found.name == f"phantom-{style}" and "drawn" in found.source and not found.about.licence
+        boxes = found.extras["boxes.parquet"]
+        assert len(boxes) and set(boxes["key"].to_pylist()) <= set(found.table["key"].to_pylist())  # pyright: ignore[reportIndexIssue]
+
+
+def test_published_data_keep_their_name(nih: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from shards.convert.config import NihConfig
+    from shards.convert.registry import plan
+
+    copy = shutil.copytree(nih, tmp_path / "nih")
+    (copy / "phantom.json").unlink()
+    found = plan(NihConfig(src=str(copy), out=str(tmp_path / "out")))
+    assert found.name == "nih" and found.about.licence
