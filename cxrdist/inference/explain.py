@@ -5,6 +5,7 @@ Shapes: S side in pixels, L labels, n samples.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,11 +22,12 @@ from tqdm import tqdm
 from cxrdist.errors import InputError
 from cxrdist.inference import heatmaps
 from cxrdist.inference.network import Encoder, batches, learnt_labels
-from cxrdist.inference.pointing_game import Box, covered, interval, is_hit, peak, read_boxes
+from cxrdist.inference.pointing_game import Box, covered, energy, interval, is_hit, peak, read_boxes
 from results import atomic
 from shards import ShardSet
 from shards.labels import POSITIVE
 
+METHODS = (*heatmaps.CAMS, "occlusion")
 MARKER = "explain.json"
 _SIDE = 320  # pixels of one panel
 
@@ -49,24 +51,25 @@ class Explainer:
 
     Args:
         encoder: holding a fine-tuned model.
-        method: gradcam or occlusion.
-        layer: of Grad-CAM; None = see `heatmaps.pick_layer`.
+        method: one of `heatmaps.CAMS`, or occlusion.
+        layer: of class activation maps; None = see `heatmaps.pick_layer`.
         patch: of occlusion, pixels; None = an eighth of the image.
     """
 
     def __init__(self, encoder: Encoder, method: str, layer: str | None = None, patch: int | None = None):
-        if method not in ("gradcam", "occlusion"):
-            raise InputError(f"method {method!r} is unknown; use gradcam or occlusion")
+        if method not in METHODS:
+            raise InputError(f"method {method!r} is unknown; use {', '.join(METHODS)}")
         assert encoder.classifier is not None
         self.encoder, self.network, self.method, self.patch = encoder, encoder.classifier, method, patch
-        self.layer = heatmaps.pick_layer(self.network, layer) if method == "gradcam" else None
+        self.layer = None if method == "occlusion" else heatmaps.pick_layer(self.network, layer)
 
     def explain(self, image: torch.Tensor, labels: Sequence[str], scores: np.ndarray, position: int = 0) -> Explanation:
         """Maps of one uint8 image (1, S, S), whose probabilities are `scores` (L,), for the given labels."""
         columns = [self.network.facts["labels"].index(name) for name in labels]
         pixels = self.encoder.pixels(image[None])
         if self.layer is not None:
-            maps = [heatmaps.grad_cam(self.network, pixels, column, self.layer)[0] for column in columns]
+            cells = heatmaps.class_maps(self.network, pixels, columns, self.layer, self.method)[:, 0]
+            maps = list(heatmaps.grown(cells, pixels.shape[-1]))
         else:
             maps = list(heatmaps.occlusion(self.network, pixels, columns, patch=self.patch))
         return Explanation(
@@ -75,6 +78,13 @@ class Explainer:
             scores={name: float(scores[column]) for name, column in zip(labels, columns, strict=True)},
             heat=dict(zip(labels, maps, strict=True)),
         )
+
+    def untrained(self) -> Explainer:
+        """The same method on the same network with weights drawn anew: what a map shows without any learning."""
+        assert self.encoder.classifier is not None
+        whole = heatmaps.untrained(self.encoder.classifier)
+        encoder = dataclasses.replace(self.encoder, classifier=whole, module=whole.backbone)
+        return Explainer(encoder, self.method, self.layer, self.patch)
 
     def over(self, shards: ShardSet, wanted: dict[int, list[str]], title: str) -> Iterator[Explanation]:
         """Explain positions of a split for the labels wanted of each."""
@@ -170,21 +180,24 @@ def pointing_game(
         limit: most samples per label (the first in the order of the split); None = all.
 
     Returns:
-        One row per sample and label (key, patient_id, label, score, hit, x, y, box_share), and per label hits, n,
-        rate, its 95 % interval by patients, and chance: the mean share of the view inside the boxes.
+        One row per sample and label (see `POINTS`), and per label hits, n, rate, its 95 % interval by patients, energy
+        (mean share of a map inside the boxes), chance (mean share of the view inside them), and random_rate and
+        random_energy of the same network with weights drawn anew (the sanity check of Adebayo et al. 2018: maps that
+        score alike show the images, not what was learnt).
     """
     wanted = _boxed(shards, labels, boxes, limit)
     rows: list[dict[str, Any]] = []
-    for found in explainer.over(shards, wanted, "pointing game"):
+    without = explainer.untrained().over(shards, wanted, "with random weights")
+    for found, random in zip(explainer.over(shards, wanted, "pointing game"), without, strict=True):
         row = shards.rows_at(np.array([found.position]))
         key, patient = shards.index.key(int(row[0])), str(shards.index.patient_id(row)[0])
         for label, heat in found.heat.items():
             own = [box for box in boxes[key] if box.label == label]
             x, y = peak(heat) or (None, None)
-            hit = is_hit(heat, own)
             rows.append(
                 {"key": key, "patient_id": patient, "label": label, "score": found.scores[label]}
-                | {"hit": hit, "x": x, "y": y, "box_share": covered(own)}
+                | {"hit": is_hit(heat, own), "x": x, "y": y, "box_share": covered(own), "energy": energy(heat, own)}
+                | {"random_hit": is_hit(random.heat[label], own), "random_energy": energy(random.heat[label], own)}
             )
     summary = {}
     for label in labels:
@@ -194,15 +207,19 @@ def pointing_game(
             low, high = interval(hits, np.array([row["patient_id"] for row in own]))
             summary[label] = {"hits": int(hits.sum()), "n": len(own), "rate": float(hits.mean())}
             summary[label] |= {"ci_low": low, "ci_high": high}
-            summary[label]["chance"] = float(np.mean([row["box_share"] for row in own]))
+            means = {"chance": "box_share", "energy": "energy"}
+            means |= {"random_rate": "random_hit", "random_energy": "random_energy"}
+            summary[label] |= {name: float(np.mean([row[column] for row in own])) for name, column in means.items()}
     return pa.Table.from_pylist(rows, schema=POINTS), summary
 
 
 POINTS = pa.schema(
     [("key", pa.string()), ("patient_id", pa.string()), ("label", pa.string()), ("score", pa.float32())]
     + [("hit", pa.bool_()), ("x", pa.float32()), ("y", pa.float32()), ("box_share", pa.float32())]
+    + [("energy", pa.float32()), ("random_hit", pa.bool_()), ("random_energy", pa.float32())]
 )
-"""Columns of pointing.parquet; x and y are 0..1 from the left and top of the model's view, null where a map is flat."""
+"""Columns of pointing.parquet; x and y are 0..1 from the left and top of the model's view, null where a map is flat;
+box_share and energy are the shares of the view and of the map's sum inside the boxes, random_* of untrained weights."""
 
 
 def _boxed(

@@ -64,16 +64,23 @@ def flatten(features: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, s
             fitted, dtype=np.float64
         ), f"t-SNE (perplexity {perplexity:g}); distances between groups mean little"
     if method == "umap":
-        if util.find_spec("umap") is None:
-            raise InputError(
-                "--method umap needs the extra 'explore': pip install 'cxrdist[explore]'; or take pca or tsne"
-            )
+        need(method)
         import umap  # pyright: ignore[reportMissingImports]
 
         near = min(15, len(features) - 1)
         fitted = umap.UMAP(n_neighbors=near, random_state=seed, n_jobs=1).fit_transform(components[:, :50])
         return np.asarray(fitted, dtype=np.float64), f"UMAP ({near} neighbours); distances between groups mean little"
     raise InputError(f"method {method!r} is unknown; use pca, tsne or umap")
+
+
+def need(method: str) -> None:
+    """Refuse a method whose library is missing, before anything is computed.
+
+    Raises:
+        InputError: umap is not installed.
+    """
+    if method == "umap" and util.find_spec("umap") is None:
+        raise InputError("--method umap needs the extra 'explore': pip install 'cxrdist[explore]'; or take pca or tsne")
 
 
 def sprite(images: Sequence[np.ndarray], side: int = THUMBNAIL) -> tuple[str, int]:
@@ -102,6 +109,16 @@ def gather(
     return np.concatenate(features), np.concatenate(scores) if scores else None, small
 
 
+def refuse_other(out: Path) -> None:
+    """Refuse to replace what is no page of this command.
+
+    Raises:
+        InputError: `out` is something else.
+    """
+    if out.is_dir() or (out.exists() and b"cxrdist explore" not in out.read_bytes()[:400]):
+        raise InputError(f"--out {out} exists and is not a page of cxrdist explore; choose another name")
+
+
 def explore(
     encoder: Encoder,
     shards: ShardSet,
@@ -126,8 +143,7 @@ def explore(
     Raises:
         InputError: `out` is something else; too few samples; umap is not installed.
     """
-    if out.is_dir() or (out.exists() and b"cxrdist explore" not in out.read_bytes()[:400]):
-        raise InputError(f"--out {out} exists and is not a page of cxrdist explore; choose another name")
+    refuse_other(out)
     positions = sample(shards, limit, seed)
     features, scores, thumbnails = gather(encoder, shards, positions)
     flat, axes = flatten(features, method, seed)
@@ -172,6 +188,6 @@ def classes_of(known: dict[str, list[Any]], first: Sequence[str]) -> dict[str, l
 def _page(title: str, note: str, data: dict[str, Any]) -> str:
     # A key could hold "</script>", which would end the element early; JSON may spell "<" otherwise.
     text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-    template = (Path(__file__).parent / "explore.html").read_text(encoding="utf-8")
+    template = (Path(__file__).parent / "pages" / "map.html").read_text(encoding="utf-8")
     page = template.replace("@TITLE@", html.escape(title)).replace("@NOTE@", html.escape(note))
     return page.replace("@DATA@", text)

@@ -1,9 +1,13 @@
-"""Where a classifier looks: Grad-CAM and occlusion maps.
+"""Where a classifier looks: class activation maps of several kinds, and occlusion.
 
-Shapes: B batch, S side in pixels, L labels, C channels, h x w cells of a feature map.
+Shapes: B batch, K labels explained, S side in pixels, C channels, h x w cells of a feature map.
 """
 
 from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from math import isqrt
 
 import numpy as np
 import torch
@@ -14,55 +18,114 @@ from cxrdist.errors import InputError
 from cxrdist.finetune.classifier import Classifier
 
 MIN_CELLS = 7
-"""Grad-CAM takes the deepest feature map with at least this many cells a side: small images shrink to 2 x 2 at the
-end of a ResNet, which shows nothing. 224-pixel images have 7 x 7 there."""
+"""Maps come from the deepest layer with at least this many cells a side: small images shrink to 2 x 2 at the end of a
+ResNet, which shows nothing. 224-pixel images have 7 x 7 there."""
 
 
-def pick_layer(network: Classifier, name: str | None = None) -> str:
-    """Name of the backbone's module whose output Grad-CAM uses.
+def _gradcam(maps: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    return F.relu((gradient.mean(dim=(2, 3), keepdim=True) * maps).sum(dim=1))
+
+
+def _hirescam(maps: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    return F.relu((gradient * maps).sum(dim=1))
+
+
+def _layercam(maps: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    return F.relu((F.relu(gradient) * maps).sum(dim=1))
+
+
+def _eigencam(maps: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    del gradient  # the map is the same for every label
+    flat = maps.flatten(2).transpose(1, 2).float()  # B, h * w, C
+    centred = flat - flat.mean(dim=1, keepdim=True)
+    axis = torch.linalg.svd(centred, full_matrices=False).Vh[:, 0]
+    along = (centred @ axis[:, :, None])[..., 0]
+    strength = flat.abs().sum(dim=2)
+    sign = torch.sign((along * (strength - strength.mean(dim=1, keepdim=True))).sum(dim=1, keepdim=True))
+    return F.relu(along * sign).unflatten(1, maps.shape[2:])
+
+
+CAMS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "gradcam": _gradcam,
+    "hirescam": _hirescam,
+    "layercam": _layercam,
+    "eigencam": _eigencam,
+}
+"""Feature maps (B, C, h, w) and the logit's gradient there -> a map (B, h, w), 0 and above.
+
+gradcam (Selvaraju et al., ICCV 2017): maps weighted by their mean gradient.
+hirescam (Draelos and Carin 2020): gradient times map, cell by cell.
+layercam (Jiang et al., TIP 2021): the same with the positive part of the gradient.
+eigencam (Muhammad and Yeasin, IJCNN 2020): projection on the first principal component, whatever the label; its sign is
+chosen so that the strongest cells are hot."""
+
+
+def pick_layer(network: Classifier, name: str | None = None, min_cells: int = MIN_CELLS) -> str:
+    """Name of the backbone's module whose output class activation maps use.
 
     Args:
         network: the classifier.
-        name: one of the backbone's modules; None = the deepest whose output has at least 7 x 7 cells, or, where none
-            has, the one with most cells.
+        name: one of the backbone's modules; None = the deepest whose output has at least `min_cells` cells a side, or,
+            where none has, the one with most cells; of a vision transformer the last block's first normalisation,
+            since tokens beyond it do not reach the logits.
+        min_cells: see `MIN_CELLS`.
 
     Raises:
-        InputError: no such module, or the backbone has no maps (a vision transformer): use occlusion.
+        InputError: no such module, or the backbone has no maps: use occlusion.
     """
-    maps = _feature_maps(network)
+    maps = feature_maps(network)
     if not maps:
         raise InputError(f"{network.facts['arch']} has no feature maps for Grad-CAM; use --method occlusion")
     if name is not None:
         if name not in maps:
             raise InputError(f"layer {name!r}: no such feature map; there are {', '.join(list(maps)[-12:])} and others")
         return name
-    fine = [layer for layer, cells in maps.items() if cells >= MIN_CELLS]
+    if _is_transformer(network):
+        return list(maps)[-1]
+    fine = [layer for layer, cells in maps.items() if cells >= min_cells]
     return fine[-1] if fine else max(maps, key=lambda layer: maps[layer])
 
 
-def _feature_maps(network: Classifier) -> dict[str, int]:
+def _is_transformer(network: Classifier) -> bool:
+    return hasattr(network.backbone, "num_prefix_tokens") and hasattr(network.backbone, "blocks")
+
+
+def _grid(network: Classifier, output: object) -> torch.Tensor | None:
+    """A module's output as maps (B, C, h, h): tokens of a transformer are laid out, without its class token."""
+    if not isinstance(output, torch.Tensor):
+        return None
+    if output.ndim == 3 and _is_transformer(network):
+        tokens = output[:, int(network.backbone.num_prefix_tokens) :]  # pyright: ignore[reportArgumentType]
+        side = isqrt(tokens.shape[1])
+        return tokens.transpose(1, 2).unflatten(2, (side, side)) if side * side == tokens.shape[1] else None
+    return output if output.ndim == 4 and output.shape[2] == output.shape[3] else None
+
+
+def feature_maps(network: Classifier) -> dict[str, int]:
     """Modules of the backbone that give square maps (B, C, h, h) with h > 1, in order of completion -> h.
 
-    Empty for networks of tokens (vision transformers, Swin): their maps are not (B, C, h, w).
+    Of a vision transformer the first normalisation of each block. Empty for other networks of tokens (Swin).
     """
     found: dict[str, int] = {}
-    tokens: list[str] = []
+    foreign: list[str] = []
     hooks = []
+    transformer = _is_transformer(network)
 
     def note(name: str):
         def hook(_module: nn.Module, _inputs: object, output: object) -> None:
-            if not isinstance(output, torch.Tensor):
-                return
-            if output.ndim == 3:
-                tokens.append(name)
-            elif output.ndim == 4 and output.shape[2] == output.shape[3] > 1:
+            if isinstance(output, torch.Tensor) and output.ndim == 3 and not transformer:
+                foreign.append(name)
+            maps = _grid(network, output)
+            if maps is not None and maps.shape[2] > 1:
                 found.pop(name, None)
-                found[name] = output.shape[2]
+                found[name] = maps.shape[2]
 
         return hook
 
+    pools = (nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.MaxPool2d, nn.Identity, nn.Dropout)
     for name, module in network.backbone.named_modules():
-        if name and not isinstance(module, (nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.MaxPool2d, nn.Identity, nn.Dropout)):
+        wanted = name.endswith(".norm1") if transformer else name and not isinstance(module, pools)
+        if wanted:
             hooks.append(module.register_forward_hook(note(name)))
     size = int(network.facts["image_size"])
     try:
@@ -71,39 +134,64 @@ def _feature_maps(network: Classifier) -> dict[str, int]:
     finally:
         for hook in hooks:
             hook.remove()
-    return {} if tokens else found
+    return {} if foreign else found
 
 
-def grad_cam(network: Classifier, pixels: torch.Tensor, column: int, layer: str) -> np.ndarray:
-    """Grad-CAM (Selvaraju et al., ICCV 2017): ReLU of the feature maps weighted by their mean gradients.
+def class_maps(
+    network: Classifier, pixels: torch.Tensor, columns: Sequence[int], layer: str, method: str = "gradcam"
+) -> np.ndarray:
+    """Class activation maps at the resolution of their layer; one forward pass serves all labels.
 
     Args:
         network: in evaluation mode.
         pixels: normalised images (B, 1, S, S), float32.
-        column: the label whose logit is explained.
+        columns: the labels whose logits are explained.
         layer: see `pick_layer`.
+        method: one of `CAMS`.
 
     Returns:
-        float32 (B, S, S), 0 and above, bilinear from the layer's cells; all 0 where nothing speaks for the label.
+        float32 (K, B, h, w), 0 and above; all 0 where nothing speaks for the label.
     """
     kept: list[torch.Tensor] = []
     module = network.backbone.get_submodule(layer)
-
-    def keep(_module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
-        kept.append(output)
-
-    hook = module.register_forward_hook(keep)
+    hook = module.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
     try:
         with torch.enable_grad():
             # Gradients must reach the layer even where the run froze its weights.
-            logits = network(pixels.requires_grad_(True))
-            (gradient,) = torch.autograd.grad(logits[:, column].sum(), kept[0])
+            logits = network(pixels.detach().clone().requires_grad_(True))
     finally:
         hook.remove()
-    weights = gradient.mean(dim=(2, 3), keepdim=True)
-    maps = F.relu((weights * kept[0]).sum(dim=1, keepdim=True)).detach()
-    grown = F.interpolate(maps.float(), size=tuple(pixels.shape[2:]), mode="bilinear", align_corners=False)
-    return grown[:, 0].cpu().numpy()
+    found = []
+    for column in columns:
+        (gradient,) = torch.autograd.grad(logits[:, column].sum(), kept[0], retain_graph=True)
+        maps, slopes = _grid(network, kept[0].detach()), _grid(network, gradient)
+        assert maps is not None and slopes is not None
+        found.append(CAMS[method](maps, slopes).float().cpu().numpy())
+    return np.stack(found)
+
+
+def untrained(network: Classifier, seed: int = 0) -> Classifier:
+    """A copy with all weights drawn anew as its layers draw them, and running statistics put back."""
+    fresh = copy.deepcopy(network)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in fresh.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+    return fresh.eval()
+
+
+def grown(cells: np.ndarray, size: int) -> np.ndarray:
+    """Maps (..., h, w) enlarged to (..., size, size), bilinear between the middles of their cells."""
+    flat = torch.from_numpy(cells.reshape(-1, 1, *cells.shape[-2:]))
+    large = F.interpolate(flat, size=(size, size), mode="bilinear", align_corners=False)
+    return large.numpy().reshape(*cells.shape[:-2], size, size)
+
+
+def grad_cam(network: Classifier, pixels: torch.Tensor, column: int, layer: str) -> np.ndarray:
+    """Grad-CAM (Selvaraju et al., ICCV 2017) of one label: float32 (B, S, S); see `class_maps`."""
+    return grown(class_maps(network, pixels, [column], layer)[0], pixels.shape[-1])
 
 
 @torch.inference_mode()

@@ -12,10 +12,10 @@ from cxrdist.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class LookConfig:
-    """Which network, on which images."""
+    """Which networks, on which images."""
 
-    run: str
-    """A run, or a .safetensors file of one."""
+    runs: list[str]
+    """One run or several, or .safetensors files of them."""
     shards: str | None = None
     """Shard set, a folder or a URL; None = the one the run was trained on."""
     split: str = "test"
@@ -23,9 +23,14 @@ class LookConfig:
     stage: Literal["none", "ram", "disk"] = "none"
     """Where the shard set is copied before reading: ram is /dev/shm, disk the node's own disk."""
     out: str | None = None
-    """What to write; None = a name inside the run."""
+    """What to write; None = a name inside the (first) run."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto, cpu or cuda."""
+
+    @property
+    def run(self) -> str:
+        """The first run, whose shard set is looked at unless another is named."""
+        return self.runs[0]
 
 
 def shards_of(config: LookConfig) -> Any:

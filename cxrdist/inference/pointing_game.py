@@ -104,12 +104,28 @@ def is_hit(heat: np.ndarray, boxes: list[Box]) -> bool:
 
 def covered(boxes: list[Box], grid: int = 200) -> float:
     """Share of the view that boxes cover together: what a point thrown at random hits."""
+    return float(_inside(boxes, grid).mean())
+
+
+def energy(heat: np.ndarray, boxes: list[Box]) -> float:
+    """Share of a map's sum (S, S) that lies inside the boxes (the energy-based pointing game, Wang et al. 2020).
+
+    0 where the map is flat 0; by chance it is what the boxes cover.
+    """
+    total = float(heat.sum(dtype=np.float64))
+    if not np.isfinite(total) or total <= 0:
+        return 0.0
+    return float(heat[_inside(boxes, heat.shape[0])].sum(dtype=np.float64)) / total
+
+
+def _inside(boxes: list[Box], grid: int) -> np.ndarray:
+    """Which pixels of a square view have their middle inside a box, bool (grid, grid)."""
     ticks = (np.arange(grid) + 0.5) / grid
     mask = np.zeros((grid, grid), dtype=bool)
     for box in boxes:
         inside_y = (ticks >= box.top) & (ticks <= box.bottom)
         mask |= inside_y[:, None] & ((ticks >= box.left) & (ticks <= box.right))[None]
-    return float(mask.mean())
+    return mask
 
 
 def interval(hits: np.ndarray, patients: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
