@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cxrdist.core.backbones import load_encoder as load_encoder
+    from cxrdist.inference.loaded import load_classifier as load_classifier
     from cxrdist.pretrain.losses.nt_xent import nt_xent as nt_xent
 
-_HOMES = {"load_encoder": "cxrdist.core.backbones", "nt_xent": "cxrdist.pretrain.losses.nt_xent"}
+_HOMES = {
+    "load_classifier": "cxrdist.inference.loaded",
+    "load_encoder": "cxrdist.core.backbones",
+    "nt_xent": "cxrdist.pretrain.losses.nt_xent",
+}
 
-__all__ = ["load_encoder", "nt_xent"]
+__all__ = ["load_classifier", "load_encoder", "nt_xent"]
 
 
 def __getattr__(name: str) -> Any:

@@ -45,6 +45,8 @@ COMMANDS: dict[str, str] = {
     "embed": "write encoder features of a shard set to Parquet",
     "explore": "one HTML page to browse an embedding of a shard set",
     "predict": "score image files with a fine-tuned model",
+    "export": "a trained network as ONNX, plain PyTorch weights, or a folder that timm loads",
+    "specs": "the named experiments that --config NAME takes",
     "doctor": "what this machine and a SLURM profile can do, and what is missing",
     "drill": "prove on your own cluster that a run survives",
 }

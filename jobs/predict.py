@@ -6,7 +6,10 @@ import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
-HELP = "Score image files with a fine-tuned run: one CSV line per image, one column per label. Research use only."
+HELP = (
+    "Score image files with a fine-tuned run: one line per image with probabilities, decisions and a warning where the "
+    "image is unlike the training images. Research use only."
+)
 POSITIONALS = ("run", "images")
 
 
@@ -19,7 +22,15 @@ class Config:
     images: list[str]
     """PNG, JPEG, TIFF or DICOM files, or folders of them."""
     out: str | None = None
-    """CSV file to write; None = stdout."""
+    """File to write; None = stdout."""
+    format: Literal["csv", "jsonl"] | None = None
+    """csv, or jsonl for one JSON object a line; None = jsonl where `out` ends so, csv otherwise."""
+    threshold: str | None = None
+    """Rule by which LABEL_positive is decided, chosen on the run's validation images: balanced_accuracy, accuracy, f1,
+    sensitivity=0.9, or a threshold such as 0.5; None = the thresholds of the run's own results."""
+    typicality: bool = True
+    """Flag images unlike the training images (column `atypical`). What is typical is found out once, from the training
+    set, and kept in the run; without that set the column stays empty."""
     shards: str | None = None
     """Shard set (a folder or a URL) whose conversion (size, JPEG) the images go through first, so that scores are those
     the model gives inside it; None = the conversion of the run's training set, which the model file records."""
@@ -31,32 +42,68 @@ def run(config: Config) -> int:
     """Score; 1 where some files could not be used (they are in the CSV with the reason)."""
     from pathlib import Path
 
+    from cxrdist.core.shard_sets import run_of
     from cxrdist.errors import InputError
     from cxrdist.inference import network as networks
     from cxrdist.inference import predict
     from results import atomic
 
     network = networks.load(config.run, config.device, classify=True)
-    paths = predict.find_images(config.images)
-    labels, columns = predict.columns_of(config.run, network)
-    scored = predict.predict(network, paths, _conversion(config, network))
-    counts = (0, 0)
+    run, paths = run_of(config.run), predict.find_images(config.images)
+    labels, places = predict.columns_of(config.run, network)
+    limits = predict.thresholds(run, labels, config.threshold)
+    conversion = _conversion(config, network)
+    typical = _typicality(config, network, run) if config.typicality else None
+    limit = None if typical is None else typical.limit
+    columns = predict.Columns(labels=labels, places=places, thresholds=limits, limit=limit)
+    scored = predict.predict(network, paths, conversion, typical)
+    lines = config.format == "jsonl" or (config.format is None and str(config.out).endswith(".jsonl"))
+    counts = predict.Counts()
     if config.out is None:
-        counts = predict.write_csv(sys.stdout, scored, labels, columns)
+        counts = predict.write(sys.stdout, scored, columns, lines=lines)
     else:
         out = Path(config.out)
         if out.is_dir():
-            raise InputError(f"--out {out} is a folder; name a CSV file")
+            raise InputError(f"--out {out} is a folder; name a file")
 
         def fill(temporary: Path) -> None:
             nonlocal counts
             with open(temporary, "w", newline="") as file:
-                counts = predict.write_csv(file, scored, labels, columns)
+                counts = predict.write(file, scored, columns, lines=lines)
 
         atomic.write(out, fill)
-    good, bad = counts
-    print(f"{good} images scored, {bad} could not be used", file=sys.stderr)
-    return 1 if bad else 0
+    flagged = f", {counts.atypical} unlike the training images (atypical)" if counts.atypical else ""
+    print(f"{counts.good} images scored, {counts.bad} could not be used{flagged}", file=sys.stderr)
+    return 1 if counts.bad else 0
+
+
+def _typicality(config: Config, network: Any, run: Any) -> Any:
+    """What is typical of the run's training images, from the run or found out now; None where that cannot be."""
+    from cxrdist.core import backbones, weights
+    from cxrdist.inference import typicality
+    from cxrdist.inference.network import own_shards
+    from cxrdist.inference.options import opened
+    from shards import FailedError
+
+    model = backbones.read_metadata(network.source).get(weights.KEY, "")
+    if run is None:
+        print("no run beside the model: images are not compared with its training images", file=sys.stderr)
+        return None
+    held = typicality.read(run.typicality, model)
+    if held is not None:
+        return held
+    try:
+        place = own_shards(run.path, None)
+        train, val = (opened(str(run.path), place, split, "none") for split in ("train", "val"))
+        found = typicality.fit(network, train, val)
+    except (ValueError, FailedError) as error:  # InputError of any package: the set is gone, or has no val
+        print(f"images are not compared with the training images ({error})", file=sys.stderr)
+        return None
+    try:
+        typicality.write(run.typicality, found, model)
+    except OSError as error:
+        print(f"{run.typicality} could not be kept ({error.strerror})", file=sys.stderr)
+    return found
 
 
 def _conversion(config: Config, network: Any) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,15 @@ import numpy as np
 import torch
 
 from cxrdist.errors import InputError
+from cxrdist.finetune.config import check_threshold
 from cxrdist.inference.network import BATCH, Encoder, ahead, learnt_labels
+from cxrdist.inference.typicality import Typicality
+from results import schema
+from results.run import Run
+from results.stats import effects
+from results.stats.metrics import fixed_threshold
+from results.stats.predictions import score_matrices
+from results.stats.scoring import val_thresholds
 from shards.convert import images
 from shards.convert.dicom import looks_like_dicom
 from shards.convert.sample import printable
@@ -37,6 +46,36 @@ class Scored:
     """Probabilities float32 (L,); None where the file cannot be used."""
     problem: str
     """Why not; empty otherwise."""
+    atypicality: float | None = None
+    """How far it is from the training images (see `typicality`); None where that is not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """What is written of each image."""
+
+    labels: Sequence[str]
+    """Labels that the run has learnt."""
+    places: Sequence[int]
+    """Their places among the model's L labels."""
+    thresholds: Mapping[str, float | None]
+    """Per label the score from which it is called positive; None = there is none."""
+    limit: float | None
+    """Atypicality above which an image is flagged; None = not known."""
+
+    def record(self, one: Scored) -> dict[str, Any]:
+        """One image as plain values: probabilities, decisions, atypicality and what is wrong."""
+        row: dict[str, Any] = {"image": printable(one.path)}
+        pairs = zip(self.labels, self.places, strict=True)
+        scores = {name: None if one.scores is None else float(one.scores[at]) for name, at in pairs}
+        row |= scores
+        for name, score in scores.items():
+            limit = self.thresholds.get(name)
+            row[f"{name}_positive"] = None if score is None or limit is None else bool(score >= limit)
+        row["atypicality"] = one.atypicality
+        known = one.atypicality is not None and self.limit is not None
+        row["atypical"] = bool(one.atypicality > self.limit) if known else None  # pyright: ignore[reportOperatorIssue]
+        return row | {"problem": printable(one.problem)}
 
 
 def find_images(paths: Sequence[str]) -> list[str]:
@@ -105,7 +144,9 @@ def read_image(path: str, size: int, conversion: Mapping[str, Any] | None) -> np
     return pixels
 
 
-def predict(encoder: Encoder, paths: Sequence[str], conversion: Mapping[str, Any] | None) -> Iterator[Scored]:
+def predict(
+    encoder: Encoder, paths: Sequence[str], conversion: Mapping[str, Any] | None, typical: Typicality | None = None
+) -> Iterator[Scored]:
     """Score image files, in order; one that cannot be used is reported and does not stop the others."""
 
     def load(part: Sequence[str]) -> list[tuple[str, np.ndarray | None, str]]:
@@ -122,30 +163,87 @@ def predict(encoder: Encoder, paths: Sequence[str], conversion: Mapping[str, Any
     parts = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
     for read in ahead(load, parts):
         good = [pixels for _, pixels, _ in read if pixels is not None]
-        scores = iter(encoder.scores(torch.from_numpy(np.stack(good))[:, None])) if good else iter(())
+        batch = torch.from_numpy(np.stack(good))[:, None] if good else None
+        scores = iter(()) if batch is None else iter(encoder.scores(batch))
+        far = iter(()) if batch is None or typical is None else iter(typical.score(encoder, batch))
         for path, pixels, problem in read:
-            yield Scored(path, None if pixels is None else next(scores), problem)
+            if pixels is None:
+                yield Scored(path, None, problem)
+            else:
+                yield Scored(path, next(scores), problem, None if typical is None else float(next(far)))
 
 
-def write_csv(
-    file: IO[str], scored: Iterator[Scored], labels: Sequence[str], columns: Sequence[int]
-) -> tuple[int, int]:
-    """Write `image`, one column per label, `problem`; return how many were scored and how many could not be.
+def write(file: IO[str], scored: Iterator[Scored], columns: Columns, *, lines: bool = False) -> Counts:
+    """Write one line an image, as CSV or as JSON lines, and count.
+
+    CSV has `image`, a probability a label, LABEL_positive (1, 0, or empty without a threshold), `atypicality`,
+    `atypical` (1, 0), `problem`. JSON lines have the same with null, true and false.
 
     Args:
         file: open for writing with newline="".
         scored: what to write.
-        labels: the labels to write.
-        columns: their places among the model's L labels.
+        columns: see `Columns`.
+        lines: JSON lines.
     """
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["image", *labels, "problem"])
-    good = bad = 0
+    names = [*columns.labels, *(f"{name}_positive" for name in columns.labels), "atypicality", "atypical"]
+    writer = csv.DictWriter(file, ["image", *names, "problem"], lineterminator="\n")
+    counts = Counts()
+    if not lines:
+        writer.writeheader()
     for one in scored:
-        values = [""] * len(labels) if one.scores is None else [f"{one.scores[column]:.6f}" for column in columns]
-        writer.writerow([printable(one.path), *values, printable(one.problem)])
-        good, bad = (good + 1, bad) if one.scores is not None else (good, bad + 1)
-    return good, bad
+        row = columns.record(one)
+        if lines:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        else:
+            writer.writerow({name: _cell(value) for name, value in row.items()})
+        counts.good += one.scores is not None
+        counts.bad += one.scores is None
+        counts.atypical += bool(row["atypical"])
+    return counts
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    return int(value) if isinstance(value, bool) else f"{value:.6f}" if isinstance(value, float) else value
+
+
+@dataclass
+class Counts:
+    """Images written."""
+
+    good: int = 0
+    bad: int = 0
+    atypical: int = 0
+
+
+def thresholds(run: Run | None, labels: Sequence[str], rule: str | None) -> dict[str, float | None]:
+    """Thresholds of a run by label; all None for a model file without its run.
+
+    Args:
+        run: the run.
+        labels: the labels.
+        rule: how they are chosen on the run's validation images (see `metrics.pick_threshold`); None = those that its
+            own results use.
+
+    Raises:
+        InputError: an unknown rule, or one that must be chosen and no validation predictions.
+    """
+    if rule is not None:
+        check_threshold(rule)
+    fixed = None if rule is None else fixed_threshold(rule)
+    if run is None or not run.metrics.is_file():
+        if rule is not None and fixed is None:
+            raise InputError(f"--threshold {rule}: no results lie beside the model to choose it on; name the run")
+        return dict.fromkeys(labels, fixed)
+    first = schema.read_metrics(run.metrics).slice(0, 1).to_pylist()[0]
+    own = str(first["train_dataset"])
+    if rule is None:
+        return {label: effects.thresholds_of(str(run.metrics), own).get(label) for label in labels}
+    val = score_matrices(schema.read_predictions(run.predictions), "val").get((own, "val"))
+    if val is None and fixed is None:
+        raise InputError(f"--threshold {rule}: {run.path} was trained without a val split to choose it on")
+    return val_thresholds(tuple(labels), val, rule)
 
 
 def columns_of(run: str, encoder: Encoder) -> tuple[list[str], list[int]]:
