@@ -126,7 +126,8 @@ class FinetuneConfig:
     weight_factor: Annotated[float, "[0, 1]"] = 1.0
     """In [0, 1]: 0 gives every sample weight 1, 1 the full `class_weights`; linear in between."""
     threshold: str = "balanced_accuracy"
-    """Rule of the operating threshold, chosen on val: balanced_accuracy, f1, or sensitivity=0.9."""
+    """Rule of the operating threshold, chosen on val: balanced_accuracy, accuracy, f1, or sensitivity=0.9; or the
+    threshold itself, such as 0.5."""
     level: Literal["image", "study", "study_max"] = "image"
     """What the metrics on test and the thresholds from val are of. image: every image. study: studies, with the mean of
     their images' probabilities. study_max: studies, with the highest of them. Training and the choice of weights go by
@@ -207,15 +208,20 @@ def check_head(config: FinetuneConfig) -> None:
 
 def check_threshold(rule: str) -> None:
     """Refuse a threshold rule that does not exist."""
-    if rule in ("balanced_accuracy", "f1"):
+    if rule in ("balanced_accuracy", "accuracy", "f1"):
         return
-    name, _, number = rule.partition("=")
+    name, _, number = rule.rpartition("=")
     try:
-        if name == "sensitivity" and 0 < float(number) <= 1:
+        if (name in ("sensitivity", "specificity") and 0 < float(number) <= 1) or (
+            not name and 0 <= float(number) <= 1
+        ):
             return
     except ValueError:
         pass
-    raise InputError(f"threshold = {rule!r}: must be balanced_accuracy, f1 or sensitivity=0.9 (any share in (0, 1])")
+    raise InputError(
+        f"threshold = {rule!r}: must be balanced_accuracy, accuracy, f1, sensitivity=0.9, specificity=0.9 (any share "
+        "in (0, 1]), or a threshold from 0 to 1 such as 0.5"
+    )
 
 
 def run_settings(config: FinetuneConfig) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from results.configs import config_of
 from results.metric_names import COUNTS, THRESHOLD_METRICS
 from results.schema import MACRO, Row
 from results.stats import effects
+from results.stats.metrics import fixed_threshold
 from results.wording import count, listing
 
 
@@ -72,14 +73,19 @@ def threshold_sentence(rows: Sequence[Row]) -> str:
     rules = {row["threshold_rule"] or (config_of(row) or {}).get("threshold") for row in held}
     if not held:
         return ""
-    named = [rule_title(rule) for rule in sorted(rule for rule in rules if rule is not None)]
+    known = sorted(rule for rule in rules if rule is not None)
+    fixed = [rule for rule in known if fixed_threshold(rule) is not None]
+    named = [rule_title(rule) for rule in known if rule not in fixed]
     if None in rules:
         named.append("a rule that is not recorded")
-    return f"Thresholds chosen on validation {levels.unit(held)}: {listing(named)}."
+    sentences = [f"Thresholds chosen on validation {levels.unit(held)}: {listing(named)}."] if named else []
+    return " ".join([*sentences, *([f"Thresholds fixed at {listing(fixed)}."] if fixed else [])])
 
 
 def rule_title(rule: str) -> str:
     """A threshold rule in words, e.g. `the highest one with a sensitivity of at least 0.9`."""
+    if fixed_threshold(rule) is not None:
+        return f"fixed at {rule}"
     name, _, number = rule.partition("=")
     title = METRIC_TITLES.get({"sensitivity": "recall"}.get(name, name), name)
     title = title if title.isupper() or title[1:2].isdigit() else title.lower()

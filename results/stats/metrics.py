@@ -117,10 +117,11 @@ def pick_threshold(y_true: np.ndarray, y_score: np.ndarray, rule: str = "balance
     Args:
         y_true: (N,) of 0 and 1, both present.
         y_score: (N,) probabilities.
-        rule: `balanced_accuracy` or `f1` for the highest of either (of equals, the lowest threshold, which misses
-            fewest), `sensitivity=0.9` for the highest threshold that still finds that share of the positives, or
-            `specificity=0.9` for the lowest one that still leaves that share of the negatives below it; where even the
-            highest score would call too many, the threshold lies just above it.
+        rule: `balanced_accuracy`, `accuracy` or `f1` for the highest of these (of equals, the lowest threshold, which
+            misses fewest), `sensitivity=0.9` for the highest threshold that still finds that share of the positives,
+            `specificity=0.9` for the lowest one that still leaves that share of the negatives below it (where even the
+            highest score would call too many, the threshold lies just above it), or a number from 0 to 1, which is the
+            threshold itself.
 
     Raises:
         InputError: one class only, an unknown rule, or see `check`.
@@ -134,6 +135,10 @@ def pick_threshold(y_true: np.ndarray, y_score: np.ndarray, rule: str = "balance
         merit = tp / positives - fp / negatives
     elif rule == "f1":
         merit = 2 * tp / (tp + fp + positives)
+    elif rule == "accuracy":
+        merit = (tp - fp) / len(truth)  # and the negatives' share, the same for all
+    elif (given := fixed_threshold(rule)) is not None:
+        return given
     else:
         name, wanted = _wanted_share(rule)
         if name == "sensitivity":
@@ -144,13 +149,22 @@ def pick_threshold(y_true: np.ndarray, y_score: np.ndarray, rule: str = "balance
     return float(thresholds[best[-1]])
 
 
+def fixed_threshold(rule: str) -> float | None:
+    """The threshold that a rule such as 0.5 names itself; None for a rule that chooses one."""
+    try:
+        value = float(rule)
+    except ValueError:
+        return None
+    return value if 0 <= value <= 1 else None
+
+
 def check_rule(rule: str) -> None:
     """Refuse a rule that `pick_threshold` does not know.
 
     Raises:
         InputError: naming those it knows.
     """
-    if rule not in ("balanced_accuracy", "f1"):
+    if rule not in ("balanced_accuracy", "accuracy", "f1") and fixed_threshold(rule) is None:
         _wanted_share(rule)
 
 
@@ -161,7 +175,6 @@ def _wanted_share(rule: str) -> tuple[str, float]:
     except ValueError:
         wanted = -1.0
     if name not in ("sensitivity", "specificity") or not 0 < wanted <= 1:
-        raise InputError(
-            f"unknown threshold rule {rule!r}; known: balanced_accuracy, f1, sensitivity=0.9, specificity=0.9 (0 to 1)"
-        )
+        known = "balanced_accuracy, accuracy, f1, sensitivity=0.9, specificity=0.9 (0 to 1), or a threshold such as 0.5"
+        raise InputError(f"unknown threshold rule {rule!r}; known: {known}")
     return name, wanted

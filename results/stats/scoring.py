@@ -19,7 +19,7 @@ from results.schema import CONTEXT, MACRO, PREDICTIONS, check_predictions, confo
 from results.schema import METRICS as METRICS_SCHEMA
 from results.stats import uncertainty
 from results.stats.influence import INTERVAL_METRICS, mean
-from results.stats.metrics import compute, pick_threshold
+from results.stats.metrics import compute, fixed_threshold, pick_threshold
 from results.stats.predictions import ScoreMatrix, score_matrices
 from results.stats.tested import Tested, of_matrix
 
@@ -85,8 +85,8 @@ def _need_studies(table: pa.Table, dataset: str) -> None:
 
 
 def val_thresholds(labels: tuple[str, ...], val: ScoreMatrix | None, rule: str) -> dict[str, float | None]:
-    """A threshold per label, chosen on validation; None for labels without both classes there."""
-    out: dict[str, float | None] = dict.fromkeys(labels)
+    """A threshold per label, chosen on validation; None for labels without both classes there, unless it is fixed."""
+    out: dict[str, float | None] = dict.fromkeys(labels, fixed_threshold(rule))
     if val is None:
         return out
     for label in labels:

@@ -26,6 +26,8 @@ TABLES: dict[str, str] = {
     "per-class": "results.tables.per_class",
     "ablation": "results.tables.ablation",
     "models": "results.tables.models",
+    "metrics": "results.tables.metrics",
+    "thresholds": "results.tables.thresholds",
     "peak-accuracy": "results.tables.peak_accuracy",
     "operating-points": "results.tables.operating_points",
     "subgroups": "results.tables.subgroups",

@@ -125,5 +125,17 @@ def test_threshold_of_a_sensitivity_is_the_highest_that_reaches_it(wanted: float
 
 @pytest.mark.parametrize("rule", ["youden", "sensitivity=2", "sensitivity=x", "sensitivity"])
 def test_unknown_threshold_rule_is_refused_with_the_known_ones(rule: str) -> None:
-    with pytest.raises(InputError, match="balanced_accuracy, f1, sensitivity"):
+    with pytest.raises(InputError, match="balanced_accuracy, accuracy, f1, sensitivity"):
         pick_threshold(*draw(), rule)
+
+
+def test_the_accuracy_rule_gives_the_highest_accuracy_and_a_number_is_itself() -> None:
+    rng = np.random.default_rng(5)
+    truth = rng.random(300) < 0.2
+    score = np.clip(0.25 * truth + rng.normal(0.3, 0.15, 300), 0, 1)
+    chosen = pick_threshold(truth, score, "accuracy")
+    best = max(float(((score >= at) == truth).mean()) for at in np.unique(score))
+    assert float(((score >= chosen) == truth).mean()) == pytest.approx(best)
+    assert pick_threshold(truth, score, "0.5") == 0.5
+    with pytest.raises(InputError, match="unknown threshold rule '1.5'; known: balanced_accuracy, accuracy"):
+        pick_threshold(truth, score, "1.5")

@@ -84,5 +84,5 @@ def test_where_the_highest_score_is_a_negatives_the_threshold_lies_above_it() ->
 
 @pytest.mark.parametrize("rule", ["youden", "specificity", "specificity=0", "specificity=1.2", "sensitivity=nan"])
 def test_unknown_rules_are_refused_with_those_that_are_known(rule: str) -> None:
-    with pytest.raises(InputError, match="known: balanced_accuracy, f1, sensitivity=0.9, specificity=0.9"):
+    with pytest.raises(InputError, match="known: balanced_accuracy, accuracy, f1, sensitivity=0.9, specificity=0.9"):
         pick_threshold(TRUTH, SCORE, rule)

@@ -17,6 +17,7 @@ from results.cells.options import Options, filters, words
 from results.collect import collect, predictions_beside
 from results.errors import InputError
 from results.schema import PREDICTIONS, read_metrics, read_predictions, write_metrics, write_predictions
+from results.stats.metrics import compute, pick_threshold
 from results.tables.registry import build
 from results.tables.render import FORMATS, Table, render
 from tests.results import simulate
@@ -283,6 +284,59 @@ def test_models_table_counts_what_was_missed(tmp_path: Path) -> None:
     assert cells["False negatives"].text == f"{misses['value'][0].as_py():.0f}/{misses['n_pos'][0].as_py()}"
     assert cells["Parameters"].text == "11.18 M"
     assert {"Balanced accuracy", "Sensitivity", "Specificity"} <= set(table.column_names)
+
+
+def test_metrics_table_holds_the_metrics_and_counts_of_a_run(tmp_path: Path) -> None:
+    results = grid(tmp_path, one={"labels": {"pneumonia": 0.9}})
+    table = build("metrics", results, Options())
+    (cells,) = lines(table).values()
+    held = {row["metric"]: row for row in results.to_pylist() if row["label"] == "pneumonia"}
+    titles = {"Accuracy": "accuracy", "Precision": "precision", "Sensitivity": "recall", "Specificity": "specificity"}
+    titles |= {"F1": "f1", "AUROC": "auroc", "AUPRC": "auprc"}
+    assert set(table.column_names) == {*titles, "TP", "FP", "TN", "FN"}
+    for title, metric in titles.items():
+        assert cells[title].value == pytest.approx(held[metric]["value"]) and cells[title].low is not None
+    for name in ("tp", "fp", "tn", "fn"):
+        assert cells[name.upper()].text == f"{held[name]['value']:.0f}"
+
+
+def test_metrics_table_has_a_row_for_each_label_and_counts_are_means_over_seeds(tmp_path: Path) -> None:
+    results = grid(tmp_path, one={"labels": {"edema": 0.9, "mass": 0.7}, **THRICE})
+    rows = lines(build("metrics", results, Options()))
+    counts = results.filter((pc.field("label") == "edema") & (pc.field("metric") == "tp"))["value"].to_pylist()
+    edema = next(cells for names, cells in rows.items() if "Edema" in names)
+    assert len(counts) == 3 and edema["TP"].value == pytest.approx(sum(counts) / 3)
+    assert len(rows) == 3, "two labels and their mean"
+
+
+def test_thresholds_table_gives_each_rule_on_test_as_the_predictions_do(tmp_path: Path) -> None:
+    results = grid(tmp_path, one={"labels": {"edema": 0.85}})
+    rows = lines(build("thresholds", results, Options()))
+    predicted = read_predictions(next(tmp_path.rglob("predictions.parquet"))).to_pylist()
+    split = {
+        name: (np.array([row["y_true"] for row in own]), np.array([row["y_score"] for row in own], np.float64))
+        for name in ("val", "test")
+        if (own := [row for row in predicted if row["split"] == name])
+    }
+    assert len(rows) == 5
+    for names, cells in rows.items():
+        rule = {"fixed at 0.5": "0.5", "sensitivity at least 0.9": "sensitivity=0.9"}.get(
+            names[-1], names[-1].removeprefix("highest ").replace(" ", "_")
+        )
+        threshold = pick_threshold(*split["val"], rule)
+        expected = compute(*split["test"], threshold)
+        assert cells["Threshold"].value == threshold
+        for title, metric in (("Accuracy", "accuracy"), ("Sensitivity", "recall"), ("F1", "f1")):
+            assert cells[title].value == pytest.approx(expected[metric])
+    own = next(row["threshold"] for row in results.to_pylist() if row["metric"] == "recall" and row["label"] == "edema")
+    assert next(c for n, c in rows.items() if n[-1] == "highest balanced accuracy")["Threshold"].value == own
+
+
+def test_thresholds_without_predictions_are_refused(tmp_path: Path) -> None:
+    results = grid(tmp_path, one={"labels": {"edema": 0.85}})
+    next(tmp_path.rglob("predictions.parquet")).unlink()
+    with pytest.raises(InputError, match="thresholds are computed from the runs' predictions"):
+        build("thresholds", results, Options())
 
 
 def test_ablation_gives_differences_to_the_full_recipe_with_corrected_p(tmp_path: Path) -> None:
