@@ -28,14 +28,21 @@ def pretrain(config: Any, waits: bool) -> None:
         pending.check_pretraining(config)
         _complete.refuse_other(config.out, "pretrain", plain(config), IGNORED_BY_SIGNATURE)
     else:
-        Run.check(config.out, job="pretrain", signature=identify(*resolve(config)))
+        found = resolve(config)
+        Run.check(
+            config.out,
+            job="pretrain",
+            signature=identify(*found),
+            config=plain(found[0]),
+            ignore=IGNORED_BY_SIGNATURE,
+        )
 
 
 def trial(config: Any, waits: bool) -> None:
     """The same for one fine-tuning."""
     from cxrdist import pending
     from cxrdist.finetune import identity
-    from cxrdist.finetune.config import check
+    from cxrdist.finetune.config import IGNORED_BY_SIGNATURE, check, run_settings
     from results.run import Run
 
     check(config)
@@ -43,7 +50,14 @@ def trial(config: Any, waits: bool) -> None:
         pending.check_trial(config)
         _complete.refuse_other(config.out, "finetune", *_complete.trial_settings(config))
     else:
-        Run.check(config.out, job="finetune", signature=identity.trial_signature(identity.resolve(config)))
+        found = identity.resolve(config)
+        Run.check(
+            config.out,
+            job="finetune",
+            signature=identity.trial_signature(found),
+            config=run_settings(found),
+            ignore=IGNORED_BY_SIGNATURE,
+        )
 
 
 def sweep(config: Any, waits: bool) -> None:

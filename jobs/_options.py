@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import io
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from cxrdist.core.configs import hints, nearest, settings, why_refused, wrong_shape
+from cxrdist.core.configs import hints, is_section, nearest, settings, why_refused, wrong_shape
 from shards.ranges import out_of_range, ranges
 
 EPILOG = "Research use only: nothing here is made or tested for clinical decisions."
@@ -38,15 +40,17 @@ def parse_options(prog: str, config: type, positionals: Sequence[str], about: st
     """
     from jsonargparse import ArgumentError
 
-    words = _flags(list(words), _switches(config))
+    words = _nothing(_flags(_shipped(list(words)), _switches(config)), config)
     for path in _config_files(words):
         _check_file(prog, path, config)
     parser = _parser(prog, config, tuple(positionals), about)
     try:
+        if "--print_config" in words:
+            _print_config(parser, words, config)
         values = parser.parse_args(words)
         built = parser.instantiate(values).as_dict()
     except (ArgumentError, OverflowError) as error:  # the second: an integer that no float can hold
-        raise UsageError(_explain(prog, str(error), parser, config)) from error
+        raise UsageError(_explain(prog, str(error), parser, config, words)) from error
     ready = config(**{key: value for key, value in built.items() if key not in OWN_KEYS})
     if holder := _null_byte(dataclasses.asdict(ready)):
         raise UsageError(f"{prog}: {holder} holds a null byte, which no name and no path can hold; leave it out")
@@ -55,6 +59,37 @@ def parse_options(prog: str, config: type, positionals: Sequence[str], about: st
     if empty := _empty(ready):
         raise UsageError(f"{prog}: {empty} is empty (a variable that is not set?); name it, or . for this folder")
     return ready
+
+
+def _print_config(parser: Any, words: Sequence[str], config: type) -> None:
+    """Print every setting as TOML that --config takes again, those that are None as comments, and end.
+
+    Raises:
+        SystemExit: 0, when it is printed.
+    """
+    held = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(held):
+        parser.parse_args(words)
+    print(_as_toml(config, tomllib.loads(held.getvalue())), end="")
+    raise SystemExit(0)
+
+
+def _as_toml(config: type, values: dict[str, Any], prefix: str = "") -> str:
+    """The settings of a configuration in the order of its fields, sections last; TOML knows no null."""
+    import tomli_w
+
+    lines, sections = [], []
+    for name, kind in hints(config).items():
+        if is_section(kind):
+            inner = _as_toml(kind, values.get(name) or {}, f"{prefix}{name}.")
+            sections.append(f"\n[{prefix}{name}]\n{inner}")
+        elif isinstance(values.get(name), dict):  # a table without settings of its own, such as one key a label
+            sections.append(f"\n[{prefix}{name}]\n{tomli_w.dumps(values[name])}")
+        elif values.get(name) is None:
+            lines.append(f"# {name} is None\n")
+        else:
+            lines.append(tomli_w.dumps({name: values[name]}))
+    return "".join([*lines, *sections])
 
 
 def _null_byte(value: Any, name: str = "") -> str | None:
@@ -121,12 +156,50 @@ def _flags(words: list[str], switches: set[str]) -> list[str]:
     ]
 
 
+def _nothing(words: list[str], config: type) -> list[str]:
+    """Let `--patience None` mean what `--patience null` does, for settings that may be None."""
+    optional = {f"--{name}" for name, kind in settings(config) if type(None) in get_args(kind)}
+    before = ["", *words]
+    out = []
+    for previous, word in zip(before, words, strict=False):
+        name, _, value = word.partition("=")
+        if previous in optional and word == "None":
+            out.append("null")
+        else:
+            out.append(f"{name}=null" if name in optional and value == "None" else word)
+    return out
+
+
 def _config_files(words: Sequence[str]) -> Iterator[str]:
     for position, word in enumerate(words):
         if word.startswith("--config="):
             yield word.partition("=")[2]
         elif word == "--config":
             yield words[position + 1] if position + 1 < len(words) else ""
+
+
+SPECS = Path(__file__).parent / "specs"
+"""The named experiments that come with cxrdist."""
+
+
+def specs() -> dict[str, Path]:
+    """Shipped spec files by the name that --config takes anywhere."""
+    return {path.stem: path for path in sorted(SPECS.glob("*.toml"))}
+
+
+def _shipped(words: list[str]) -> list[str]:
+    """Let `--config NAME` mean the shipped spec of that name where no file has it."""
+    known, out = specs(), []
+    for position, word in enumerate(words):
+        start, value = ("", word) if position and words[position - 1] == "--config" else ("--config=", word[9:])
+        named = start == "" or word.startswith("--config=")
+        name = Path(value).name.removesuffix(".toml")
+        # jobs/specs/NAME.toml is how a spec is named in a checkout, and its own header names it so
+        spelled = value in (name, f"{name}.toml", f"jobs/specs/{name}.toml")
+        out.append(
+            f"{start}{known[name]}" if named and spelled and name in known and not Path(value).is_file() else word
+        )
+    return out
 
 
 def _check_file(prog: str, path: str, config: type) -> None:
@@ -137,7 +210,9 @@ def _check_file(prog: str, path: str, config: type) -> None:
     """
     where = f"{prog}: --config {path or '(nothing)'}"
     if not Path(path).is_file():
-        raise UsageError(f"{where}: no such file")
+        near = nearest(Path(path).name.removesuffix(".toml"), list(specs()))
+        hint = f"; did you mean the shipped spec {near}?" if near else ""
+        raise UsageError(f"{where}: no such file{hint} (cxrdist specs lists those that come with cxrdist)")
     try:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -152,8 +227,8 @@ def _check_file(prog: str, path: str, config: type) -> None:
         raise UsageError(f"{where}: {wrong}")
 
 
-def _explain(prog: str, message: str, parser: Any, config: type) -> str:
-    """The parser's error as one line that names the option, its value and what is allowed."""
+def _explain(prog: str, message: str, parser: Any, config: type, words: Sequence[str]) -> str:
+    """The parser's error as one line that names the option, its value, what is allowed, and the file it came from."""
     text = " ".join(message.split())
     unknown = text.partition("does not accept option ")[2] or text.partition("unrecognized arguments: ")[2]
     if unknown:
@@ -161,4 +236,22 @@ def _explain(prog: str, message: str, parser: Any, config: type) -> str:
         near = nearest(wanted, [action.dest for action in parser._actions])
         text += f"; did you mean --{near}?" if near else f"; {prog} --help lists the options"
         return f"{prog}: {text}"
-    return f"{prog}: {why_refused(message, config)}"
+    why = why_refused(message, config)
+    file = _file_of(why.partition(" = ")[0], words)
+    return f"{prog}: --config {file}: {why}" if file else f"{prog}: {why}"
+
+
+def _file_of(key: str, words: Sequence[str]) -> str | None:
+    """The last --config file that sets a key, unless the command line sets it."""
+    if any(word == f"--{key}" or word.startswith(f"--{key}=") for word in words):
+        return None
+    found = None
+    for path in _config_files(words):
+        values: Any = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        if key in values:
+            found = path
+            continue
+        for part in key.split("."):
+            values = values.get(part) if isinstance(values, dict) else None
+        found = path if values is not None else found
+    return found

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 from cxrdist.finetune.config import FinetuneConfig
 
 HELP = "Train one classifier from an initialisation on a fraction of the labels, and test it."
 Config = FinetuneConfig
-
-
-def began(trial: Any) -> bool:
-    """Whether a run holds anything that training made."""
-    return any(path.exists() for path in (trial.checkpoints, trial.metrics_log, trial.model, trial.results))
 
 
 def run(config: FinetuneConfig) -> int:
@@ -32,9 +25,9 @@ def run(config: FinetuneConfig) -> int:
         with trial.alone():
             try:
                 main(str(trial.path))
-            except Exception as error:
-                if getattr(error, "exit_code", None) == 2 and new and not began(trial):
-                    shutil.rmtree(trial.path)  # nothing was learnt; once the input is fixed, this name must be free
+            except BaseException:
+                if new:
+                    trial.discard()  # nothing was learnt; once the cause is fixed, this name must be free
                 raise
     if not trial.is_done:
         print(f"{trial.path}: stopped; the same command goes on from its last step", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from cxrdist.pretrain.config import PretrainConfig
 from cxrdist.pretrain.run_folder import create_run
@@ -16,12 +17,18 @@ def run(config: PretrainConfig) -> int:
     """Train until done (0), failed (the worker's code) or stopped by a signal (130)."""
     from slurm.launch import local
 
+    new = not Path(config.out).exists()
     run = create_run(config)
     if run.is_done:
         print(f"{run.path} is done: {run.encoder}")
         return 0
     with run.alone():
         code = local("cxrdist.pretrain", [str(run.path)], nproc=config.nproc, max_restarts=config.max_restarts)
+        if code and new and not run.has_begun:
+            run.discard()  # no step was taken; once the cause is fixed, this name must be free
+            print(f"cxrdist: pretraining failed before its first step (exit code {code}); {run.path} was removed",
+                  file=sys.stderr)  # fmt: skip
+            return code
     if code:
         print(f"cxrdist: pretraining failed (exit code {code}); the same command goes on from the last checkpoint",
               file=sys.stderr)  # fmt: skip

@@ -135,7 +135,12 @@ def describe(path: Path, name: str | None = None) -> dict[str, Any]:
         except FailedError as error:
             fact |= {"state": "UNKNOWN", "reason": str(error)}
     if run.config.is_file():
-        fact |= dataclasses.asdict(status.progress(run.read_log(), run.read_config()))
+        finished = run.read_done() if run.is_done else None
+        fact |= dataclasses.asdict(status.progress(run.read_log(), run.read_config(), finished))
+        if fact["state"] == "not submitted" and run.is_held():
+            fact["state"] = "running here"
+        elif fact["state"] == "not submitted" and run.has_begun:
+            fact["state"] = "stopped"
     if fact["state"] in FAILURES:
         fact["mend"] = f"goes on from where it stopped with: sbatch {shlex.quote(str(folder / 'job.sbatch'))}"
     logs = status.log_files(log_folder(folder))

@@ -34,7 +34,7 @@ def signature(config: Mapping[str, Any], ignore: Iterable[str] = ()) -> str:
 
 
 def differences(held: Mapping[str, Any], wanted: Mapping[str, Any], ignore: Iterable[str] = ()) -> list[str]:
-    """What tells a recorded configuration from a wanted one, e.g. `optim.lr 0.1, not 0.3`.
+    """What tells a recorded configuration from a wanted one, e.g. `optim.lr is 0.1 there, 0.3 here`.
 
     Args:
         held: nested, as in config.toml.
@@ -53,10 +53,15 @@ def differences(held: Mapping[str, Any], wanted: Mapping[str, Any], ignore: Iter
                     was if isinstance(was, dict) else {}, value if isinstance(value, dict) else {}, f"{prefix}{key}."
                 )
             elif _canonical(was) != _canonical(value):
-                found.append(f"{prefix}{key} {was!r}, not {value!r}")
+                found.append(f"{prefix}{key} is {_said(was)} there, {_said(value)} here")
 
     compare(held, plain(wanted), "")
     return found
+
+
+def _said(value: Any) -> str:
+    """A setting as a message shows it; None is how options spell what is not set."""
+    return "None" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def _without(config: dict[str, Any], ignore: set[str], prefix: str = "") -> dict[str, Any]:

@@ -9,14 +9,15 @@ import json
 import math
 import os
 import re
+import shutil
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from results import atomic, used_datasets
 from results.errors import InputError
-from results.identity import plain
+from results.identity import differences, plain
 from results.provenance import command_line, facts, now
 
 FORMAT_VERSION = 1
@@ -48,6 +49,7 @@ class Run:
         self.checkpoints = self.path / "checkpoints"
         self.encoder = self.path / "encoder.safetensors"
         self.model = self.path / "model.safetensors"
+        self.typicality = self.path / "typicality.safetensors"
         self.results = self.path / "results"
         self.metrics = self.results / "metrics.parquet"
         self.predictions = self.results / "predictions.parquet"
@@ -113,6 +115,7 @@ class Run:
         init: Mapping[str, Any] | None = None,
         datasets: Mapping[str, used_datasets.Facts] | None = None,
         command: list[str] | None = None,
+        ignore: Iterable[str] = (),
     ) -> Run:
         """Make a run folder (mode 0700), or return the one that already holds this signature.
 
@@ -129,6 +132,7 @@ class Run:
             init: what the run starts from, by content: name, and for a file sha256, dataset, signature.
             datasets: whose data those are, by content (see `results.used_datasets`); no part of the signature.
             command: the command line; None records this process's own.
+            ignore: settings that the signature ignores, which a refusal need not name.
 
         Raises:
             InputError: the folder holds another run or other files (which stay untouched), or cannot be made.
@@ -147,7 +151,7 @@ class Run:
                 atomic.create_text(run.info, json.dumps(info, indent=2) + "\n")
             except OSError as error:
                 raise InputError(f"cannot write in {run.path}: {error.strerror}; choose another --out") from error
-        held = run._refuse_other_run(job, signature)
+        held = run._refuse_other_run(job, signature, config, shards, ignore)
         if not run.is_done:
             run._write_config(config)
             moved = {place: content for place, content in (shards or {}).items() if place not in held.get("shards", {})}
@@ -158,8 +162,23 @@ class Run:
         return run
 
     @classmethod
-    def check(cls, path: str | os.PathLike[str], *, job: str, signature: str) -> None:
+    def check(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        job: str,
+        signature: str,
+        config: Mapping[str, Any] | None = None,
+        ignore: Iterable[str] = (),
+    ) -> None:
         """Refuse a folder that `create` would refuse for what lies in it; nothing is written.
+
+        Args:
+            path: the folder.
+            job: see `create`.
+            signature: see `create`.
+            config: see `create`; None = a refusal does not name what differs.
+            ignore: see `create`.
 
         Raises:
             InputError: it is a file, or holds another run or other files.
@@ -169,19 +188,65 @@ class Run:
         if run.path.exists() and not run.path.is_dir():
             raise InputError(f"{run.path} is a file, not a folder; choose another --out")
         if run.info.exists():
-            run._refuse_other_run(job, signature)
+            run._refuse_other_run(job, signature, config, None, ignore)
         elif run.path.is_dir():
             run._refuse_foreign_files()
 
-    def _refuse_other_run(self, job: str, signature: str) -> dict[str, Any]:
+    def _refuse_other_run(
+        self,
+        job: str,
+        signature: str,
+        config: Mapping[str, Any] | None,
+        shards: Mapping[str, str] | None,
+        ignore: Iterable[str],
+    ) -> dict[str, Any]:
         """The run's info, unless it is another run's."""
         held = self.read_info()
-        if held.get("signature") != signature:
-            raise InputError(
-                f"{self.path} holds another run (signature {held.get('signature')}, job {held.get('job')}; this is"
-                f" {signature}, job {job}); choose another --out, or the options that made it"
-            )
-        return held
+        if held.get("signature") == signature:
+            return held
+        differ = []
+        if held.get("job") != job:
+            differ = [f"it is a {held.get('job')}, this is a {job}"]
+        elif config is not None and self.config.is_file():
+            differ = differences(self.read_config(), config, (*ignore, "out"))
+            before = held.get("shards") or {}
+            differ += [
+                f"{place} has hash {before[place][:12]} there, {content[:12]} here"
+                for place, content in (shards or {}).items()
+                if place in before and before[place] != content
+            ]
+        what = "; ".join(differ[:4]) + ("; and more" if differ[4:] else "")
+        what = what or f"of other data or weights: signature {held.get('signature')} there, {signature} here"
+        raise InputError(f"{self.path} holds another run ({what}); choose another --out, or the options that made it")
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the folder holds anything that training made."""
+        made = (self.checkpoints, self.metrics_log, self.encoder, self.model, self.results, self.done)
+        return any(path.exists() for path in made)
+
+    def discard(self) -> None:
+        """Remove the folder of a start that failed before anything was made, so that its name is free again.
+
+        The process that made the folder calls this, holding it (see `alone`). What has begun stays, and what a job was
+        queued for.
+        """
+        if not self.has_begun and not self.submission.exists():
+            shutil.rmtree(self.path)
+
+    def is_held(self) -> bool:
+        """Whether a process trains the run now, as far as this machine's file locks tell."""
+        try:
+            handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno in (errno.EAGAIN, errno.EACCES)
+        finally:
+            os.close(handle)
+        return False
 
     def _make_folder(self) -> None:
         atomic.refuse_no_text(self.path)

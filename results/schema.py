@@ -262,6 +262,8 @@ def read_any(path: Path, *layouts: pa.Schema) -> pa.Table:
     table = parquet.read(path)
     metadata = table.schema.metadata or {}
     name = metadata.get(_NAME_KEY, b"")
+    if name not in names and (known := _by_columns(table, layouts)) is not None:
+        return known  # it went through pandas, which drops the note
     if name not in names:
         raise InputError(f"{path} is not a {' or '.join(sorted(word.decode() for word in names))} file of cxrdist")
     version = metadata.get(_VERSION_KEY, b"?").decode("ascii", "replace")
@@ -271,6 +273,18 @@ def read_any(path: Path, *layouts: pa.Schema) -> pa.Table:
         return table
     later = [column for since, columns in ADDED.items() if since > int(version) for column in columns]
     return _with_level(conform(_with_nulls(table, names[name], later), names[name], str(path)))
+
+
+def _by_columns(table: pa.Table, layouts: Iterable[pa.Schema]) -> pa.Table | None:
+    """The table as one of the layouts whose columns it has, all of them and no others; None where it is none.
+
+    pandas keeps columns and values, but not the note of the layout, and writes an index of its own beside them.
+    """
+    columns = {name for name in table.column_names if not name.startswith("__index_level_")}
+    layout = next((layout for layout in layouts if columns == set(layout.names)), None)
+    return (
+        None if layout is None else conform(table.select(layout.names), layout).replace_schema_metadata(layout.metadata)
+    )
 
 
 def _with_nulls(table: pa.Table, layout: pa.Schema, columns: Iterable[str]) -> pa.Table:

@@ -77,8 +77,7 @@ def call(*words: str, seconds: float = CALL_S, cluster: str | None = None) -> st
     Raises:
         FailedError: the command is absent, SLURM does not answer, or it refuses; one line with the fix.
     """
-    if shutil.which(words[0]) is None:
-        raise FailedError(f"no {words[0]} here: run this on the cluster's login node, or load its SLURM module")
+    need(words[0])
     if (asked := (os.environ.get("SLURM_CONF", ""), cluster)) not in _answered:
         ping(cluster)
         _answered.add(asked)
@@ -95,14 +94,24 @@ def call(*words: str, seconds: float = CALL_S, cluster: str | None = None) -> st
     return re.sub(r"^CLUSTER: .*\n", "", done.stdout, flags=re.MULTILINE)
 
 
+def need(*commands: str) -> None:
+    """Refuse, before any work, what will need SLURM commands that are not here.
+
+    Raises:
+        FailedError: naming the first that is absent.
+    """
+    for command in commands:
+        if shutil.which(command) is None:
+            raise FailedError(f"no {command} here: run this on the cluster's login node, or load its SLURM module")
+
+
 def ping(cluster: str | None = None) -> None:
     """Make sure that a controller answers: a ping knows at once what other commands try for up to 18 s to find out.
 
     Raises:
         FailedError: scontrol absent, or no controller answers, or munge does not.
     """
-    if shutil.which("scontrol") is None:
-        raise FailedError("no scontrol here: run this on the cluster's login node, or load its SLURM module")
+    need("scontrol")
     with contextlib.suppress(subprocess.TimeoutExpired):  # whatever is asked next has a bound of its own
         done = subprocess.run(
             ["scontrol", "ping"], capture_output=True, text=True, timeout=PING_S, env=for_slurm(cluster)

@@ -27,12 +27,15 @@ class RunProgress:
     """At that speed."""
 
 
-def progress(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> RunProgress:
+def progress(
+    rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any], done: Mapping[str, Any] | None = None
+) -> RunProgress:
     """Return how far a run is.
 
     Args:
         rows: Lines of its metrics.jsonl.
         config: Its settings: `epochs` (with `min_steps`) or `steps`, and `global_batch`.
+        done: Its done.json; None while it is not complete.
     """
     if not rows:
         return RunProgress()
@@ -40,8 +43,11 @@ def progress(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> Ru
     with_epoch = [row for row in rows if row.get("epoch")]
     steps = config.get("steps")
     if not steps and with_epoch and config.get("epochs"):
-        steps = round(config["epochs"] * with_epoch[-1]["step"] / with_epoch[-1]["epoch"])
-        steps = max(steps, config.get("min_steps") or 0)
+        # Epochs are logged with few digits, and a short training may be given more steps than its epochs have.
+        steps = max(step, round(config["epochs"] * with_epoch[-1]["step"] / with_epoch[-1]["epoch"]))
+        steps = max(steps, int(config.get("min_steps") or 0))
+    if done is not None:
+        steps = step = int(done.get("steps") or step)
     speeds = [row["images_per_s"] for row in rows if row.get("images_per_s")]
     speed = speeds[-1] if speeds else None
     left = None

@@ -13,6 +13,7 @@ import difflib
 import logging
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -253,13 +254,25 @@ def _read_pickled(file: Path) -> dict[str, torch.Tensor]:
     try:
         found = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for files that it did not write
-        raise InputError(f"{file} is not a file of weights that can be opened safely: {error}") from None
+        raise InputError(f"{file} {_why_unsafe(error)}") from None
     for name in ("state_dict", "model"):
         if isinstance(found, dict) and isinstance(found.get(name), dict):
             found = found[name]
     if not isinstance(found, dict) or not all(isinstance(v, torch.Tensor) for v in found.values()):
         raise InputError(f"{file} holds no state dict")
     return {k.removeprefix("module."): v for k, v in found.items()}
+
+
+def _why_unsafe(error: Exception) -> str:
+    """What is wrong with a file of weights, in our words: torch's would advise to run the code inside it."""
+    held = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error))
+    if held is not None or "GLOBAL" in str(error):
+        what = f" ({held[1].rstrip('.')})" if held else ""
+        return (
+            f"holds Python objects{what} beside weights, and opening those could run code; save the state dict alone "
+            "where you trust the file, best as .safetensors"
+        )
+    return "is not a file of weights, or is damaged; give .safetensors, or a state dict saved by torch.save"
 
 
 def fold_stem(weight: torch.Tensor, in_chans: int = 1) -> torch.Tensor:

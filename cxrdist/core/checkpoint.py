@@ -108,7 +108,9 @@ def load(path: Path, signature: str) -> tuple[dict[str, Any], dict[str, Any]]:
     except FailedError:
         raise
     except Exception as error:  # whatever a damaged file provokes in json and torch, it is the same to us
-        raise FailedError(f"checkpoint {path} cannot be read: {error}") from None
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        cause = "its content is not what a checkpoint holds" if "weights_only" in str(error) else first[:200]
+        raise FailedError(f"checkpoint {path} cannot be read: {cause}") from None
 
 
 def load_latest(root: Path, signature: str) -> tuple[dict[str, Any], dict[str, Any]] | None:

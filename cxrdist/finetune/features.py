@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from cxrdist.core.device import autocast
 from cxrdist.core.initialisation import describe
@@ -111,7 +112,8 @@ class Network:
     @torch.inference_mode()
     def _compute(self, split: Split, positions: np.ndarray) -> np.ndarray:
         pixels, parts = self.pixels(split), []
-        for start in range(0, len(positions), BATCH):
+        starts = range(0, len(positions), BATCH)
+        for start in tqdm(starts, f"scoring {split.name}", unit="batch", disable=None, leave=False):
             chunk = positions[start : start + BATCH]
             filled = np.resize(chunk, BATCH) if len(chunk) < BATCH else chunk
             images = normalise(pixels.take(filled), self.model, self.device)

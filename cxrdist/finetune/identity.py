@@ -61,9 +61,19 @@ def resolve(config: FinetuneConfig) -> FinetuneConfig:
         shards=absolute(config.shards),
         eval_shards=[absolute(path) for path in more] if more else None,
         backbones=None if config.backbones is None else os.path.abspath(config.backbones),
-        labels=words(config.labels),
+        labels=_default_labels(config.shards) if config.labels is None else words(config.labels),
         optim=replace(config.optim, weight_decay=weight_decay(config.optim)),
     )
+
+
+def _default_labels(place: str) -> list[str] | None:
+    """The labels to train where the set has some that are trained only when asked for; None = all of the set.
+
+    They are written down, so that a run from before there was a difference is not taken for this one.
+    """
+    held = card(place).labels
+    kept = input_checks.default_labels(held)
+    return kept if len(kept) < len(held) else None
 
 
 def trial_signature(config: FinetuneConfig) -> str:
@@ -101,6 +111,7 @@ def make_run(config: FinetuneConfig, command: list[str] | None = None) -> Run:
         init=start.facts(),
         datasets=datasets(shards, start.file),
         command=command,
+        ignore=IGNORED_BY_SIGNATURE,
     )
 
 

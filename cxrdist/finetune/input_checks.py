@@ -6,12 +6,15 @@ A login node refuses here, before a job waits for hours, what the training would
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cxrdist.core import shard_sets
 from cxrdist.errors import InputError
 from cxrdist.finetune.config import FinetuneConfig, words
+
+CAUSES = ("bacterial_pneumonia", "viral_pneumonia")
+"""Kinds of pneumonia, which only Kermany's file names tell; trained on when asked for."""
 
 ANY_FINDING = "any_finding"
 """Derived label: some finding is positive, or no_finding is 0. Shard sets without a label in common share it."""
@@ -92,14 +95,15 @@ def labels_of(card: Any, wanted: Sequence[str] | None, place: str) -> tuple[str,
 
     Args:
         card: of the set.
-        wanted: label names, any_finding among them if you like; None = all with a value in train.
+        wanted: label names, any_finding among them if you like; None = all with a value in train, but for those of
+            `default_labels`.
         place: where the set is, for the error.
 
     Raises:
         InputError: a label that the set does not have, or none at all.
     """
     if wanted is None:
-        labels = _with_values(card, "train")
+        labels = tuple(default_labels(_with_values(card, "train")))
     else:
         from shards.labels import choose
 
@@ -112,6 +116,15 @@ def labels_of(card: Any, wanted: Sequence[str] | None, place: str) -> tuple[str,
     if not labels:
         raise InputError(f"{place}: split train has no labels; fine-tuning needs some")
     return labels
+
+
+def default_labels(names: Iterable[str]) -> list[str]:
+    """The labels that are trained when none are named: all, but no causes of a pneumonia that is a label itself.
+
+    With them, a macro mean over Kermany's labels would be no number that others publish.
+    """
+    held = list(names)
+    return [name for name in held if "pneumonia" not in held or name not in CAUSES]
 
 
 def testable(card: Any) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ Shapes: n training samples, G global batch, L labels.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from cxrdist.core import rng
 from cxrdist.core.device import autocast
@@ -27,6 +29,8 @@ from cxrdist.finetune.heads import head_penalty, masked_bce
 from results.run import Run
 from results.stats.metrics import auroc
 from shards import Order
+
+log = logging.getLogger("cxrdist.finetune")
 
 MOST_VALIDATIONS = 12
 """Validations in a trial, unless eval_steps says otherwise."""
@@ -189,11 +193,19 @@ class Fit:
         """Train, and yield a validation every `eval_steps` steps and at the end."""
         self._restore()
         began = time.monotonic() - self.earlier_seconds
+        # On a terminal only: workers of a sweep and jobs write logs, which get a line a validation instead.
+        with tqdm(total=self.total, initial=self.state.step, desc="fine-tuning", unit="step", disable=None) as bar:
+            yield from self._train(began, bar)
+        if self.best is not None:
+            self.problem.network.load_state_dict(self.best)
+
+    def _train(self, began: float, bar: tqdm) -> Iterator[Validation]:
         while self.state.step < self.total:
             if self._patience_over() and not self._end_phase():
                 break
             loss = self._step(self.state.step)
             self.state.step += 1
+            bar.update(self.state.step - bar.n)
             done = self.state.step == self.total
             if self.state.step % self.config.log_every == 0 or done:
                 self._log(loss)
@@ -201,9 +213,17 @@ class Fit:
             self.state.seconds = time.monotonic() - began
             self._maybe_save()
             if found is not None:
+                self._say(found, loss, bar)
                 yield found
-        if self.best is not None:
-            self.problem.network.load_state_dict(self.best)
+
+    def _say(self, found: Validation, loss: torch.Tensor, bar: tqdm) -> None:
+        """What a validation found, on the bar or as a line of the log."""
+        auroc = "undefined" if found.auroc is None else f"{found.auroc:.4f}"
+        if not bar.disable:
+            bar.set_postfix(loss=f"{float(loss):.4f}", val_auroc=auroc)
+            return
+        line = f"step {found.step}/{self.total}  epoch {found.epoch:.2f}  loss {float(loss):.4f}  val AUROC {auroc}"
+        log.info("%s%s", line, "  best so far" if found.best else "")
 
     def _patience_over(self) -> bool:
         patience = self.config.patience

@@ -35,6 +35,7 @@ def create_run(config: PretrainConfig, command: list[str] | None = None) -> Run:
         init=start.facts(),
         datasets=datasets([config.shards], start.file),
         command=command,
+        ignore=IGNORED_BY_SIGNATURE,
     )
 
 

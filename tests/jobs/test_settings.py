@@ -236,3 +236,71 @@ def test_a_plain_dict_that_is_no_configuration_is_refused_by_name(values, says):
 
 def test_a_plain_dict_becomes_the_configuration():
     assert from_dict(Outer, {"out": "o", "optim": {"lr": 1}}) == Outer(out="o", optim=Inner(lr=1.0))
+
+
+def test_a_shipped_spec_is_found_by_its_name_in_any_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["--shards", "s", "--out", "o"]
+    named = cli.parse("sweep", ["--config", "linear_probe", *words])
+    assert named == cli.parse("sweep", ["--config=linear_probe.toml", *words])
+    assert named == cli.parse("sweep", ["--config", "jobs/specs/linear_probe.toml", *words])
+    assert named.axes["label_fraction"]
+    (tmp_path / "linear_probe").write_text("seed = 3\n")  # a file of that name comes first
+    assert cli.main(["finetune", "--config", "linear_probe", *words, "--print_config"]) == 0
+    assert "seed = 3" in capsys.readouterr().out
+    assert cli.main(["sweep", "--config", "linear_prob", *words]) == 2
+    error = capsys.readouterr().err
+    assert "no such file; did you mean the shipped spec linear_probe?" in error and "cxrdist specs" in error
+
+
+def test_shipped_specs_are_listed_and_printed(capsys):
+    assert cli.main(["specs"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in ("linear_probe ", "hyper_search ", "pretrain_nih "))
+    assert cli.main(["specs", "--show", "linear_probe"]) == 0
+    assert capsys.readouterr().out.startswith("# Linear probes")
+    assert cli.main(["specs", "--show", "linear"]) == 2
+    assert "no shipped spec 'linear'; there are " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("nothing", ["null", "None"])
+def test_both_spellings_of_nothing_are_taken(nothing, tmp_path):
+    words = ["--shards", "s", "--out", "o", "--patience", nothing, "--labels", nothing]
+    config = cli.parse("finetune", words)
+    assert config.patience is None and config.labels is None
+
+
+def test_a_refused_value_names_the_file_it_came_from(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('[optim]\nlr = "fast"\n')
+    words = ["--config", str(file), "--shards", "s", "--out", "o"]
+    with pytest.raises(UsageError, match=f"--config {file}: optim.lr = fast: must be a number") as refused:
+        cli.parse("finetune", words)
+    assert "<class" not in str(refused.value)
+    with pytest.raises(UsageError, match="^cxrdist finetune: epochs = many: must be a whole number"):
+        cli.parse("finetune", ["--epochs", "many", "--shards", "s", "--out", "o"])
+    file.write_text("epocs = 3\n")
+    with pytest.raises(UsageError, match=f"--config {file}: unknown key epocs; did you mean epochs"):
+        cli.parse("finetune", words)
+
+
+@pytest.mark.parametrize("command", sorted(CONFIGS))
+def test_print_config_shows_every_option(command, capsys):
+    config, positionals = CONFIGS[command]
+    given = [_sample(config, name) for name in positionals]
+    needed = [
+        word
+        for field in dataclasses.fields(config)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if field.name not in positionals
+        for word in (f"--{field.name}", _sample(config, field.name))
+    ]
+    assert cli.main([*command.split(), *given, *needed, "--print_config"]) == 0
+    shown = capsys.readouterr().out
+    keys = {key.rpartition(".")[2] for key, kind in settings(config) if not is_section(kind)}
+    assert not {key for key in keys if not re.search(rf"(?m)^(# |\[[\w.]*)?{key}( =|\]| is None)", shown)}
+
+
+def _sample(config, name):
+    kind = hints(config)[name]
+    return str(get_args(kind)[0]) if get_origin(kind) is Literal else "x"

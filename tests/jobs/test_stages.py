@@ -67,11 +67,11 @@ def test_runs_compare_their_settings_and_their_data(job, shards, tmp_path):
         _tasks._create_trial(cli.parse(job, shlex.split(made)[1:]))
         Run(tmp_path / "run").finish()
     assert complete(made) and complete(f"{made} --workers 3")
-    assert "seed 0, not 7" in refused(f"{made} --seed 7")
+    assert "seed is 0 there, 7 here" in refused(f"{made} --seed 7")
     assert "epochs" in refused(f"{made} --epochs 3")
     shutil.rmtree(place)
     assert complete(made), "a run that is done needs its data no more"
-    assert "seed 0, not 7" in refused(f"{made} --seed 7")
+    assert "seed is 0 there, 7 here" in refused(f"{made} --seed 7")
     findings.make(tmp_path / "other", name="here", seed=4)
     os.rename(tmp_path / "other" / "here", place)
     assert "of other data" in refused(made)

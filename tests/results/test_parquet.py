@@ -90,3 +90,18 @@ def test_a_version_that_is_no_number_is_refused_in_one_line(tmp_path, version):
     pq.write_table(table.replace_schema_metadata(metadata), file)
     with pytest.raises(InputError, match="metrics version .*this cxrdist reads up to"):
         read_metrics(file)
+
+
+def test_results_that_went_through_pandas_are_results_still(tmp_path):
+    for write, read, name in ((_predictions, read_predictions, "p"), (_metrics, read_metrics, "m")):
+        write(tmp_path / f"{name}.parquet")
+        kept = read(tmp_path / f"{name}.parquet")
+        frame = kept.to_pandas()
+        frame[frame.columns].to_parquet(tmp_path / f"{name}-pandas.parquet")
+        again = read(tmp_path / f"{name}-pandas.parquet")
+        assert again.equals(kept) and again.schema.equals(kept.schema)
+        frame.iloc[::2].to_parquet(tmp_path / "half.parquet")  # pandas writes its index beside the columns
+        assert len(read(tmp_path / "half.parquet")) == len(kept) // 2
+        frame.drop(columns="label").to_parquet(tmp_path / "less.parquet")
+        with pytest.raises(InputError, match="less.parquet is not a"):
+            read(tmp_path / "less.parquet")

@@ -83,6 +83,46 @@ def test_folder_of_another_run_or_of_other_files_is_refused_and_left_alone(tmp_p
         make(foreign / "cat.jpg")
 
 
+def test_a_refusal_names_what_differs_there_and_here(tmp_path: Path) -> None:
+    make(tmp_path / "run")
+    with pytest.raises(
+        InputError, match=r"holds another run \(lr is 0\.1 there, 0\.5 here; cache is None there, \"x\" here\)"
+    ):
+        make(tmp_path / "run", lr=0.5, cache="x")
+    with pytest.raises(InputError, match="it is a finetune, this is a pretrain"):
+        Run.create(tmp_path / "run", job="pretrain", config=CONFIG, signature="0" * 12)
+    with pytest.raises(InputError, match="lr is 0.1 there, 0.3 here") as refused:
+        changed = CONFIG | {"lr": 0.3, "epochs": 9}
+        Run.check(tmp_path / "run", job="finetune", signature="1" * 12, config=changed, ignore=["epochs"])
+    assert "epochs" not in str(refused.value)
+    shards = {"/sets/nih": "a" * 64}
+    Run.create(tmp_path / "data", job="finetune", config=CONFIG, signature="0" * 12, shards=shards)
+    with pytest.raises(InputError, match="/sets/nih has hash aaaaaaaaaaaa there, bbbbbbbbbbbb here"):
+        shards = {"/sets/nih": "b" * 64}
+        Run.create(tmp_path / "data", job="finetune", config=CONFIG, signature="1" * 12, shards=shards)
+
+
+def test_only_a_start_that_made_nothing_is_discarded(tmp_path: Path) -> None:
+    make(tmp_path / "run").discard()
+    assert not (tmp_path / "run").exists()
+    begun = make(tmp_path / "begun")
+    begun.log(1, loss=0.5)
+    begun.discard()
+    assert begun.info.is_file()
+    queued = make(tmp_path / "queued")
+    queued.submission.mkdir()
+    queued.discard()
+    assert queued.info.is_file()
+
+
+def test_a_held_run_is_told_from_one_that_stopped(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    assert not run.is_held()
+    with run.alone():
+        assert run.is_held()
+    assert not run.is_held()
+
+
 def test_folder_with_only_its_submission_becomes_a_run(tmp_path: Path) -> None:
     (tmp_path / "run" / "submission").mkdir(parents=True)
     assert make(tmp_path / "run").info.is_file()

@@ -275,5 +275,11 @@ def test_progress_tells_steps_and_time_left():
     rows = [{"step": 10, "epoch": 0.5, "images_per_s": 200.0}, {"step": 20, "epoch": 1.0, "images_per_s": 100.0}]
     found = status.progress(rows, {"epochs": 10, "global_batch": 50})
     assert (found.step, found.steps, found.images_per_s, found.seconds_left) == (20, 200, 100.0, 90.0)
+    # epochs are logged with few digits, and a short training has a least number of steps: never step 111 of 110
+    late = [{"step": 111, "epoch": 10.1, "loss": 1.0}]
+    assert status.progress(late, {"epochs": 10, "global_batch": 50}).steps == 111
+    assert status.progress([{"step": 20, "epoch": 10.0}], {"epochs": 10, "min_steps": 60}).steps == 60
+    ended = status.progress(late, {"epochs": 20}, {"steps": 111})
+    assert (ended.step, ended.steps) == (111, 111), "complete, although it stopped early"
     assert status.progress([], {}).step is None
     assert [status.duration(s) for s in (None, 5, 600, 9000, 200000)] == ["-", "5 s", "10 min", "2.5 h", "2.3 d"]

@@ -130,3 +130,15 @@ class TestRefusals:
     def test_of_a_file_that_cannot_be_written(self, tmp_path: Path):
         with pytest.raises(FailedError, match="could not be written"):
             save_encoder(tmp_path / "absent" / "e.safetensors", build_backbone("resnet10t", 28), {})
+
+
+def test_a_pickled_model_is_refused_without_the_advice_to_run_its_code(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "whole.pth")
+    with pytest.raises(InputError) as refused:
+        load_init(str(tmp_path / "whole.pth"), "resnet18", 64)
+    said = str(refused.value)
+    assert "holds Python objects" in said and "save the state dict alone" in said
+    assert "weights_only" not in said and "add_safe_globals" not in said
+    (tmp_path / "noise.pth").write_bytes(b"no weights at all")
+    with pytest.raises(InputError, match="noise.pth is not a file of weights, or is damaged"):
+        load_init(str(tmp_path / "noise.pth"), "resnet18", 64)

@@ -188,6 +188,6 @@ def test_a_cell_folder_of_another_trial_is_refused_and_kept(tmp_path, spec, fini
     strange.path.mkdir()
     strange.info.write_text(json.dumps({"signature": "0123456789ab", "job": "finetune"}))
     said = sweep(spec, out, *ALONE)
-    assert said.returncode == 1 and "holds another run (signature 0123456789ab" in said.stderr
+    assert said.returncode == 1 and "signature 0123456789ab there" in said.stderr
     assert json.loads(strange.info.read_text())["signature"] == "0123456789ab"
     assert len(done_cells(out)) == CELLS - 1
