@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -375,3 +377,23 @@ def test_freed_memory_is_kept(tmp_path, blobs):
     before = libc.mallinfo2().hblkhd
     kept = torch.empty(64 << 20, dtype=torch.uint8)
     assert libc.mallinfo2().hblkhd == before and len(kept)
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_a_bar_and_a_log_a_line_a_validation(tmp_path, blobs, monkeypatch, caplog):
+    terminal = _Terminal()
+    with monkeypatch.context() as patched, caplog.at_level("INFO", "cxrdist.finetune"):
+        patched.setattr(sys, "stderr", terminal)
+        trained(tmp_path / "bar", blobs, epochs=2, min_steps=6, n_boot=0)
+    shown = terminal.getvalue()
+    assert "fine-tuning" in shown and "10/10" in shown and "val_auroc=" in shown
+    assert not [record for record in caplog.records if "val AUROC" in record.message]
+    with caplog.at_level("INFO", "cxrdist.finetune"):
+        run = trained(tmp_path / "log", blobs, epochs=2, min_steps=6, n_boot=0)
+    lines = [record.message for record in caplog.records if "val AUROC" in record.message]
+    looked = [row for row in run.read_log() if "val_auroc" in row]
+    assert len(lines) == len(looked) and lines[-1].startswith("step 10/10  epoch ")

@@ -82,6 +82,8 @@ def test_a_published_layout_goes_through_shard_verify_and_finetune(layout: str, 
 
     table = schema.read_predictions(run.predictions)
     tested = index.rows("test")
+    if layout == "kermany":
+        assert set(table["label"].to_pylist()) == {"pneumonia"}, "its causes are trained when asked for"
     for label in set(table["label"].to_pylist()):
         part = table.filter((pc.field("split") == "test") & (pc.field("label") == label))
         rows = index.find(part["key"].to_pylist())
