@@ -34,9 +34,9 @@ from shards import ShardSet
 
 ARCHS = ("resnet18", "mobilenetv3_small_100", "convnext_atto", "regnetx_002")
 LABELS = ("cardiomegaly", "pleural_effusion", "pneumothorax", "consolidation", "mass")
-STEPS = {64: 150, 28: 50, 128: 25, 224: 10}
+STEPS = {64: 120, 28: 40, 128: 15, 224: 6}
 """Optimiser steps of 48 images at each size, in this order."""
-PER_LABEL = 40
+PER_LABEL = 30
 
 
 def main() -> None:
