@@ -181,7 +181,7 @@ const SVG = "http://www.w3.org/2000/svg";
 function shape(name, attributes, text) {
   const made = document.createElementNS(SVG, name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  if (text) made.textContent = text;
+  if (text !== undefined) made.textContent = text;
   return made;
 }
 function drawRoc() {
