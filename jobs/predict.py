@@ -46,6 +46,7 @@ def run(config: Config) -> int:
     from cxrdist.errors import InputError
     from cxrdist.inference import network as networks
     from cxrdist.inference import predict
+    from cxrdist.inference.typicality import LIMIT
     from results import atomic
 
     network = networks.load(config.run, config.device, classify=True)
@@ -54,7 +55,7 @@ def run(config: Config) -> int:
     limits = predict.thresholds(run, labels, config.threshold)
     conversion = _conversion(config, network)
     typical = _typicality(config, network, run) if config.typicality else None
-    limit = None if typical is None else typical.limit
+    limit = None if typical is None else LIMIT
     columns = predict.Columns(labels=labels, places=places, thresholds=limits, limit=limit)
     scored = predict.predict(network, paths, conversion, typical)
     lines = config.format == "jsonl" or (config.format is None and str(config.out).endswith(".jsonl"))

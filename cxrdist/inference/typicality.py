@@ -3,8 +3,13 @@
 Each image is described in several spaces: the mean activation of every channel at the last layer of each resolution of
 the network, and its own grey values at 16 x 16. In each space the distance is Mahalanobis's along the main directions
 of the training images, and the rest of the vector against their mean rest (Lee et al., NeurIPS 2018, fitted to one
-class; the rest as in Rippel et al., ICPR 2021). Distances are divided by the 99.5th percentile of the validation images
-in that space, and the largest counts. The limit comes from validation as well.
+class; the rest as in Rippel et al., ICPR 2021). Each distance is divided by a limit that comes from the validation
+images, and the largest quotient is the atypicality: above 1, an image is flagged.
+
+The limits: the logarithms of the validation images' distances have a mean and a deviation in each space, and all limits
+lie equally many deviations above their means: as many as leave `RARE` of the images above one of them, counted on
+validation, but no fewer than Student's t says for so few images and so many spaces, since the largest of few is
+exceeded often.
 
 Shapes: n images, K spaces, D numbers in a space, R main directions.
 """
@@ -12,12 +17,13 @@ Shapes: n images, K spaces, D numbers in a space, R main directions.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import nn
 from torch.nn import functional as F
 
@@ -32,10 +38,10 @@ MOST_TRAIN, MOST_VAL = 2000, 1000
 """Images that it is fitted to, and calibrated on; drawn with seed 0 where there are more."""
 DIRECTIONS = 48
 """R at most, and no more than a quarter of the training images."""
-QUANTILE = 0.995
-"""Share of validation images below the limit."""
-MARGIN = 1.05
-"""The limit lies this much above that quantile, since a quantile of few images is itself uncertain."""
+RARE = 0.005
+"""Share of images like the training's that may be flagged."""
+LIMIT = 1.0
+"""Atypicality above which an image is flagged."""
 _PIXELS = 16
 
 
@@ -49,8 +55,8 @@ class Space:
     """float32 (R, D), each divided by the standard deviation along it."""
     rest: float
     """Mean squared length of what the axes leave over."""
-    scale: float
-    """Distance that 99.5 % of the validation images stay below."""
+    limit: float = 1.0
+    """Distance above which an image is unlike the training's."""
 
     def distance(self, vectors: np.ndarray) -> np.ndarray:
         """Of vectors (n, D), float64 (n,), before scaling."""
@@ -62,18 +68,26 @@ class Space:
         return np.sqrt((along**2).sum(axis=1) + len(self.axes) * rest / self.rest)
 
 
-def fit_space(train: np.ndarray, val: np.ndarray) -> Space:
-    """A space from training vectors (n, D), scaled on validation vectors."""
+def fit_space(train: np.ndarray) -> Space:
+    """A space from training vectors (n, D), without a limit yet."""
     mean = train.mean(axis=0, dtype=np.float64)
-    centred = train.astype(np.float64) - mean
-    _, strength, axes = np.linalg.svd(centred, full_matrices=False)
+    _, strength, axes = np.linalg.svd(train.astype(np.float64) - mean, full_matrices=False)
     keep = min(DIRECTIONS, len(train) // 4, int((strength > 1e-6 * max(strength[0], 1e-12)).sum()))
     spread = strength[:keep] / np.sqrt(max(1, len(train) - 1))
     rest = float((strength[keep:] ** 2).sum() / len(train))
     floor = 1e-4 * float((strength**2).sum() / len(train)) + 1e-12
-    fitted = Space((mean).astype(np.float32), (axes[:keep] / spread[:, None]).astype(np.float32), max(rest, floor), 1.0)
-    scale = float(np.quantile(fitted.distance(val), QUANTILE))
-    return Space(fitted.mean, fitted.axes, fitted.rest, max(scale, 1e-9))
+    scaled = axes[:keep] / spread[:, None]
+    return Space(mean.astype(np.float32), scaled.astype(np.float32), max(rest, floor))
+
+
+def limits(distances: np.ndarray) -> np.ndarray:
+    """Limits float64 (K,) from the distances (n, K) of validation images; see the head of the file."""
+    logs = np.log(np.maximum(distances, 1e-9))
+    mean, spread = logs.mean(axis=0), np.maximum(logs.std(axis=0, ddof=1), 1e-3)
+    counted = float(np.quantile(((logs - mean) / spread).max(axis=1), 1 - RARE))
+    n, spaces = distances.shape
+    least = float(stats.t.ppf(1 - RARE / spaces, n - 1) * np.sqrt(1 + 1 / n))
+    return np.exp(mean + max(counted, least) * spread)
 
 
 @dataclass(frozen=True)
@@ -81,19 +95,17 @@ class Typicality:
     """What is typical of a training set, as one network and its grey values see it."""
 
     spaces: dict[str, Space]
-    limit: float
-    """Atypicality above which an image is flagged."""
     n_train: int
     n_val: int
 
     def score(self, encoder: Encoder, images: torch.Tensor) -> np.ndarray:
-        """Atypicality float64 (n,) of uint8 images (n, 1, S, S): about 1 or less for images like the training set."""
+        """Atypicality float64 (n,) of uint8 images (n, 1, S, S): below 1 for images like the training set."""
         found = describe(encoder, images)
         return self.of(found)
 
     def of(self, found: dict[str, np.ndarray]) -> np.ndarray:
         """Atypicality of described images."""
-        return np.max([space.distance(found[name]) / space.scale for name, space in self.spaces.items()], axis=0)
+        return np.max([space.distance(found[name]) / space.limit for name, space in self.spaces.items()], axis=0)
 
 
 def _layers(network: nn.Module, size: int, device: torch.device) -> list[str]:
@@ -154,11 +166,14 @@ def fit(encoder: Encoder, train: ShardSet, val: ShardSet) -> Typicality:
         if len(split) < 20:
             raise InputError(f"{split.path}: {len(split)} images in {split.split} are too few to say what is typical")
         described.append(_described(encoder, split, most))
-    spaces = {name: fit_space(described[0][name], described[1][name]) for name in described[0]}
+    spaces = {name: fit_space(vectors) for name, vectors in described[0].items()}
+    far = np.stack([space.distance(described[1][name]) for name, space in spaces.items()], axis=1)
+    limited = {
+        name: replace(space, limit=float(limit))
+        for (name, space), limit in zip(spaces.items(), limits(far), strict=True)
+    }
     counts = [len(next(iter(part.values()))) for part in described]
-    whole = Typicality(spaces, 1.0, *counts)
-    limit = MARGIN * float(np.quantile(whole.of(described[1]), QUANTILE))
-    return Typicality(spaces, limit, *counts)
+    return Typicality(limited, *counts)
 
 
 def _described(encoder: Encoder, split: ShardSet, most: int) -> dict[str, np.ndarray]:
@@ -174,9 +189,9 @@ def write(path: Path, found: Typicality, model: str) -> None:
     tensors, facts = {}, {}
     for number, (name, space) in enumerate(found.spaces.items()):
         tensors |= {f"{number}.mean": torch.from_numpy(space.mean), f"{number}.axes": torch.from_numpy(space.axes)}
-        facts[str(number)] = {"name": name, "rest": space.rest, "scale": space.scale}
+        facts[str(number)] = {"name": name, "rest": space.rest, "limit": space.limit}
     about: dict[str, Any] = {"format": FORMAT, "model": model, "spaces": json.dumps(facts)}
-    about |= {"limit": repr(found.limit), "n_train": str(found.n_train), "n_val": str(found.n_val)}
+    about |= {"n_train": str(found.n_train), "n_val": str(found.n_val)}
     weights.write(path, tensors, about)
 
 
@@ -195,10 +210,10 @@ def read(path: Path, model: str) -> Typicality | None:
         facts = json.loads(about["spaces"])
         spaces = {
             held["name"]: Space(
-                tensors[f"{number}.mean"].numpy(), tensors[f"{number}.axes"].numpy(), held["rest"], held["scale"]
+                tensors[f"{number}.mean"].numpy(), tensors[f"{number}.axes"].numpy(), held["rest"], held["limit"]
             )
             for number, held in facts.items()
         }
-        return Typicality(spaces, float(about["limit"]), int(about["n_train"]), int(about["n_val"]))
+        return Typicality(spaces, int(about["n_train"]), int(about["n_val"]))
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error}); delete it, predict makes it again") from None

@@ -107,7 +107,7 @@ def test_what_is_typical_is_kept_and_belongs_to_its_weights(run: Path, blobs: Pa
     typicality.write(tmp_path / "t.safetensors", found, "abc")
     assert typicality.read(tmp_path / "t.safetensors", "other") is None
     again = typicality.read(tmp_path / "t.safetensors", "abc")
-    assert again is not None and again.limit == found.limit
+    assert again is not None and again.n_val == found.n_val == 40
     images = ShardSet(blobs, "test").images(np.arange(5), network.image_size)
     np.testing.assert_array_equal(again.score(network, images), found.score(network, images))
 
@@ -115,9 +115,20 @@ def test_what_is_typical_is_kept_and_belongs_to_its_weights(run: Path, blobs: Pa
 def test_distance_is_mahalanobis_where_all_directions_are_kept() -> None:
     rng = np.random.default_rng(1)
     train = rng.normal(size=(4000, 3)) @ np.diag([1.0, 5.0, 0.2])
-    space = typicality.fit_space(train.astype(np.float32), train[:200].astype(np.float32))
+    space = typicality.fit_space(train.astype(np.float32))
     points = np.array([[3.0, 0, 0], [0, 10, 0], [0, 0, 1.0]], np.float32)
     inverse = np.linalg.inv(np.cov(train.T))
     centred = points - train.mean(axis=0)
     expected = np.sqrt(np.einsum("nd,de,ne->n", centred, inverse, centred))
     np.testing.assert_allclose(space.distance(points), expected, rtol=0.02)
+
+
+@pytest.mark.parametrize("n", [40, 5000])
+def test_few_images_like_those_of_validation_are_flagged(n: int) -> None:
+    """Also where 40 images must say it, whose largest distance would be exceeded by one in five of eight spaces."""
+    rng = np.random.default_rng(2)
+    shared = rng.normal(size=(n + 20_000, 1))
+    distances = np.exp(0.3 * shared + 0.2 * rng.normal(size=(n + 20_000, 8)))
+    found = typicality.limits(distances[:n])
+    flagged = float((distances[n:] > found).any(axis=1).mean())
+    assert flagged < (0.02 if n == 40 else 0.008), flagged
