@@ -32,7 +32,7 @@ from cxrdist.inference.pointing_game import Box, covered, energy, is_hit, read_b
 from results.stats.metrics import auroc
 from shards import ShardSet
 
-ARCHS = ("resnet18", "mobilenetv3_small_100", "convnext_atto", "regnetx_002")
+ARCHS = ("resnet18", "mobilenetv2_050", "convnext_atto", "regnetx_002")
 LABELS = ("cardiomegaly", "pleural_effusion", "pneumothorax", "consolidation", "mass")
 STEPS = {64: 120, 28: 40, 128: 15, 224: 6}
 """Optimiser steps of 48 images at each size, in this order."""

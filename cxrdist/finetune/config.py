@@ -213,7 +213,7 @@ def check_threshold(rule: str) -> None:
     name, _, number = rule.rpartition("=")
     try:
         if (name in ("sensitivity", "specificity") and 0 < float(number) <= 1) or (
-            not name and 0 <= float(number) <= 1
+            "=" not in rule and 0 <= float(number) <= 1
         ):
             return
     except ValueError:
