@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,11 +48,19 @@ class Canvas:
     def _fixed(self, points: Points) -> NDArray[np.int32]:
         return np.round((self.to_pixels(points) - 0.5) * (1 << _SHIFT)).astype(np.int32)
 
+    def _all_fixed(self, outlines: Sequence[Points]) -> list[NDArray[np.int32]]:
+        """`_fixed` of each outline, computed at once."""
+        if len(outlines) < 2:
+            return [self._fixed(outline) for outline in outlines]
+        ends = list(itertools.accumulate(map(len, outlines)))
+        fixed = self._fixed(np.concatenate(outlines))
+        return [fixed[end - len(outline) : end] for outline, end in zip(outlines, ends, strict=True)]
+
     def fill(self, *outlines: Points) -> Map:
         """Union of closed outlines as coverage in [0, 1]."""
         mask = np.zeros((self.height, self.width), np.uint8)
-        for outline in outlines:
-            cv2.fillPoly(mask, [self._fixed(outline)], 255, cv2.LINE_AA, _SHIFT)
+        for outline in self._all_fixed(outlines):
+            cv2.fillPoly(mask, [outline], 255, cv2.LINE_AA, _SHIFT)
         return mask.astype(np.float32) * np.float32(1 / 255)
 
     def stroke(self, lines: Sequence[Points], width: float, *, closed: bool = False) -> Map:
@@ -78,7 +87,7 @@ class Canvas:
         pixels = width / self.pixel
         value = int(round(255 * strength * min(1.0, pixels)))
         if len(lines):
-            fixed = list(self._fixed(lines)) if isinstance(lines, np.ndarray) else [self._fixed(p) for p in lines]
+            fixed = list(self._fixed(lines)) if isinstance(lines, np.ndarray) else self._all_fixed(lines)
             cv2.polylines(mask, fixed, closed, value, max(1, round(pixels)), cv2.LINE_AA, _SHIFT)
 
     def blur(self, image: Map, sigma: float) -> Map:

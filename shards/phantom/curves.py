@@ -26,12 +26,19 @@ def spline(points: ArrayLike, *, closed: bool = False, per_segment: int = 8) -> 
 
 
 def ribbon(centre: Points, half_width: ArrayLike) -> Points:
-    """Closed outline of a band along `centre` (N, 2); `half_width` is one number or (N,)."""
-    tangent = np.gradient(centre, axis=0)
-    tangent /= np.maximum(np.linalg.norm(tangent, axis=1, keepdims=True), 1e-9)
-    normal = np.stack([-tangent[:, 1], tangent[:, 0]], axis=1)
-    offset = normal * np.broadcast_to(np.asarray(half_width, dtype=np.float64), (len(centre),))[:, None]
-    return np.concatenate([centre + offset, (centre - offset)[::-1]])
+    """Closed outline (..., 2 N, 2) of a band along `centre` (..., N, 2); `half_width` is one number or (..., N).
+
+    Many bands of one length are made at once: a picture has some forty ribs, and small arrays cost as much as large ones.
+    """
+    tangent = np.empty_like(centre)
+    tangent[..., 1:-1, :] = (centre[..., 2:, :] - centre[..., :-2, :]) / 2
+    tangent[..., 0, :] = centre[..., 1, :] - centre[..., 0, :]
+    tangent[..., -1, :] = centre[..., -1, :] - centre[..., -2, :]
+    x, y = tangent[..., 0], tangent[..., 1]
+    tangent /= np.maximum(np.sqrt(x * x + y * y), 1e-9)[..., None]
+    normal = np.stack([-y, x], axis=-1)
+    offset = normal * np.broadcast_to(np.asarray(half_width, dtype=np.float64), centre.shape[:-1])[..., None]
+    return np.concatenate([centre + offset, (centre - offset)[..., ::-1, :]], axis=-2)
 
 
 def ellipse(cx: float, cy: float, rx: float, ry: float, *, tilt: float = 0.0, n: int = 32) -> Points:

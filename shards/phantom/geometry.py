@@ -159,23 +159,22 @@ class Chest:
         """Each rib as (side, number, centre line of the posterior part, centre line of the anterior part)."""
         a, found = self.anatomy, []
         pitch = (0.74 - a.apex) / 9.2
+        number = np.arange(1, 12)[:, None]
+        y0 = a.apex + (number - 0.75 + 0.3 * a.rib_phase) * pitch + np.where(number == 1, 0.02, 0)
+        fall = a.rib_slope * np.clip(0.35 + 0.16 * number, 0, 1.1)
+        end_y = y0 + fall
+        u, v = np.linspace(0, 1, 16), np.linspace(0, 1, 12)
+        # The neck rises, the shaft falls ever more steeply towards the flank.
+        y = y0 - 0.035 * np.sin(np.pi * np.minimum(u * 1.25, 1)) + fall * u**2.2
+        front_y = end_y + (0.05 + 0.012 * np.minimum(number, 6)) * (1.15 * v) ** 1.3 + 0.004
         for side, s in enumerate(SIDES):
-            for number in range(1, 12):
-                y0 = a.apex + (number - 0.75 + 0.3 * a.rib_phase) * pitch + (0.02 if number == 1 else 0)
-                fall = a.rib_slope * np.clip(0.35 + 0.16 * number, 0, 1.1)
-                end_y = y0 + fall
-                wall = float(self.wall(side, np.clip(end_y, self.apex + 0.02, None))) + s * 0.012
-                root = float(self.spine_x(y0)) + s * 0.028
-                u = np.linspace(0, 1, 16)
-                # The neck rises, the shaft falls ever more steeply towards the flank.
-                y = y0 - 0.035 * np.sin(np.pi * np.minimum(u * 1.25, 1)) + fall * u**2.2
-                x = root + (wall - root) * np.sin(u * np.pi / 2 * 0.98) ** 0.92
-                back = np.stack([x, y], axis=1)
-                v = np.linspace(0, 1, 12)
-                reach = 0.62 - 0.03 * number
-                front_x = wall + (self.middle + s * 0.05 - wall) * reach * np.sin(v * np.pi / 2)
-                front_y = end_y + (0.05 + 0.012 * min(number, 6)) * (1.15 * v) ** 1.3 + 0.004
-                found.append((side, number, back, np.stack([front_x, front_y], axis=1)))
+            wall = self.wall(side, np.maximum(end_y, self.apex + 0.02)) + s * 0.012
+            root = self.spine_x(y0) + s * 0.028
+            x = root + (wall - root) * np.sin(u * np.pi / 2 * 0.98) ** 0.92
+            reach = 0.62 - 0.03 * number
+            front_x = wall + (self.middle + s * 0.05 - wall) * reach * np.sin(v * np.pi / 2)
+            backs, fronts = np.stack([x, y], axis=-1), np.stack([front_x, front_y], axis=-1)
+            found += [(side, i + 1, back, front) for i, (back, front) in enumerate(zip(backs, fronts, strict=True))]
         return found
 
     @functools.cached_property

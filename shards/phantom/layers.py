@@ -121,19 +121,16 @@ def _soft_tissue(chest: Chest, canvas: Canvas) -> Map:
 def _bones(chest: Chest, canvas: Canvas) -> Map:
     """Ribs, collarbones, shoulder blades, spine: attenuation."""
     a = chest.anatomy
-    back, front, edges = [], [], []
-    for _, number, rear, fore in chest.ribs:
-        half = a.rib_width * (1 if number > 1 else 0.8)
-        taper = np.interp(np.linspace(0, 1, len(rear)), [0, 0.3, 1], [0.8, 1.0, 0.3])
-        outline = ribbon(rear, half * taper)
-        back.append(outline)
-        edges.append(outline)
-        if number <= 7:
-            outline = ribbon(fore, half * np.interp(np.linspace(0, 1, len(fore)), [0, 0.25, 1], [0.45, 0.95, 1.35]))
-            front.append(outline)
+    # Ribs one to eleven of the right side, then of the left; the first is narrower, the last four have no front in sight.
+    number = np.array([rib[1] for rib in chest.ribs])
+    half = a.rib_width * np.where(number > 1, 1, 0.8)[:, None]
+    rear, fore = np.stack([rib[2] for rib in chest.ribs]), np.stack([rib[3] for rib in chest.ribs])[number <= 7]
+    back = ribbon(rear, half * np.interp(np.linspace(0, 1, rear.shape[1]), [0, 0.3, 1], [0.8, 1.0, 0.3]))
+    taper = np.interp(np.linspace(0, 1, fore.shape[1]), [0, 0.25, 1], [0.45, 0.95, 1.35])
+    front = ribbon(fore, half[number <= 7] * taper)
     bone = 0.072 * canvas.fill(*back[::2]) + 0.072 * canvas.fill(*back[1::2])
     bone += 0.036 * canvas.fill(*front)
-    bone += 0.05 * canvas.stroke(edges, 0.0026, closed=True) + 0.026 * canvas.stroke(front, 0.0028, closed=True)
+    bone += 0.05 * canvas.stroke(back, 0.0026, closed=True) + 0.026 * canvas.stroke(front, 0.0028, closed=True)
     collar = canvas.fill(*chest.clavicles)
     bone += 0.075 * collar + 0.05 * canvas.stroke(chest.clavicles, 0.004, closed=True)
     bone += 0.05 * canvas.fill(*chest.scapulae) + 0.045 * canvas.stroke(chest.scapulae, 0.005, closed=True)
