@@ -28,7 +28,7 @@ def spline(points: ArrayLike, *, closed: bool = False, per_segment: int = 8) -> 
 def ribbon(centre: Points, half_width: ArrayLike) -> Points:
     """Closed outline (..., 2 N, 2) of a band along `centre` (..., N, 2); `half_width` is one number or (..., N).
 
-    Many bands of one length are made at once: a picture has some forty ribs, and small arrays cost as much as large ones.
+    Many bands of one length are made at once: a picture has some forty ribs, and small arrays cost as much as large.
     """
     tangent = np.empty_like(centre)
     tangent[..., 1:-1, :] = (centre[..., 2:, :] - centre[..., :-2, :]) / 2

@@ -121,7 +121,7 @@ def _soft_tissue(chest: Chest, canvas: Canvas) -> Map:
 def _bones(chest: Chest, canvas: Canvas) -> Map:
     """Ribs, collarbones, shoulder blades, spine: attenuation."""
     a = chest.anatomy
-    # Ribs one to eleven of the right side, then of the left; the first is narrower, the last four have no front in sight.
+    # Eleven ribs of the right side, then of the left; the first is narrower, of the last four no front is drawn.
     number = np.array([rib[1] for rib in chest.ribs])
     half = a.rib_width * np.where(number > 1, 1, 0.8)[:, None]
     rear, fore = np.stack([rib[2] for rib in chest.ribs]), np.stack([rib[3] for rib in chest.ribs])[number <= 7]

@@ -11,7 +11,9 @@ import pytest
 
 from shards import labels as names
 from shards.phantom import contact_sheet
+from shards.phantom.canvas import Canvas
 from shards.phantom.case import CHEXPERT, NIH, STYLES, patient_cases
+from shards.phantom.curves import ribbon
 from shards.phantom.drawings import DRAWINGS
 from shards.phantom.labels import chexpert_labels, nih_label
 from shards.phantom.render import render
@@ -151,3 +153,19 @@ def test_several_nodules_have_a_box_each() -> None:
     assert several
     for boxes in several:
         assert all(w < 0.15 and h < 0.15 for _, _, _, w, h in boxes)
+
+
+def test_bands_made_at_once_are_those_made_one_by_one() -> None:
+    rng = np.random.default_rng(0)
+    lines, widths = rng.random((5, 7, 2)), rng.random((5, 7))
+    alone = np.stack([ribbon(line, width) for line, width in zip(lines, widths, strict=True)])
+    assert np.array_equal(ribbon(lines, widths), alone)
+    straight = ribbon(np.stack([np.linspace(0, 1, 5), np.zeros(5)], axis=1), 0.1)
+    assert np.allclose(straight[:5, 1], 0.1) and np.allclose(straight[5:, 1], -0.1)  # y down: the left bank is below
+
+
+def test_outlines_filled_together_are_the_union_of_each_alone() -> None:
+    canvas = Canvas(64, 64, scale=1.05, turn=0.03)
+    outlines = [ribbon(np.array([[0.1, y], [0.5, y + 0.1], [0.9, y]]), 0.02) for y in (0.2, 0.5, 0.8)]
+    alone = np.maximum.reduce([canvas.fill(outline) for outline in outlines])
+    assert np.array_equal(canvas.fill(*outlines), alone)
