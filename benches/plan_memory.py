@@ -1,7 +1,7 @@
 """Memory and time of planning a conversion of many rows: the first part plans, every other part reads the plan.
 
-Run: python -m benches.plan_memory [--rows 1000000] [--kinds csv nih chexpert] [--scratch DIR]. Prints Markdown for
-benches/reports/plan.md.
+Run: python -m benches.plan_memory [--rows 1000000] [--kinds csv nih chexpert mimic] [--scratch DIR]. Prints Markdown
+for benches/reports/plan.md.
 
 Tables are generated; there are no images, and the walk over their folders is replaced by the names that the table has
 (so the memory that the names take counts, the file system does not). Every figure is of a process of its own: "peak" is
@@ -18,6 +18,7 @@ by shards.convert.spill, and by DuckDB and Polars where they are installed.
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import os
 import platform
@@ -35,6 +36,11 @@ CSV += ["--age_column", "age"]
 CHEXPERT = (
     "No Finding,Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,Edema,Consolidation,Pneumonia,"
     "Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,Fracture,Support Devices"
+)
+
+MIMIC = (
+    "Atelectasis,Cardiomegaly,Consolidation,Edema,Enlarged Cardiomediastinum,Fracture,Lung Lesion,Lung Opacity,"
+    "No Finding,Pleural Effusion,Pleural Other,Pneumonia,Pneumothorax,Support Devices"
 )
 
 
@@ -76,8 +82,28 @@ def chexpert_table(root: Path, rows: int) -> Iterator[str]:
             yield name
 
 
-TABLES = {"csv": csv_table, "nih": nih_table, "chexpert": chexpert_table}
-OPTIONS = {"csv": CSV, "nih": [], "chexpert": []}
+def mimic_table(root: Path, rows: int) -> Iterator[str]:
+    """The table of images, and beside it the labels of studies (of two images each) and the splits."""
+    with (
+        gzip.open(root / "mimic-cxr-2.0.0-metadata.csv.gz", "wt", 1) as images,
+        gzip.open(root / "mimic-cxr-2.0.0-split.csv.gz", "wt", 1) as splits,
+        gzip.open(root / "mimic-cxr-2.0.0-chexpert.csv.gz", "wt", 1) as labels,
+    ):
+        images.write("dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,Columns\n")
+        splits.write("dicom_id,study_id,subject_id,split\n")
+        labels.write(f"subject_id,study_id,{MIMIC}\n")
+        for n in range(rows):
+            image = f"{n * 7919 % rows:08x}-{n:08x}-aaaaaaaa-bbbbbbbb-cccccccc"
+            patient, study = 10_000_000 + n // 4, 50_000_000 + n // 2
+            images.write(f"{image},{patient},{study},CHEST (PA AND LAT),{('PA', 'AP')[n % 2]},2544,3056\n")
+            splits.write(f"{image},{study},{patient},{'validate' if n % 100 < 4 else 'train'}\n")
+            if n % 2 == 0:
+                labels.write(f"{patient},{study},1.0,,,-1.0,,,,,,{n // 2 % 2}.0,,,,\n")
+            yield f"files/p{str(patient)[:2]}/p{patient}/s{study}/{image}.jpg"
+
+
+TABLES = {"csv": csv_table, "nih": nih_table, "chexpert": chexpert_table, "mimic": mimic_table}
+OPTIONS = {"csv": CSV, "nih": [], "chexpert": [], "mimic": []}
 
 
 def ready_rows(root: Path) -> None:
@@ -89,8 +115,9 @@ def ready_rows(root: Path) -> None:
     with open(root / "names.txt") as file:
         count = sum(1 for _ in file)
 
-    def batches(samples: Iterator[object], labels: list[str]) -> Iterator[pa.RecordBatch]:
-        schema = rows.schema(labels)
+    def batches(
+        samples: Iterator[object], labels: list[str], beside: list[str], schema: pa.Schema
+    ) -> Iterator[pa.RecordBatch]:
         for first in range(0, count, 1 << 16):
             some = range(first, min(count, first + (1 << 16)))
             sources = [csv_name(n, count) for n in some]

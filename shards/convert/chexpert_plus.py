@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 
 from shards.convert import cells
 from shards.convert.about import About
@@ -20,12 +21,15 @@ from shards.convert.inputs import note
 from shards.convert.opener import FileOpener
 from shards.convert.plan import Plan, build
 from shards.convert.readings import unite
-from shards.convert.rows import Gathered, gather, split_off_views, with_column
+from shards.convert.rows import Gathered, gather, looked_up, one, split_off_views, with_column
 from shards.convert.sample import Sample
+from shards.convert.side_table import Entry, SideTable, labels_schema, side_table
 from shards.convert.sources import IMAGE_ENDINGS, find_one, folder, with_files, without_ending
 from shards.convert.splits import draw_rows
 from shards.errors import InputError
 from shards.ranges import SEEDS
+
+pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers
 
 ABOUT = About(
     licence="Stanford University Dataset Research Use Agreement: no redistribution",
@@ -67,9 +71,10 @@ def plan(config: Config) -> Plan:
     table = find_one(root, ["df_chexpert_plus_*.csv"], "table of images")
     listed = find_one(root, [f"chexbert_labels/{config.labels_from}_fixed.json"], "file of labels")
     labels = _labels(listed)
+    rows, known = labels.joined(gather(_samples(table), LABELS), "source")
+    unlabelled = int((~known).sum())
     images = next((root / name for name in ("PNG", "PNG/PNG", "PNGs", ".") if (root / name / "train").is_dir()), root)
-    unlabelled: list[str] = []
-    rows = unite(gather(_samples(table, labels, unlabelled), LABELS), where=table.name)
+    rows = unite(rows, where=table.name)
     rows, excluded = with_files(
         rows, images, IMAGE_ENDINGS, table=table.name, allow_missing=config.allow_missing, any_ending=True,
         wanted=lambda name: name.split("/")[0] in SPLITS,
@@ -81,7 +86,7 @@ def plan(config: Config) -> Plan:
     if config.valid_as == "test":
         rows = _valid_as_test(rows, config)
         detail |= {"valid_as": "test", "val_fraction": config.val_fraction, "seed": config.seed}
-    told = f"{len(unlabelled)} images have no line in {listed.name}: their labels are null"
+    told = f"images without a line in {listed.name}, whose labels are null: {unlabelled}"
     return build(
         Gathered(rows),
         name="chexpert_plus",
@@ -98,16 +103,19 @@ def plan(config: Config) -> Plan:
 
 def _valid_as_test(rows: pa.Table, config: Config) -> pa.Table:
     """Return rows with the valid images as test and some patients of train as val."""
-    valid = np.array(rows["split"].to_pylist()) == "val"
-    codes = np.where(valid, 2, 0)
+    valid = one(pc.equal(rows["split"], "val")).to_numpy(zero_copy_only=False)
+    codes = np.where(valid, 2, 0).astype(np.int8)
     train = rows["patient_id"].filter(pa.array(~valid))
     codes[~valid] = draw_rows(train, config.val_fraction, config.seed)
-    return with_column(rows, "split", pa.array(["train", "val", "test"]).take(pa.array(codes)))
+    return with_column(rows, "split", looked_up(pa.array(["train", "val", "test"]), pa.array(codes)))
 
 
-def _labels(path: Path) -> dict[str, dict[str, int | None]]:
+def _labels(path: Path) -> SideTable:
     """Return the labels of every image (by its path without ending) from a file of one JSON object per line."""
-    found: dict[str, dict[str, int | None]] = {}
+    return side_table(path, _label_lines(path), labels_schema(LABELS), named="image", other="other labels")
+
+
+def _label_lines(path: Path) -> Iterator[Entry]:
     columns: dict[str, str] | None = None
     note(path)
     with open(path, encoding="utf-8") as file:
@@ -123,13 +131,13 @@ def _labels(path: Path) -> dict[str, dict[str, int | None]]:
                 raise InputError(f"{where} is not an object with path_to_image and labels") from error
             columns = columns or observation_columns(row, path)
             try:
-                found[image] = observations(row, columns, where)
+                labels = observations(row, columns, where)
             except KeyError as error:
                 raise InputError(f"{where}: no label {error}") from error
-    return found
+            yield line, image, [labels[label] for label in LABELS]
 
 
-def _samples(table: Path, labels: dict[str, dict[str, int | None]], unlabelled: list[str]) -> Iterator[Sample]:
+def _samples(table: Path) -> Iterator[Sample]:
     """Yield the images; `source` has no ending yet, since the copies of the images differ in it."""
     required = ("path_to_image", "deid_patient_id", "frontal_lateral", "ap_pa", "age", "sex", "split")
     for line, row in read_table(table, required):
@@ -140,8 +148,6 @@ def _samples(table: Path, labels: dict[str, dict[str, int | None]], unlabelled: 
             raise InputError(
                 f"{where}: path_to_image {source!r} is not train/patientN/studyN/viewN, or split {split!r}"
             )
-        if source not in labels:
-            unlabelled.append(source)
         view = row["ap_pa"].strip().upper()
         yield Sample(
             source=source,
@@ -149,7 +155,6 @@ def _samples(table: Path, labels: dict[str, dict[str, int | None]], unlabelled: 
             split=SPLITS[split],
             patient_id=cells.patient(row["deid_patient_id"]) or folders[1],
             study_id=f"{folders[1]}_{folders[2]}",
-            labels=labels.get(source, {}),
             view="LATERAL" if row["frontal_lateral"].strip().lower() == "lateral" else cells.view(view),
             sex=cells.sex(row["sex"]),
             age=cells.age(row["age"]),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute
 
 from shards import labels as names
@@ -17,15 +18,21 @@ from shards.convert.delimited import read_table
 from shards.convert.dicom import looks_like_dicom, require
 from shards.convert.dicom_headers import Header, read_headers
 from shards.convert.opener import FileOpener
-from shards.convert.plan import Plan, build, reject_table
-from shards.convert.rows import Gathered, gather
+from shards.convert.plan import Plan, build
+from shards.convert.rows import Gathered, gather, left_out, split_off
 from shards.convert.sample import Sample
-from shards.convert.sources import find_files, folder
+from shards.convert.side_table import Entry, SideTable, labels_schema, side_table
+from shards.convert.sources import folder, list_files
 from shards.convert.splits import with_drawn_splits
 from shards.errors import InputError
 from shards.format import LABEL
 
 pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers
+
+MATCH = "match"
+"""Column beside the samples: what the table of labels may call them by."""
+UNWANTED = "unwanted"
+"""Column beside the samples: why a file is left out."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,22 +61,17 @@ def plan(config: Config) -> Plan:
     """
     require()
     root = folder(config.src)
-    sources = [name for name in find_files(root, ("",)) if _is_dicom(root / name)]
-    if not sources:
+    sources, odd = list_files(root, ("",), counts=lambda name: _is_dicom(root / name))
+    if not len(sources):
         raise InputError(f"{root}: no DICOM file in it; for other images: cxrdist shard csv")
-    headers = read_headers(root, sources)
     labels, labelled = _labels(config, root)
-    excluded: list[tuple[str, str]] = []
-    refused: list[tuple[str, str]] = []
-    used: set[str] = set()
-    rows = gather(_samples(config, sources, headers, labelled, used, excluded, refused), labels)
-    unused = sorted(set(labelled) - used)
-    if unused and not config.allow_missing:
-        raise InputError(
-            f"{len(unused)} rows of {config.table} name no image (first: {unused[0]}); complete the folder, or go on "
-            "without them: --allow_missing true"
-        )
-    excluded += [(name, "row without an image file") for name in unused]
+    refused = [(name, "file name is not UTF-8") for name in odd]
+    rows = gather(_samples(config, read_headers(root, sources), refused), labels, [MATCH, UNWANTED])
+    excluded = []
+    if labelled is not None:
+        rows, _ = labelled.joined(rows, MATCH)
+        excluded.append(_unused(config, labelled, rows))
+    rows, unwanted = split_off(rows, UNWANTED)
     rows = with_drawn_splits(rows, config)
     blank = [pc.is_null(rows[LABEL + label]).to_numpy() for label in labels]
     unlabelled = int(np.logical_and.reduce(blank).sum()) if labels else 0
@@ -81,9 +83,9 @@ def plan(config: Config) -> Plan:
         split_scheme="random",
         split_detail=config.split_detail(),
         opener=FileOpener(str(root)),
-        excluded=[reject_table(excluded)],
+        excluded=[*excluded, unwanted],
         refused=refused,
-        notes=[f"{unlabelled} images have no label in the table: their labels are null"] if unlabelled else [],
+        notes=[f"images without a label in the table, whose labels are null: {unlabelled}"] if unlabelled else [],
     )
 
 
@@ -95,55 +97,68 @@ def _is_dicom(path: Path) -> bool:
         return False
 
 
-def _labels(config: Config, root: Path) -> tuple[list[str], dict[str, dict[str, int | None]]]:
+def _labels(config: Config, root: Path) -> tuple[list[str], SideTable | None]:
     """Return the labels of the table, and those of every image or study it names."""
     if config.table is None:
-        return [], {}
+        return [], None
     table = Path(config.table) if Path(config.table).is_file() else root / config.table
-    columns: dict[str, str] = {}
-    found: dict[str, dict[str, int | None]] = {}
+    heading = next((row for _, row in read_table(table, (config.match,))), {})
+    columns = {name: label for name in heading if (label := names.known(name)) is not None}
+    if not columns:
+        raise InputError(f"{table}: no column is a known label; its columns are {', '.join(heading) or '(no rows)'}")
+    labels = sorted(set(columns.values()))
+    found = side_table(
+        table, _label_rows(config, table, columns), labels_schema(labels), named=config.match, other="other labels"
+    )
+    return labels, found
+
+
+def _label_rows(config: Config, table: Path, columns: dict[str, str]) -> Iterator[Entry]:
+    labels = sorted(set(columns.values()))
     for line, row in read_table(table, (config.match,)):
-        columns = columns or {name: label for name in row if (label := names.known(name)) is not None}
-        if not columns:
-            raise InputError(f"{table}: no column is a known label; its columns are {', '.join(row)}")
         try:
             values = {label: cells.label(row[name]) for name, label in columns.items()}
         except ValueError as error:
             raise InputError(f"{table}, line {line}: a label is {error}; allowed are 1, 0, -1 and blank") from error
-        if found.setdefault(row[config.match].strip(), values) != values:
-            raise InputError(f"{table}, line {line}: {row[config.match].strip()} has another row with other labels")
-    return sorted(set(columns.values())), found
+        yield line, row[config.match].strip(), [values[label] for label in labels]
+
+
+def _unused(config: Config, labelled: SideTable, rows: pa.Table) -> pa.Table:
+    """Return `left_out` of the table's rows that no file belongs to."""
+    unused = labelled.unused(rows, MATCH)
+    if len(unused) and not config.allow_missing:
+        raise InputError(
+            f"{len(unused)} rows of {config.table} name no image (first: {pc.min(unused).as_py()}); complete the "
+            "folder, or go on without them: --allow_missing true"
+        )
+    return left_out(unused, "row without an image file")
+
+
+def _unwanted(config: Config, header: Header) -> str | None:
+    """Return why a file is left out; None: it is not."""
+    if not header.image:
+        return "DICOM without an image"
+    if config.views == "frontal" and header.view not in ("PA", "AP"):
+        return "lateral view (views=frontal)" if header.view else "view unknown (views=frontal)"
+    return None
 
 
 def _samples(
-    config: Config,
-    sources: Sequence[str],
-    headers: Sequence[Header | str],
-    labelled: dict[str, dict[str, int | None]],
-    used: set[str],
-    excluded: list[tuple[str, str]],
-    refused: list[tuple[str, str]],
+    config: Config, headers: Iterable[tuple[str, Header | str]], refused: list[tuple[str, str]]
 ) -> Iterator[Sample]:
-    for source, header in zip(sources, headers, strict=True):
+    for source, header in headers:
         if isinstance(header, str):
             refused.append((source, header))
-        elif not header.image:
-            excluded.append((source, "DICOM without an image"))
-        elif config.views == "frontal" and header.view not in ("PA", "AP"):
-            excluded.append((source, "lateral view (views=frontal)" if header.view else "view unknown (views=frontal)"))
         else:
             keys = {"SOPInstanceUID": header.instance, "StudyInstanceUID": header.study_id, "file": source}
-            key = keys[config.match] or ""
-            if key in labelled:
-                used.add(key)
             yield Sample(
                 source=source,
                 key=header.instance or source.replace("/", "_"),
                 split="",
                 patient_id=header.patient_id,
                 study_id=header.study_id,
-                labels=labelled.get(key, {}),
                 view=header.view,
                 sex=header.sex,
                 age=header.age,
+                beside={MATCH: keys[config.match] or "", UNWANTED: _unwanted(config, header)},
             )

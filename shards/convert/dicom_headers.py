@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from shards.convert.dicom import looks_like_dicom, read_header
 from shards.convert.grey import plain_reason
 from shards.convert.inputs import note
 from shards.convert.rows import with_column
+from shards.convert.spill import stored
 
 _TAGS = ("PatientID", "StudyInstanceUID", "SOPInstanceUID", "ViewPosition", "PatientSex", "PatientAge", "Rows")
 _HEAD = 1 << 16
 """Bytes read first; headers longer than this are read from the whole file."""
 _THREADS = 16
+_BATCH = 1 << 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,33 +41,45 @@ class Header:
     """Whether it holds an image at all (reports and directories do not)."""
 
 
-def read_headers(root: Path, sources: Sequence[str]) -> list[Header | str]:
-    """Return the header of every file, or why it cannot be read, in the order of `sources`.
+def read_headers(root: Path, sources: pa.ChunkedArray) -> Iterator[tuple[str, Header | str]]:
+    """Yield every file and its header, or why it cannot be read, in the order of `sources`.
 
-    Waiting for the file system takes most of the time, so several files are read at once.
+    Waiting for the file system takes most of the time, so several files are read at once; a few thousand headers at a
+    time are in memory.
     """
     from pydicom import config
 
-    for source in sources:
-        note(root / source)
     kept = config.settings.reading_validation_mode
     config.settings.reading_validation_mode = config.IGNORE  # an age written "51" is read, and not worth a warning
     try:
-        with ThreadPoolExecutor(_THREADS) as pool:
-            found = pool.map(lambda source: _read(root / source), sources)
-            return list(tqdm(found, "reading headers", len(sources), unit="file", disable=None, leave=False))
+        with (
+            ThreadPoolExecutor(_THREADS) as pool,
+            tqdm(desc="reading headers", total=len(sources), unit="file", disable=None, leave=False) as bar,
+        ):
+            for first in range(0, len(sources), _BATCH):
+                some = sources.slice(first, _BATCH).to_pylist()
+                for source in some:
+                    note(root / source)
+                yield from zip(some, pool.map(lambda source: _read(root / source), some), strict=True)
+                bar.update(len(some))
     finally:
         config.settings.reading_validation_mode = kept
 
 
 def with_headers(rows: pa.Table, root: Path, names: Sequence[str]) -> pa.Table:
     """Return rows with the named columns from the headers of their files; those that cannot be read get null."""
-    headers = [
-        found if isinstance(found, Header) else Header() for found in read_headers(root, rows["source"].to_pylist())
-    ]
+    columns = pa.schema([rows.schema.field(name) for name in names])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        headers = (found if isinstance(found, Header) else Header() for _, found in read_headers(root, rows["source"]))
+        while some := list(islice(headers, _BATCH)):
+            values = [[getattr(header, name) for header in some] for name in names]
+            arrays = [pa.array(column, field.type) for column, field in zip(values, columns, strict=True)]
+            yield pa.record_batch(arrays, schema=columns)
+
+    read = stored(batches(), columns)
     for name in names:
-        values = pa.array([getattr(header, name) for header in headers], rows.schema.field(name).type)
-        rows = with_column(rows, name, values)
+        rows = with_column(rows, name, read[name])
     return rows
 
 

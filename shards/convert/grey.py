@@ -53,7 +53,7 @@ def luma(rgb: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY)
 
 
-_ADDRESS = re.compile(r"<[^<>]*? at 0x[0-9a-fA-F]+>")
+_ADDRESS = re.compile(r"(?:image )?(?:file )?<[^<>]*? at 0x[0-9a-fA-F]+>")
 _LONGEST_REASON = 160
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
+
 from shards.convert import cells
 from shards.convert.about import About
 from shards.convert.chexpert import LABELS, observation_columns, observations
@@ -15,8 +17,9 @@ from shards.convert.delimited import read_table
 from shards.convert.opener import FileOpener
 from shards.convert.plan import Plan, build
 from shards.convert.readings import unite
-from shards.convert.rows import Gathered, gather, split_off_views
+from shards.convert.rows import Gathered, first_of_each, gather, split_off_views
 from shards.convert.sample import Sample
+from shards.convert.side_table import Entry, SideTable, labels_schema, side_table
 from shards.convert.sources import find_one, folder, with_files
 from shards.errors import InputError
 
@@ -31,7 +34,7 @@ ABOUT = About(
     home="https://physionet.org/content/mimic-cxr-jpg/",
 )
 SPLITS = {"train": "train", "validate": "val", "test": "test"}
-Labels = dict[str, int | None]
+IMAGE = "dicom_id"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,8 +57,8 @@ def plan(config: Config) -> Plan:
     facts = find_one(root, ["mimic-cxr-2*-metadata.csv"], "table of images")
     splits = _splits(find_one(root, ["mimic-cxr-2*-split.csv"], "table of splits"))
     labels = _labels(find_one(root, [f"mimic-cxr-2*-{config.labeler}.csv"], "table of labels"))
-    unlabelled: set[str] = set()
-    rows = unite(gather(_samples(facts, splits, labels, unlabelled), LABELS), where=facts.name)
+    rows, unlabelled = _joined(gather(_samples(facts), LABELS, [IMAGE]), facts, splits, labels)
+    rows = unite(rows, where=facts.name)
     rows, excluded = with_files(
         rows, root, (".jpg", ".jpeg"), table=facts.name, allow_missing=config.allow_missing,
         wanted=lambda name: name.split("/")[0] == "files",
@@ -63,7 +66,7 @@ def plan(config: Config) -> Plan:
     if config.views == "frontal":
         rows, laterals = split_off_views(rows)
         excluded.append(laterals)
-    told = f"{len(unlabelled)} studies have no row in the {config.labeler} table: their labels are null"
+    told = f"studies without a row in the {config.labeler} table, whose labels are null: {unlabelled}"
     return build(
         Gathered(rows),
         name="mimic",
@@ -78,45 +81,56 @@ def plan(config: Config) -> Plan:
     )
 
 
-def _splits(table: Path) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for line, row in read_table(table, ("dicom_id", "split")):
-        split = row["split"].strip().lower()
-        if split not in SPLITS:
-            raise InputError(f"{table}, line {line}: split {split!r}; allowed are {', '.join(SPLITS)}")
-        found[row["dicom_id"].strip()] = SPLITS[split]
-    return found
+def _splits(table: Path) -> SideTable:
+    """Return the split of every image."""
+
+    def entries() -> Iterator[Entry]:
+        for line, row in read_table(table, ("dicom_id", "split")):
+            split = row["split"].strip().lower()
+            if split not in SPLITS:
+                raise InputError(f"{table}, line {line}: split {split!r}; allowed are {', '.join(SPLITS)}")
+            yield line, row["dicom_id"].strip(), (SPLITS[split],)
+
+    columns = pa.schema([("split", pa.string())])
+    return side_table(table, entries(), columns, named="image", other="another split")
 
 
-def _labels(table: Path) -> dict[str, Labels]:
+def _labels(table: Path) -> SideTable:
     """Return the labels of every study."""
-    found: dict[str, Labels] = {}
-    columns: dict[str, str] | None = None
-    for line, row in read_table(table, ("subject_id", "study_id")):
-        columns = columns or observation_columns(row, table)
-        study, labels = row["study_id"].strip(), observations(row, columns, f"{table}, line {line}")
-        if found.setdefault(study, labels) != labels:
-            raise InputError(f"{table}, line {line}: study {study} has another row with other labels")
-    return found
+
+    def entries() -> Iterator[Entry]:
+        columns: dict[str, str] | None = None
+        for line, row in read_table(table, ("subject_id", "study_id")):
+            columns = columns or observation_columns(row, table)
+            labels = observations(row, columns, f"{table}, line {line}")
+            yield line, row["study_id"].strip(), [labels[label] for label in LABELS]
+
+    return side_table(table, entries(), labels_schema(LABELS), named="study", other="other labels")
 
 
-def _samples(table: Path, splits: dict[str, str], labels: dict[str, Labels], unlabelled: set[str]) -> Iterator[Sample]:
+def _joined(rows: pa.Table, table: Path, splits: SideTable, labels: SideTable) -> tuple[pa.Table, int]:
+    """Return the images with their splits and the labels of their studies, and how many studies have none."""
+    rows, known = splits.joined(rows, IMAGE)
+    if not known.all():
+        lost = rows[IMAGE].filter(pa.array(~known))
+        raise InputError(f"{table}: {len(lost)} images are not in {splits.path.name} (first: {lost[0].as_py()})")
+    rows, labelled = labels.joined(rows, "study_id")
+    return rows, int(first_of_each(rows["study_id"].filter(pa.array(~labelled))).sum())
+
+
+def _samples(table: Path) -> Iterator[Sample]:
     """Yield the images; `source` is built from the ids, as the published folders are."""
     for line, row in read_table(table, ("dicom_id", "subject_id", "study_id", "ViewPosition")):
         image, study = row["dicom_id"].strip(), row["study_id"].strip()
         patient = cells.patient(row["subject_id"])
         if not image or not study or patient is None:
             raise InputError(f"{table}, line {line}: dicom_id, study_id or subject_id is empty")
-        if image not in splits:
-            raise InputError(f"{table}, line {line}: image {image} is not in the table of splits")
-        if study not in labels:
-            unlabelled.add(study)
         yield Sample(
             source=f"files/p{patient[:2]}/p{patient}/s{study}/{image}.jpg",
             key=image,
-            split=splits[image],
+            split="",
             patient_id=patient,
             study_id=study,
-            labels=labels.get(study, {}),
             view=cells.view(row["ViewPosition"]),
+            beside={IMAGE: image},
         )

@@ -13,9 +13,10 @@ import pyarrow.compute
 from shards import labels as names
 from shards.convert import cells
 from shards.convert.about import About
+from shards.convert.boxes import SourceBox, gather_boxes, renamed
 from shards.convert.config import NihConfig
 from shards.convert.delimited import read_names, read_table
-from shards.convert.plan import FileOpener, Plan, SourceBox, build
+from shards.convert.plan import FileOpener, Plan, build
 from shards.convert.readings import unite
 from shards.convert.rows import (
     Gathered,
@@ -197,15 +198,18 @@ def in_both(first: pa.ChunkedArray, second: pa.ChunkedArray) -> list[str]:
     return sorted(set(first.filter(pa.array(among(first, second))).to_pylist()))
 
 
-def read_boxes(root: Path, paths: pa.ChunkedArray, bare: pa.ChunkedArray) -> list[SourceBox] | None:
-    """Return (source, label, x, y, width, height), pixels of the 1024 x 1024 image; None without BBox_List_2017.csv.
+def read_boxes(root: Path, paths: pa.ChunkedArray, bare: pa.ChunkedArray) -> pa.Table | None:
+    """Return the boxes by source, in pixels of the 1024 x 1024 image; None without BBox_List_2017.csv.
 
     `paths` are the image files and `bare` their names; boxes of other images are left out.
     """
     path = root / "BBox_List_2017.csv"
     if not path.is_file():
         return None
-    boxes: list[SourceBox] = []
+    return renamed(gather_boxes(_boxes(path)), bare, paths)
+
+
+def _boxes(path: Path) -> Iterator[SourceBox]:
     for line, row in read_table(path, ("Image Index", "Finding Label")):
         cells = list(row.values())
         label = names.known(cells[1])
@@ -215,6 +219,4 @@ def read_boxes(root: Path, paths: pa.ChunkedArray, bare: pa.ChunkedArray) -> lis
             x, y, width, height = (float(cell) for cell in cells[2:6])
         except ValueError as error:
             raise InputError(f"{path}, line {line}: a box needs four numbers ({error})") from error
-        boxes.append((cells[0].strip(), label, x, y, width, height))
-    sources = looked_up(paths, place(pa.array([box[0] for box in boxes], pa.string()), bare)).to_pylist()
-    return [(source, *box[1:]) for source, box in zip(sources, boxes, strict=True) if source is not None]
+        yield cells[0].strip(), label, x, y, width, height

@@ -16,7 +16,7 @@ from shards.convert import cells
 from shards.convert.config import CsvConfig
 from shards.convert.delimited import Dialect, dialect, read_table
 from shards.convert.plan import OUTSIDE, FileOpener, Plan, build, leaves
-from shards.convert.readings import READERS, unite
+from shards.convert.readings import READER, READERS, by_reader, unite
 from shards.convert.rows import Gathered, among, coalesced, each, gather, keep, strings, with_column
 from shards.convert.sample import Sample
 from shards.convert.sources import IMAGE_ENDINGS, folder, list_files, reconcile, without_ending
@@ -38,9 +38,8 @@ def plan_csv(config: CsvConfig) -> Plan:
     root = folder(config.src)
     table = _Table(config, root)
     odd_cells = _OddCells(config)
-    readers: list[str] = []
-    rows = gather(table.samples(odd_cells, readers), table.labels)
-    rows = _one_row_each(rows, readers, config, table.path.name)
+    rows = gather(table.samples(odd_cells), table.labels, [READER] if config.reader_column else [])
+    rows = _one_row_each(rows, config, table.path.name)
     if pc.any(pc.match_substring_regex(rows["source"], r"(?i)\.(dcm|dicom)$")).as_py():
         from shards.convert.dicom import require
 
@@ -109,11 +108,9 @@ class _Table:
         """Yield (line number, row)."""
         return read_table(self.path, self._required(), self.dialect.delimiter, self.dialect.encoding)
 
-    def samples(self, odd: _OddCells, readers: list[str]) -> Iterator[Sample]:
-        """Yield the rows as samples; the reader of each goes into `readers` where there is a column of them."""
+    def samples(self, odd: _OddCells) -> Iterator[Sample]:
+        """Yield the rows as samples."""
         for line, row in self.rows():
-            if self.config.reader_column:
-                readers.append(row[self.config.reader_column].strip())
             where = f"{self.path}, line {line}"
             yield _sample(self.config, odd.seen(row), self.labels, self.columns, where, self.root)
 
@@ -145,13 +142,12 @@ class _Table:
         return sorted(found)
 
 
-def _one_row_each(rows: pa.Table, readers: list[str], config: CsvConfig, table: str) -> pa.Table:
+def _one_row_each(rows: pa.Table, config: CsvConfig, table: str) -> pa.Table:
     """Return one row per image of rows per box, report or reader."""
     findings = config.findings_column is not None
     choice = f"--readers {'|'.join(READERS)} joins the labels of several readers"
     if config.reader_column:
-        by = pc.binary_join_element_wise(rows["source"], pa.array(readers, pa.string()), "\0")
-        rows = unite(rows, by=by, where=f"{table} (rows of one reader)", findings=findings)
+        rows = unite(rows, by=by_reader(rows), where=f"{table} (rows of one reader)", findings=findings)
     elif config.readers and findings:
         raise InputError("--readers with --findings_column needs --reader_column NAME: which rows are of one reader?")
     return unite(rows, where=table, findings=findings, readers=config.readers, fix=choice)
@@ -255,6 +251,7 @@ def _sample(
         view=cells.view(row[config.view_column]) if config.view_column else None,
         sex=cells.sex(row[config.sex_column]) if config.sex_column else None,
         age=cells.age(row[config.age_column]) if config.age_column else None,
+        beside={READER: row[config.reader_column].strip()} if config.reader_column else {},
     )
 
 

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-import pyarrow as pa
-
 from shards import labels as names
 from shards.convert import cells
 from shards.convert.about import About
@@ -18,7 +16,7 @@ from shards.convert.delimited import read_table
 from shards.convert.opener import FileOpener
 from shards.convert.plan import Plan, build
 from shards.convert.readings import unite
-from shards.convert.rows import Gathered, among, each, gather, keep, left_out, split_off_views, strings
+from shards.convert.rows import Gathered, gather, split_off, split_off_views
 from shards.convert.sample import Sample
 from shards.convert.sources import find_one, folder, with_files
 from shards.convert.splits import with_drawn_splits
@@ -75,6 +73,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
 where a name ends with it."""
 _VIEWS = {"PA": "PA", "AP": "AP", "AP_HORIZONTAL": "AP", "L": "LATERAL"}
 
+UNWANTED = "unwanted"
+"""Column beside the samples: why an image is left out."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(DrawnSplits):
@@ -103,13 +104,10 @@ def plan(config: Config) -> Plan:
         Path(config.table) if config.table else find_one(root, ["PADCHEST_chest_x_ray_images_labels_*.csv"], "table")
     )
     labels = [*names.PADCHEST, "no_finding"] if config.findings == "torchxrayvision" else _published(table)
-    unwanted: dict[str, str] = {}
-    rows = unite(gather(_samples(table, config, labels, unwanted), labels), where=table.name)
+    rows = unite(gather(_samples(table, config, labels), labels, [UNWANTED]), where=table.name)
     rows, excluded = with_files(rows, root, (".png",), table=table.name, allow_missing=config.allow_missing)
-    dropped = among(rows["source"], strings(unwanted))
-    sources = rows["source"].filter(pa.array(dropped))
-    excluded.append(left_out(sources, strings(unwanted[source] for source in each(sources))))
-    rows = keep(rows, ~dropped)
+    rows, unwanted = split_off(rows, UNWANTED)
+    excluded.append(unwanted)
     if config.views == "frontal":
         rows, others = split_off_views(rows)
         excluded.append(others)
@@ -159,7 +157,7 @@ def _label_of(name: str) -> str:
     return names.known(name) or names.check_name(names.snake(name))
 
 
-def _samples(table: Path, config: Config, labels: list[str], unwanted: dict[str, str]) -> Iterator[Sample]:
+def _samples(table: Path, config: Config, labels: list[str]) -> Iterator[Sample]:
     flat = _is_flat(folder(config.src), table)
     for line, row in read_table(table, COLUMNS):
         where = f"{table}, line {line}"
@@ -169,9 +167,6 @@ def _samples(table: Path, config: Config, labels: list[str], unwanted: dict[str,
         patient = cells.patient(row["PatientID"])
         if not image or patient is None:
             raise InputError(f"{where}: ImageID or PatientID is empty")
-        reason = _unwanted(row, config)
-        if reason:
-            unwanted[source] = reason
         found: set[str] = set()
         for name in parts(row["Labels"], where):
             found |= groups_of(name) if config.findings == "torchxrayvision" else {_label_of(name)}
@@ -185,17 +180,19 @@ def _samples(table: Path, config: Config, labels: list[str], unwanted: dict[str,
             view=_VIEWS.get(row["Projection"].strip().upper()),
             sex=cells.sex(row["PatientSex_DICOM"]),
             age=_age(row),
+            beside={UNWANTED: _unwanted(row, config)},
         )
 
 
-def _unwanted(row: dict[str, str], config: Config) -> str:
+def _unwanted(row: dict[str, str], config: Config) -> str | None:
+    """Return why the image is left out; None: it is not."""
     if cells.blank(row["Labels"]):
         return "no labels"
     if row["Projection"].strip().upper() == "EXCLUDE":
         return "excluded by its authors (Projection EXCLUDE)"
     if config.physician_only and row["MethodLabel"].strip().lower() != "physician":
         return "not labelled by a physician (physician_only)"
-    return ""
+    return None
 
 
 def _age(row: dict[str, str]) -> float | None:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from shards.convert.about import OWN, About
+from shards.convert.boxes import of_samples
 from shards.convert.opener import FileOpener, Opener
 from shards.convert.rows import (
     Gathered,
@@ -36,14 +37,13 @@ from shards.convert.rows import (
 from shards.convert.sample import Sample, printable
 from shards.convert.spill import contiguous, forget, reordered
 from shards.errors import InputError
-from shards.format import LABEL, SEXES, SPLITS, STUDY, VIEWS, box_schema, reject_schema
+from shards.format import LABEL, SEXES, SPLITS, STUDY, VIEWS, reject_schema
 
 if TYPE_CHECKING:
     from shards.convert.plan_file import PlanFile
 
 pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers
 
-SourceBox = tuple[str, str, float, float, float, float]
 _COLUMNS = ("key", "split", "patient_id", STUDY, "view", "sex", "age", "source")
 
 
@@ -161,7 +161,7 @@ def build(
     split_detail: Mapping[str, Any] | None = None,
     excluded: Iterable[pa.Table] = (),
     refused: Iterable[tuple[str, str]] = (),
-    boxes: Sequence[SourceBox] | None = None,
+    boxes: pa.Table | None = None,
     notes: Sequence[str] = (),
 ) -> Plan:
     """Return the plan of a conversion.
@@ -178,8 +178,8 @@ def build(
         split_detail: what else determines the splits.
         excluded: rows without a file or not asked for, in tables as `shards.convert.rows.left_out` makes them.
         refused: (source, reason) of unusable rows.
-        boxes: (source, label, x, y, width, height) in source pixels; boxes of sources not kept are dropped. None: the
-            dataset has none.
+        boxes: of the sources, as `shards.convert.boxes.gather_boxes` makes them; those of sources not kept are dropped.
+            None: the dataset has none.
         notes: what the user should hear.
 
     Raises:
@@ -213,7 +213,7 @@ def build(
         opener=opener,
         source=source,
         about=about,
-        extras={} if boxes is None else {"boxes.parquet": _box_table(boxes, table)},
+        extras={} if boxes is None else {"boxes.parquet": of_samples(boxes, table)},
         notes=(*notes, *_loud(shared)),
     )
 
@@ -295,10 +295,3 @@ def _loud(shared: Mapping[str, int]) -> list[str]:
         "optimistic (recorded in the card)"
         for pair, count in shared.items()
     ]
-
-
-def _box_table(boxes: Sequence[SourceBox], table: pa.Table) -> pa.Table:
-    rows = place(pa.array([box[0] for box in boxes], pa.string()), table["source"])
-    keys = table["key"].take(rows).to_pylist()
-    kept = sorted((key, *box[1:]) for key, box in zip(keys, boxes, strict=True) if key is not None)
-    return pa.table([[row[column] for row in kept] for column in range(6)], schema=box_schema())

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from shards.convert.rows import among, first_of_each, keep, one, taken
-from shards.convert.spill import reordered, stored
+from shards.convert.rows import among, first_of_each, keep, one, schema, taken
+from shards.convert.spill import reordered, stored, stored_column
 from shards.errors import InputError
 from shards.format import LABEL
 
@@ -23,6 +23,8 @@ READERS = ("majority", "any", "all")
 """How the readers of one image are joined, per label, votes that do not mention it left out. majority: what more than
 half say; any: positive where one says so; all: positive where all say so; where that decides nothing: -1 (uncertain).
 `no_finding`, being an absence, is positive under any where all say so, and under all where one does."""
+READER = "reader"
+"""Column beside the others (`Sample.beside`) that says whose row it is."""
 NO_FINDING = LABEL + "no_finding"
 _MENTION = 3
 """Contradictions that an error shows."""
@@ -39,7 +41,8 @@ def unite(
 ) -> pa.Table:
     """Return one row per image, at the place of its first.
 
-    Cells that are blank in one row are taken from another. What else two rows may differ in is decided by the options.
+    Cells that are blank in one row are taken from another. What else two rows may differ in is decided by the options;
+    in what stands beside the samples (`shards.convert.rows.gather`) they may.
 
     Args:
         rows: as `shards.convert.rows.gather` makes them.
@@ -103,13 +106,20 @@ def _put(
     return stored(put(), kept.schema)
 
 
+def by_reader(rows: pa.Table) -> pa.ChunkedArray:
+    """Return what rows of one image and one reader have in common, (N,)."""
+    joined = (pc.binary_join_element_wise(batch["source"], batch[READER], "\0") for batch in rows.to_batches())
+    return stored_column(joined, pa.string())
+
+
 def _agreed(some: pa.Table, name: str, starts: np.ndarray, contradictions: dict[int, str]) -> pa.Array:
     """Return the one value of every group, null where all are blank; note the groups that hold two."""
+    must_agree = name != "key" and (name in schema([]).names or name.startswith(LABEL))
     coded = one(some[name]).dictionary_encode()
     codes = pc.fill_null(coded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
     highest = np.maximum.reduceat(codes, starts)
     lowest = np.minimum.reduceat(np.where(codes < 0, np.iinfo(np.int64).max, codes), starts)
-    for group in np.flatnonzero((lowest < highest) & (name != "key")):
+    for group in np.flatnonzero((lowest < highest) & must_agree):
         values = " and ".join(sorted(repr(coded.dictionary[int(code[group])].as_py()) for code in (lowest, highest)))
         contradictions.setdefault(int(group), f"{name.removeprefix(LABEL)} is {values}")
     return coded.dictionary.take(pa.array(highest, mask=highest < 0))

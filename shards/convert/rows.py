@@ -36,13 +36,21 @@ def schema(labels: Sequence[str]) -> pa.Schema:
     return pa.schema(fixed + [(LABEL + label, pa.int8()) for label in labels])
 
 
-def gather(samples: Iterable[Sample], labels: Sequence[str]) -> pa.Table:
-    """Return samples as a table of `schema(labels)`, keys made safe; None is null."""
-    return stored(_batches(samples, labels), schema(labels))
+def gather(samples: Iterable[Sample], labels: Sequence[str], beside: Sequence[str] = ()) -> pa.Table:
+    """Return samples as a table of `schema(labels)`, keys made safe; None is null.
+
+    Names in `beside` become columns after its own, from `Sample.beside`; `shards.convert.plan.build` drops them.
+    """
+    columns = schema(labels)
+    for name in beside:
+        columns = columns.append(pa.field(name, pa.string()))
+    return stored(_batches(samples, labels, beside, columns), columns)
 
 
-def _batches(samples: Iterable[Sample], labels: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    columns, source = schema(labels), iter(samples)
+def _batches(
+    samples: Iterable[Sample], labels: Sequence[str], beside: Sequence[str], columns: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    source = iter(samples)
     while some := list(islice(source, _BATCH)):
         values: list[list[Any]] = [
             [sample.source for sample in some],
@@ -54,6 +62,7 @@ def _batches(samples: Iterable[Sample], labels: Sequence[str]) -> Iterator[pa.Re
             [sample.sex for sample in some],
             [sample.age for sample in some],
             *([sample.labels.get(label) for sample in some] for label in labels),
+            *([sample.beside.get(name) for sample in some] for name in beside),
         ]
         arrays = [pa.array(column, field.type) for column, field in zip(values, columns, strict=True)]
         yield pa.record_batch(arrays, schema=columns)
@@ -266,6 +275,13 @@ def left_out(sources: pa.ChunkedArray | pa.Array, reasons: str | pa.ChunkedArray
     if isinstance(reasons, str):
         reasons = pa.repeat(pa.scalar(reasons, pa.string()), len(sources))
     return pa.table([sources, reasons], schema=reject_schema())
+
+
+def split_off(table: pa.Table, reasons: str) -> tuple[pa.Table, pa.Table]:
+    """Return the rows whose column `reasons` is null, and `left_out` of the others."""
+    wanted = one(table[reasons].is_null()).to_numpy(zero_copy_only=False)
+    others = keep(table.select(["source", reasons]), ~wanted)
+    return keep(table, wanted), left_out(others["source"], others[reasons])
 
 
 def split_off_views(table: pa.Table, *, keep_unknown: bool = False) -> tuple[pa.Table, pa.Table]:

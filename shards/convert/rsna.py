@@ -7,18 +7,22 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+
 from shards.convert import cells
 from shards.convert.about import About
+from shards.convert.boxes import SourceBox, gather_boxes
 from shards.convert.config import DrawnSplits, path_field
 from shards.convert.delimited import read_table
 from shards.convert.dicom import require
 from shards.convert.dicom_headers import with_headers
 from shards.convert.inputs import note
 from shards.convert.opener import FileOpener
-from shards.convert.plan import Plan, SourceBox, build
+from shards.convert.plan import Plan, build
 from shards.convert.readings import unite
 from shards.convert.rows import Gathered, gather
 from shards.convert.sample import Sample
+from shards.convert.side_table import Entry, SideTable, labels_schema, side_table
 from shards.convert.sources import find_one, folder, with_files
 from shards.convert.splits import with_drawn_splits
 from shards.errors import InputError
@@ -40,6 +44,8 @@ ABOUT = About(
 FOLDER = "stage_2_train_images"
 LABELS = ("lung_opacity", "pneumonia", "no_finding")
 CLASSES = {"Normal": 1, "No Lung Opacity / Not Normal": 0, "Lung Opacity": 0}
+IMAGE = "patientId"
+CORNERS = ("x", "y", "width", "height")
 MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
 
 
@@ -61,10 +67,15 @@ def plan(config: Config) -> Plan:
     require()
     root = folder(config.src)
     table = find_one(root, ["stage_2_train_labels.csv"], "table of labels")
-    classes = _classes(root / "stage_2_detailed_class_info.csv")
-    nih = _nih_images(config, root)
-    boxes: list[SourceBox] = []
-    rows = gather(_samples(table, classes, nih, boxes), LABELS)
+    rows = gather(_samples(table), LABELS, [IMAGE])
+    classes, patients = _classes(root / "stage_2_detailed_class_info.csv"), _nih_patients(config, root)
+    if classes is not None:
+        rows, _ = classes.joined(rows, IMAGE)
+    if patients is not None:
+        rows, known = patients.joined(rows, IMAGE)
+        if not known.all():
+            lost = rows[IMAGE].filter(pa.array(~known))
+            raise InputError(f"{table}: {len(lost)} rows are not in {patients.path} (first: image {lost[0].as_py()})")
     rows = unite(rows, where=table.name)
     rows, excluded = with_files(
         rows, root, (".dcm",), table=table.name, allow_missing=config.allow_missing,
@@ -84,64 +95,69 @@ def plan(config: Config) -> Plan:
         about=ABOUT,
         labels=LABELS,
         split_scheme="random",
-        split_detail=config.split_detail() | {"patients": "nih" if nih else "unknown"},
+        split_detail=config.split_detail() | {"patients": "nih" if patients else "unknown"},
         opener=FileOpener(str(root)),
         excluded=excluded,
-        boxes=boxes,
-        notes=[] if nih else [warning],
+        boxes=gather_boxes(_boxes(table)),
+        notes=[] if patients else [warning],
     )
 
 
-def _classes(path: Path) -> dict[str, int] | None:
-    """Return image -> 1 where its class is Normal; None without the table."""
+def _classes(path: Path) -> SideTable | None:
+    """Return 1 of every image whose class is Normal, 0 of others; None without the table."""
     if not path.is_file():
         return None
-    found: dict[str, int] = {}
-    for line, row in read_table(path, ("patientId", "class")):
-        kind = row["class"].strip()
-        if kind not in CLASSES:
-            raise InputError(f"{path}, line {line}: class {kind!r}; allowed are {', '.join(CLASSES)}")
-        found[row["patientId"].strip()] = CLASSES[kind]
-    return found
+
+    def entries() -> Iterator[Entry]:
+        for line, row in read_table(path, ("patientId", "class")):
+            kind = row["class"].strip()
+            if kind not in CLASSES:
+                raise InputError(f"{path}, line {line}: class {kind!r}; allowed are {', '.join(CLASSES)}")
+            yield line, row["patientId"].strip(), (CLASSES[kind],)
+
+    return side_table(path, entries(), labels_schema(["no_finding"]), named="image", other="another class")
 
 
-def _nih_images(config: Config, root: Path) -> dict[str, str] | None:
-    """Return image -> NIH's file name."""
+def _nih_patients(config: Config, root: Path) -> SideTable | None:
+    """Return NIH's patient of every image, from NIH's file name of it; None without the mapping file."""
     path = Path(config.mapping) if config.mapping else root / MAPPING
     note(path)
     if not path.is_file():
         if config.mapping:
             raise InputError(f"--mapping {path}: no such file")
         return None
-    try:
-        return {str(entry["subset_img_id"]): str(entry["img_id"]) for entry in json.loads(path.read_bytes())}
+    try:  # a file of 26,684 entries, whole: JSON cannot be read in parts
+        entries = [
+            (number, str(entry["subset_img_id"]), (str(int(str(entry["img_id"]).partition("_")[0])),))
+            for number, entry in enumerate(json.loads(path.read_bytes()), start=1)
+        ]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not the organisers' mapping: a list with subset_img_id and img_id") from error
+    columns = pa.schema([("patient_id", pa.string())])
+    return side_table(path, entries, columns, named="image", other="another patient")
 
 
-def _samples(
-    table: Path, classes: dict[str, int] | None, nih: dict[str, str] | None, boxes: list[SourceBox]
-) -> Iterator[Sample]:
+def _samples(table: Path) -> Iterator[Sample]:
     """Yield the rows, one per box or per image without one."""
-    corners = ("x", "y", "width", "height")
-    for line, row in read_table(table, ("patientId", *corners, "Target")):
+    for line, row in read_table(table, ("patientId", *CORNERS, "Target")):
         where = f"{table}, line {line}"
         image, target = row["patientId"].strip(), row["Target"].strip()
         if not image or target not in ("0", "1"):
             raise InputError(f"{where}: patientId {image!r} and Target {target!r}; Target is 0 or 1")
-        source = f"{FOLDER}/{image}.dcm"
+        labels: dict[str, int | None] = {"lung_opacity": int(target), "pneumonia": int(target)}
+        yield Sample(source=_source(image), key=image, split="", labels=labels, beside={IMAGE: image})
+
+
+def _boxes(table: Path) -> Iterator[SourceBox]:
+    """Yield the boxes of the same table."""
+    for line, row in read_table(table, ("patientId", *CORNERS)):
         if not cells.blank(row["x"]):
             try:
-                x, y, width, height = (float(row[name]) for name in corners)
+                x, y, width, height = (float(row[name]) for name in CORNERS)
             except ValueError as error:
-                raise InputError(f"{where}: a box needs four numbers ({error})") from error
-            boxes.append((source, "pneumonia", x, y, width, height))
-        labels: dict[str, int | None] = {"lung_opacity": int(target), "pneumonia": int(target)}
-        if classes is not None:
-            labels["no_finding"] = classes.get(image)
-        patient = None
-        if nih is not None:
-            if image not in nih:
-                raise InputError(f"{where}: image {image} is not in the mapping file")
-            patient = str(int(nih[image].partition("_")[0]))
-        yield Sample(source=source, key=image, split="", patient_id=patient, labels=labels)
+                raise InputError(f"{table}, line {line}: a box needs four numbers ({error})") from error
+            yield _source(row["patientId"].strip()), "pneumonia", x, y, width, height
+
+
+def _source(image: str) -> str:
+    return f"{FOLDER}/{image}.dcm"

@@ -34,6 +34,8 @@ class Sample:
     """M, F or None."""
     age: float | None = None
     """Years or None."""
+    beside: Mapping[str, str | None] = field(default_factory=dict)
+    """Name -> text that the converter needs and the set does not keep, e.g. who read the image."""
 
 
 def safe_key(name: str) -> str:

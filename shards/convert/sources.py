@@ -61,13 +61,21 @@ def find_files(root: Path, endings: Sequence[str], wanted: Callable[[str], bool]
 
 
 def list_files(
-    root: Path, endings: Sequence[str], wanted: Callable[[str], bool] | None = None
+    root: Path,
+    endings: Sequence[str],
+    wanted: Callable[[str], bool] | None = None,
+    counts: Callable[[str], bool] | None = None,
 ) -> tuple[pa.ChunkedArray, list[str]]:
-    """Return what `find_files` does as a sorted column, and apart the names that are not UTF-8, made printable."""
+    """Return what `find_files` does as a sorted column, and apart the names that are not UTF-8, made printable.
+
+    `counts` may pass over a file by its relative path.
+    """
     odd: list[str] = []
 
     def plain() -> Iterator[str]:
         for name in _walk(root, endings, wanted):
+            if counts is not None and not counts(name):
+                continue
             if printable(name) == name:
                 yield name
             else:

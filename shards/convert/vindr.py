@@ -16,12 +16,13 @@ import pyarrow as pa
 from shards import labels as names
 from shards.convert import cells
 from shards.convert.about import About
+from shards.convert.boxes import SourceBox, gather_boxes, renamed
 from shards.convert.config import DrawnSplits
 from shards.convert.delimited import read_table
 from shards.convert.inputs import note
 from shards.convert.opener import FileOpener
-from shards.convert.plan import Plan, SourceBox, build
-from shards.convert.readings import unite
+from shards.convert.plan import Plan, build
+from shards.convert.readings import READER, by_reader, unite
 from shards.convert.rows import Gathered, gather, place, with_column
 from shards.convert.sample import Sample
 from shards.convert.sources import IMAGE_ENDINGS, find_one, folder, with_files
@@ -65,11 +66,11 @@ def plan(config: Config) -> Plan:
     tables = {split: path for split, path in tables.items() if path.is_file()}
     if tables:
         labels, rows, where = _physionet(tables, config.readers)
-        boxes = _boxes([root / "annotations" / f"annotations_{split}.csv" for split in tables])
+        boxes = gather_boxes(_boxes([root / "annotations" / f"annotations_{split}.csv" for split in tables]))
     else:
         table = find_one(root, ["train.csv"], "annotations/image_labels_train.csv, nor Kaggle's table")
         labels, rows, where = _kaggle(table, config.readers)
-        boxes = _boxes([table])
+        boxes = gather_boxes(_boxes([table]))
     wanted = set(tables) or {"train"}
     rows, excluded = with_files(
         rows, root, _ENDINGS, table=where, allow_missing=config.allow_missing, any_ending=True,
@@ -86,7 +87,7 @@ def plan(config: Config) -> Plan:
         split_detail=_detail(config, official="test" in tables),
         opener=FileOpener(str(root)),
         excluded=excluded,
-        boxes=_with_sources(boxes, rows),
+        boxes=renamed(boxes, rows["key"], rows["source"]),
         notes=["no patient ids in VinDr-CXR: every image counts as its own patient"],
     )
 
@@ -123,19 +124,17 @@ def _kaggle(table: Path, readers: str) -> tuple[list[str], pa.Table, str]:
     """Rows are boxes: those of one reader are united, then the readers joined."""
     found = {_finding(row["class_name"], f"{table}, line {line}") for line, row in read_table(table, ("class_name",))}
     labels = [label for label in (*names.VINDR, "no_finding") if label in found]
-    readers_of: list[str] = []
-    rows = gather(_box_rows(table, labels, readers_of), labels)
-    by = [f"{image}\0{reader}" for image, reader in zip(rows["source"].to_pylist(), readers_of, strict=True)]
-    rows = unite(rows, by=pa.array(by, pa.string()), where=f"{table.name} (rows of one reader)", findings=True)
+    rows = gather(_box_rows(table, labels), labels, [READER])
+    rows = unite(rows, by=by_reader(rows), where=f"{table.name} (rows of one reader)", findings=True)
     return labels, unite(rows, where=table.name, readers=readers), table.name
 
 
-def _box_rows(table: Path, labels: list[str], readers_of: list[str]) -> Iterator[Sample]:
+def _box_rows(table: Path, labels: list[str]) -> Iterator[Sample]:
     for line, row in read_table(table, ("image_id", "class_name", "rad_id")):
         where = f"{table}, line {line}"
         named = _finding(row["class_name"], where)
-        readers_of.append(row["rad_id"].strip())
-        yield _sample(row["image_id"].strip(), "train", {label: int(label == named) for label in labels}, where)
+        values: dict[str, int | None] = {label: int(label == named) for label in labels}
+        yield _sample(row["image_id"].strip(), "train", values, where, row["rad_id"].strip())
 
 
 def _finding(text: str, where: str) -> str:
@@ -145,10 +144,10 @@ def _finding(text: str, where: str) -> str:
     return label
 
 
-def _sample(image: str, split: str, labels: dict[str, int | None], where: str) -> Sample:
+def _sample(image: str, split: str, labels: dict[str, int | None], where: str, reader: str | None = None) -> Sample:
     if not image:
         raise InputError(f"{where}: image_id is empty")
-    return Sample(source=f"{split}/{image}", key=image, split=split, labels=labels)
+    return Sample(source=f"{split}/{image}", key=image, split=split, labels=labels, beside={READER: reader})
 
 
 def _splits(rows: pa.Table, config: DrawnSplits, *, official: bool) -> pa.Array:
@@ -170,9 +169,8 @@ def _detail(config: Config, *, official: bool) -> dict[str, Any]:
     return detail
 
 
-def _boxes(tables: list[Path]) -> list[SourceBox]:
-    """Return (image id, label, x, y, width, height) in source pixels, of every reader."""
-    boxes: list[SourceBox] = []
+def _boxes(tables: list[Path]) -> Iterator[SourceBox]:
+    """Yield (image id, label, x, y, width, height) in source pixels, of every reader."""
     for table in tables:
         note(table)
         if not table.is_file():
@@ -186,11 +184,4 @@ def _boxes(tables: list[Path]) -> list[SourceBox]:
             except ValueError as error:
                 raise InputError(f"{where}: a box needs four numbers ({error})") from error
             label = _finding(row["class_name"], where)
-            boxes.append((row["image_id"].strip(), label, left, top, right - left, bottom - top))
-    return boxes
-
-
-def _with_sources(boxes: list[SourceBox], rows: pa.Table) -> list[SourceBox]:
-    at = place(pa.array([box[0] for box in boxes], pa.string()), rows["key"])
-    sources = rows["source"].take(at).to_pylist()
-    return [(source, *box[1:]) for source, box in zip(sources, boxes, strict=True) if source is not None]
+            yield row["image_id"].strip(), label, left, top, right - left, bottom - top
