@@ -110,20 +110,21 @@ def _build(kind: type, values: Mapping[str, Any]) -> Any:
 
 
 def wrong_shape(values: Mapping[str, Any], kind: type, prefix: str = "") -> str | None:
-    """What is wrong with the keys and sections of a nested dict: a key is not a setting, a section is not a table.
+    """What is wrong with a nested dict: a key is not a setting, a section is not a table, null is not a value.
 
     Returns:
         one line without the file's name, or None.
     """
+    kinds = dict(settings(kind))  # also of "optim.lr" = 3: a section's setting by its whole name
     for name, value in values.items():
         key = prefix + name
-        if name in known_keys(kind) and name not in hints(kind):
-            continue  # "optim.lr" = 3: a section's setting by its whole name
-        if name not in hints(kind):
+        if name not in kinds:
             known = known_keys(kind) if not prefix else [f"{prefix}{own}" for own in hints(kind)]
             return f"unknown key {key}{hint(key, known)}"
-        inner = hints(kind)[name]
+        inner = kinds[name]
         if not is_section(inner):
+            if value is None and inner is not Any and type(None) not in get_args(inner):
+                return f"{key} = null: must be {' or '.join(_words(inner))}"  # jsonargparse would take it
             continue
         if not isinstance(value, Mapping):
             return f"{key} = {str(value)[:_SHOWN]}: must be a table [{key}] with the keys {', '.join(hints(inner))}"

@@ -226,6 +226,8 @@ class Outer:
         ({"out": "o", "optim": {"lr": math.nan}}, "optim.lr = nan: must be above 0"),
         ({"out": "o", "axes": {"optim.lr": [1e-3, math.inf]}}, "axes.optim.lr = inf: must be a finite number"),
         ({}, "out is missing"),
+        ({"out": None}, "out = null: must be text"),
+        ({"out": "o", "axes": None}, "axes = null: must be a table"),
     ],
 )
 def test_a_plain_dict_that_is_no_configuration_is_refused_by_name(values, says):
