@@ -6,6 +6,7 @@ sums and are read as they are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,15 +28,20 @@ def write(path: Path, table: pa.Table) -> None:
     atomic.write(path, lambda temporary: pq.write_table(table, temporary, compression="zstd", write_page_checksum=True))
 
 
-def read(path: Path) -> pa.Table:
-    """Read a table, with the metadata of its file.
+def read(path: Path, coded: Sequence[str] = ()) -> pa.Table:
+    """Read a table, with the metadata of its file; the text columns `coded` as dictionaries, each text once.
 
     Raises:
         InputError: it is missing, damaged, or no Parquet file.
     """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        str(path).encode()  # results name it
+        whole = pa.BufferReader(path.read_bytes())  # in one piece: a small file then takes a fifth less time
+        known = pq.read_schema(whole).names if coded else []
+        wanted = [name for name in coded if name in known]
+        with pq.ParquetFile(whole, pre_buffer=False, page_checksum_verification=True, read_dictionary=wanted) as file:
             table = file.read(use_threads=False)
+        table = table.unify_dictionaries() if coded else table
         table.validate(full=True)
     except UnicodeEncodeError:
         raise InputError(f"{path}: its path is not valid text (UTF-8), which results must name; rename it") from None

@@ -75,7 +75,7 @@ def load_scores(source: str, dataset: str, content: str | None = None, level: st
     if path is None:
         return "predictions not found"
     try:
-        held = score_matrices(read_predictions(path), "test", level)
+        held = score_matrices(read_predictions(path, coded=True), "test", level)
         name = dataset_names.in_run(dataset, content, (name for name, _ in held))
         return "predictions not found" if name is None else held[name, "test"]
     except InputError:
@@ -88,7 +88,7 @@ def score_matrices(
     """The matrix of every (dataset, split) in a predictions table of one run, sorted by name.
 
     Args:
-        predictions: a table of `schema.PREDICTIONS`.
+        predictions: a table of `schema.PREDICTIONS`; its text may be dictionaries.
         split: only this split; None takes all.
         level: one of `levels.LEVELS`; images that say no study are studies of their own.
 
@@ -101,10 +101,14 @@ def score_matrices(
     if len(runs) > 1:
         raise InputError(f"predictions of {len(runs)} runs in one table ({runs[0]}, {runs[1]} ...); give one at a time")
     if split is not None:
-        predictions = predictions.filter(pc.equal(predictions["split"], split))
-    pairs = sorted(
-        (row["dataset"], row["split"]) for row in predictions.group_by(["dataset", "split"]).aggregate([]).to_pylist()
+        wanted = pc.equal(predictions["split"], split)
+        if not pc.all(pc.fill_null(wanted, False)).as_py():
+            predictions = predictions.filter(wanted)
+    (datasets, of), (splits, part_of) = (
+        _codes(predictions[name], f"predictions: {name}") for name in ("dataset", "split")
     )
+    codes = np.unique(of * len(splits) + part_of)
+    pairs = [(str(datasets[code // len(splits)]), str(splits[code % len(splits)])) for code in codes]
     if len(pairs) == 1:
         return {pairs[0]: _matrix(predictions, *pairs[0], level)}
     out = {}
@@ -175,12 +179,16 @@ def _of_key(key_codes: np.ndarray, codes: np.ndarray, count: int, contradiction:
 
 def _codes(column: pa.ChunkedArray, where: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Sorted distinct values, and each row's place among them (int64); -1 for null, which `where` refuses."""
-    encoded = column.combine_chunks().dictionary_encode()
+    encoded = column.combine_chunks()
+    if not pa.types.is_dictionary(encoded.type):
+        encoded = encoded.dictionary_encode()
     if where is not None and encoded.null_count:
         raise InputError(f"{where} is null in {encoded.null_count} rows")
     names = encoded.dictionary.to_numpy(zero_copy_only=False).astype(str)
-    order = np.argsort(names, kind="stable")
-    place = np.empty(len(order) + 1, np.int64)
-    place[order] = np.arange(len(order))
-    place[-1] = -1
-    return names[order], place[encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    used = np.zeros(len(names) + 1, bool)  # a dictionary may hold names of rows that are gone
+    used[codes] = True
+    distinct, place = np.unique(names[used[:-1]], return_inverse=True)
+    places = np.full(len(names) + 1, -1)
+    places[:-1][used[:-1]] = place
+    return distinct, places[codes]
