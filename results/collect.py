@@ -184,6 +184,9 @@ def _read(item: Path | Run) -> pa.Table | str:
 
 def _outside(table: pa.Table) -> str | None:
     """A value that its metric cannot have, in words, or None."""
+    ends = pc.min_max(table["value"]).as_py()
+    if ends["min"] is None or 0.0 <= ends["min"] <= ends["max"] <= 1.0:
+        return None
     beyond = pc.or_(pc.less(table["value"], 0.0), pc.greater(table["value"], 1.0))
     wrong = table.filter(pc.fill_null(pc.and_(beyond, pc.is_in(table["metric"], pa.array(SHARES))), False))
     if not len(wrong):
@@ -210,6 +213,8 @@ def _at_home(table: pa.Table, path: Path) -> pa.Table:
 
 def _with_configs(table: pa.Table) -> pa.Table:
     """The table with configurations that older results do not hold, as far as their runs are still there."""
+    if not table[configs.COLUMN].null_count:
+        return table
     lacking = pc.is_null(table[configs.COLUMN])
     sources = pc.unique(table["source"].filter(lacking)).to_pylist()
     found = {source: text for source in sources if (text := configs.beside(Path(source))) is not None}

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -70,5 +71,10 @@ def distinct_names(table: pa.Table) -> pa.Table:
 
 def pairs_of(table: pa.Table, column: str) -> set[tuple[str | None, str | None]]:
     """The different names in one of `COLUMNS`, each with its hash."""
-    found = table.select([column, f"{column}_hash"]).group_by([column, f"{column}_hash"]).aggregate([])
-    return {(row[column], row[f"{column}_hash"]) for row in found.to_pylist()}
+    coded = [table[name].combine_chunks().dictionary_encode() for name in (column, f"{column}_hash")]
+    names, contents = ([None, *one.dictionary.to_pylist()] for one in coded)
+    name, content = (one.indices.fill_null(-1).to_numpy().astype(np.int64) + 1 for one in coded)
+    pairs = np.unique(
+        name * len(contents) + content
+    ).tolist()  # not group_by: its import takes longer than a small table
+    return {(names[pair // len(contents)], contents[pair % len(contents)]) for pair in pairs}
