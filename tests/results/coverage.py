@@ -36,7 +36,7 @@ RATIOS = (0.0, 1.0, 3.0)
 TEST_RATIOS = (*RATIOS, 10.0)
 """The same, of tests."""
 
-TESTED = (("auroc", False), ("auroc", True), ("balanced_accuracy", False))
+TESTED = tuple((metric, several) for metric in LEVELS for several in (False, True))
 """Metrics that are tested, with one image per patient or several."""
 
 
