@@ -117,15 +117,18 @@ def _first_pairs(found: Overlap, pairs: int) -> Iterator[str]:
     first = np.flatnonzero(found.shared)[:pairs]
     rows, others = found.rows[first], found.others[first]
     yield ""
-    yield f"  {'key':<{_CELL}} {'split':<6} {'key in the other set':<{_CELL}} {'split':<6} {'bits':>4} {'corr.':>6}"
+    head = f"  {'key':<{_CELL}} {'split':<6} {'key in the other set':<{_CELL}} {'split':<6}"
+    yield head if found.by_picture is None else f"{head} {'bits':>4} {'corr.':>6}"
     sides = ((found.one, rows), (found.other, others))
     columns = (side.text(column, at) for side, at in sides for column in ("key", "split"))
     for number, (key, split, their_key, their_split) in enumerate(zip(*columns, strict=True)):
         bits, correlation = found.bits[first[number]], found.correlation[first[number]]
-        numbers = f"{bits:>4} {correlation:>6.3f}" if bits >= 0 else f"{'':>4} {'':>6}"
-        yield f"  {_cut(key)} {split:<6} {_cut(their_key)} {their_split:<6} {numbers}"
+        numbers = f"{bits:>4} {correlation:>6.3f}" if bits >= 0 else ""
+        yield f"  {_cut(key)} {split:<6} {_cut(their_key)} {their_split:<6} {numbers}".rstrip()
     if (more := int(found.shared.sum()) - len(first)) > 0:
         yield f"  and {count(more, 'more pair')}; --out FILE.csv writes all"
+    if found.by_picture is not None:
+        yield "  bits: of 256, in which the pictures' hashes differ; corr.: of their thumbnails' fine structure"
 
 
 def _cut(text: str) -> str:

@@ -35,5 +35,6 @@ def run(config: FinetuneConfig) -> int:
     done = trial.read_done()
     shown = {name: done.get(name) for name in ("val_auroc", "test_auroc")}
     numbers = ", ".join(f"{name} {'undefined' if v is None else format(v, '.4f')}" for name, v in shown.items())
-    print(f"{trial.path}: done; {numbers} (macro over labels), {done['n_labelled']} labelled images")
+    counted = "" if config.level == "image" else "; validation by image, test by study"
+    print(f"{trial.path}: done; {numbers} (macro over labels{counted}), {done['n_labelled']} labelled images")
     return 0

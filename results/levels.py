@@ -20,7 +20,7 @@ LEVELS = (IMAGE, STUDY, STUDY_MAX)
 """image: every image counts by itself. study: a study's score is the mean of its images' probabilities. study_max: the
 highest of them."""
 
-_ROWS = {IMAGE: "", STUDY: ", by study (mean over its images)", STUDY_MAX: ", by study (highest of its images)"}
+_ROWS = {IMAGE: "", STUDY: ", by study: mean over its images", STUDY_MAX: ", by study: highest of its images"}
 
 
 def of(row: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from results.schema import MACRO, METRICS, Row
 ALLOWANCES = {
     "splits": "several split schemes of one test set",
     "policies": "several label policies on one test set",
-    "levels": "several levels (images, studies) on one test set",
+    "levels": "several levels on one test set",
     "sets": "several test sets of one name in one cell",
     "configs": "runs of several configurations in one cell",
     "seeds": "several runs of one seed in one cell",
@@ -188,10 +188,11 @@ def _refuse_mixtures(rows: Sequence[Row], table: pa.Table, allow: Collection[str
             by_set[str(row["test_dataset"])].add(str(row[column]))
         for dataset, values in by_set.items():
             if len(values) > 1 and not (column == "label_policy" and _same_truths(table, dataset)):
+                choose = f"--level {min(values)}" if column == "level" else f"--where {column}={min(values)}"
                 raise InputError(
                     f"results on {dataset} mix {ALLOWANCES[word].split(' of ')[0].split(' on ')[0]}"
-                    f" ({', '.join(sorted(values))}), which are not comparable; choose one with"
-                    f" --where {column}={min(values)}, or ask for it with --allow {word}"
+                    f" ({', '.join(sorted(values))}), which are not comparable; choose one with {choose}, or ask for it"
+                    f" with --allow {word}"
                 )
 
 
