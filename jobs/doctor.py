@@ -29,6 +29,7 @@ class Config:
 
 def run(config: Config) -> int:
     """Print every finding; 1 when something must be fixed."""
+    from cxrdist.start import shadows, shared
     from slurm import doctor, profiles
 
     profile = profiles.load(config.profile) if config.profile else None
@@ -37,7 +38,10 @@ def run(config: Config) -> int:
         raise InputError(f"--out {config.out}: no such folder")
     with tempfile.TemporaryDirectory(dir=out, prefix=".cxrdist-doctor-") as name:
         folder = Path(name).absolute()
-        findings = [*doctor.here(folder), *doctor.slurm_here(profile)]
+        strangers = [*shadows(), *shared()]
+        findings = [doctor.Diagnosis(level="FAIL", what="packages", found=line) for line in strangers]
+        findings = findings or [doctor.Diagnosis(level="ok", what="packages", found="all ours")]
+        findings += [*doctor.here(folder), *doctor.slurm_here(profile)]
         if profile is not None and not any(one.level == "FAIL" for one in findings):
             findings.append(doctor.fits(profile, config.nodes))
             if findings[-1].level == "ok":
