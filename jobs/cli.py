@@ -47,6 +47,8 @@ COMMANDS: dict[str, str] = {
     "predict": "score image files with a fine-tuned model",
     "export": "a trained network as ONNX, plain PyTorch weights, or a folder that timm loads",
     "specs": "the named experiments that --config NAME takes",
+    "init-profile": "write a commented profile for this cluster, from what sinfo says",
+    "completion": "print a script that completes commands and options in bash or zsh",
     "doctor": "what this machine and a SLURM profile can do, and what is missing",
     "drill": "prove on your own cluster that a run survives",
 }
@@ -118,12 +120,17 @@ def _dispatch(words: list[str]) -> int:
 
 def _overview() -> str:
     lines = ["usage: cxrdist COMMAND [options]      (cxrdist COMMAND --help lists a command's options)", ""]
-    lines += [f"  {name:<10} {text}" for name, text in COMMANDS.items() if _exists(name)]
+    lines += [f"  {name:<12} {text}" for name, text in COMMANDS.items() if _exists(name)]
     return "\n".join([*lines, "", "  --debug    show the traceback of an error", "", EPILOG])
 
 
 def _exists(name: str) -> bool:
-    return importlib.util.find_spec(f"jobs.{name}") is not None
+    return importlib.util.find_spec(module_name(name)) is not None
+
+
+def module_name(name: str) -> str:
+    """The module of a command."""
+    return f"jobs.{name.replace('-', '_')}"
 
 
 def _load(name: str) -> ModuleType:
@@ -131,7 +138,7 @@ def _load(name: str) -> ModuleType:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UsageError(f"no command {name!r}{hint} (cxrdist --help lists them)")
-    return importlib.import_module(f"jobs.{name}")
+    return importlib.import_module(module_name(name))
 
 
 def parse(name: str, words: Sequence[str]) -> Any:

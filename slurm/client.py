@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import os
 import re
 import shutil
@@ -297,6 +298,14 @@ def partitions() -> dict[str, Partition]:
             kinds=(*(before.kinds if before else ()), (int(nodes), gpus.counts(gres))),
         )
     return found
+
+
+def not_among(name: str, known: Iterable[str]) -> str:
+    """That a partition is unknown, which are known, and which one may have been meant."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return f"partition {name!r} is unknown{hint}; this cluster has {', '.join(names)}"
 
 
 def _limit(text: str) -> float:

@@ -107,9 +107,13 @@ def names() -> list[str]:
     return sorted({path.stem for folder in _folders() for path in folder.glob("*.toml")})
 
 
+def own_folder() -> Path:
+    """Where a user's own profiles lie; it need not exist."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "cxrdist" / "profiles"
+
+
 def _folders() -> list[Path]:
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return [config / "cxrdist" / "profiles", PACKAGED]
+    return [own_folder(), PACKAGED]
 
 
 def load(name: str) -> Profile:

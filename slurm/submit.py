@@ -189,8 +189,8 @@ def check(request: Request) -> None:
     names = request.where.split(",") if request.where else [name for name, one in known.items() if one.default]
     for name in [*names] or [None]:
         if name not in known:
-            asked = f"partition {name!r} is unknown" if name else "the cluster has no default partition"
-            raise InputError(f"profile {profile.name}: {asked}; this cluster has {', '.join(sorted(known))}")
+            none = f"the cluster has no default partition; this cluster has {', '.join(sorted(known))}"
+            raise InputError(f"profile {profile.name}: {client.not_among(name, known) if name else none}")
     misfits = [_misfit(request, known[name], known) for name in names]
     if all(misfits):  # in a list of partitions one is enough
         raise InputError(f"profile {profile.name}: {'; '.join(filter(None, misfits))}")

@@ -114,7 +114,7 @@ def test_an_unforeseen_error_is_one_line_unless_debug_asks_for_the_traceback(job
 def test_help_and_every_subcommand_module_import_nothing_heavy():
     code = (
         "import sys, importlib; from jobs import cli; cli.main(['--help'])\n"
-        "[importlib.import_module('jobs.' + name) for name in cli.COMMANDS if cli._exists(name)]\n"
+        "[importlib.import_module(cli.module_name(name)) for name in cli.COMMANDS if cli._exists(name)]\n"
         f"print('HEAVY', [name for name in {HEAVY} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -21,7 +21,7 @@ from shards.ranges import interval, out_of_range, ranges
 def _configs() -> dict[str, tuple[type, tuple[str, ...]]]:
     found = {}
     for command in cli.COMMANDS:
-        module = importlib.import_module(f"jobs.{command}")
+        module = importlib.import_module(cli.module_name(command))
         if hasattr(module, "main"):  # its words are not parsed into a configuration
             continue
         positionals = getattr(module, "POSITIONALS", ())
