@@ -49,6 +49,7 @@ COMMANDS: dict[str, str] = {
     "specs": "the named experiments that --config NAME takes",
     "init-profile": "write a commented profile for this cluster, from what sinfo says",
     "completion": "print a script that completes commands and options in bash or zsh",
+    "track": "send runs that are there to Weights & Biases or MLflow",
     "doctor": "what this machine and a SLURM profile can do, and what is missing",
     "drill": "prove on your own cluster that a run survives",
 }

@@ -27,7 +27,19 @@ SEED = "seed"
 
 
 _OF_THE_MACHINE = {
-    *("out", "device", "workers", "threads", "stage", "cache", "backbones", "variant", "log_every", "tensorboard"),
+    *(
+        "out",
+        "device",
+        "workers",
+        "threads",
+        "stage",
+        "cache",
+        "backbones",
+        "variant",
+        "log_every",
+        "tensorboard",
+        "track",
+    ),
     *("checkpoint_seconds", "nproc", "max_restarts", "compile", "checkpoint", "init_signature"),
 }
 """Keys that do not change what is learnt, for runs from before the column, whose config.toml is read instead."""

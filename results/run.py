@@ -54,6 +54,7 @@ class Run:
         self.metrics = self.results / "metrics.parquet"
         self.predictions = self.results / "predictions.parquet"
         self.submission = self.path / "submission"
+        self.tracking = self.path / "tracking.json"
         self.manifest = self.path / "fraction.json"
         self.done = self.path / "done.json"
         self._log_checked = False

@@ -10,11 +10,12 @@ from cxrdist.core.initialisation import KMEANS_PATCHES
 from cxrdist.core.kmeans_config import KMeansConfig
 from cxrdist.errors import InputError
 from results.identity import plain
+from results.tracking.backends import names as check_trackers
 from shards.ranges import SEEDS, out_of_range
 
 MODES = ("linear", "full", "last_n", "two_stage")
 IGNORED_BY_SIGNATURE = ("out", "device", "workers", "threads", "stage", "cache", "backbones", "variant")
-IGNORED_BY_SIGNATURE += ("log_every", "checkpoint_seconds")
+IGNORED_BY_SIGNATURE += ("log_every", "checkpoint_seconds", "track")
 """Fields that do not change what is learnt (beyond rounding); shard sets and init count by content."""
 
 
@@ -157,6 +158,8 @@ class FinetuneConfig:
     """More shard sets whose test split is scored over the shared labels; one string may hold several with commas."""
     log_every: Annotated[int, "[1, inf)"] = 20
     """Steps between two lines of metrics.jsonl."""
+    track: str | None = None
+    """wandb, mlflow, or both with a comma between: mirror the run's numbers there, too; None = nowhere."""
     checkpoint_seconds: Annotated[float, "(0, inf)"] = 60.0
     """Seconds between two checkpoints of a trial that trains layers."""
     optim: FinetuneOptimConfig = field(default_factory=FinetuneOptimConfig)
@@ -192,6 +195,7 @@ def check(config: FinetuneConfig) -> FinetuneConfig:
     """
     if wrong := out_of_range(config):
         raise InputError(wrong)
+    check_trackers(config.track)
     for name in ("probe_l2", "rbf_l2"):
         if not getattr(config.head, name):
             raise InputError(f"head.{name} is empty: must be one or more penalties, for example [0.01, 1.0]")

@@ -33,6 +33,7 @@ from cxrdist.finetune.loop import Fit, FitInputs, Stopped, Validation, macro_aur
 from cxrdist.finetune.parse import from_plain
 from cxrdist.finetune.studies import check_studies
 from results.run import Run
+from results.tracking.beside import tracked
 
 log = logging.getLogger("cxrdist.finetune")
 
@@ -296,7 +297,8 @@ def main(path: str) -> int:
     config = dataclasses.replace(from_plain(run.read_config(), str(run.config)), out=str(run.path))
     stop = StopRequest().install()
     try:
-        run_trial(config, run, stop)
+        with tracked(run.path, config.track):
+            run_trial(config, run, stop)
     except Stopped as stopped:
         log.info("%s: %s; the same command goes on from there", run.path, stopped)
     return 0

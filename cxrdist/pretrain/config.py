@@ -10,6 +10,7 @@ from cxrdist.core.configs import from_dict as from_dict  # a run's config.toml -
 from cxrdist.core.initialisation import KMEANS_PATCHES
 from cxrdist.errors import InputError
 from cxrdist.pretrain.methods import MethodConfig, foreign_settings
+from results.tracking.backends import names as check_trackers
 from shards.ranges import SEEDS, out_of_range
 
 
@@ -174,6 +175,8 @@ class PretrainConfig(MethodConfig):
     """Steps between log lines."""
     tensorboard: bool = True
     """Write TensorBoard events under tb/."""
+    track: str | None = None
+    """wandb, mlflow, or both with a comma between: mirror the run's numbers there, too; None = nowhere."""
 
 
 IGNORED_BY_SIGNATURE = (
@@ -186,6 +189,7 @@ IGNORED_BY_SIGNATURE = (
     "stage",
     "log_every",
     "tensorboard",
+    "track",
     "checkpoint",
 )
 """Fields of PretrainConfig that do not change which experiment a run is."""
@@ -199,6 +203,7 @@ def validate(config: PretrainConfig) -> None:
     """
     if wrong := out_of_range(config):
         raise InputError(wrong)
+    check_trackers(config.track)
 
     def need(good: bool, what: str) -> None:
         if not good:

@@ -30,6 +30,7 @@ from cxrdist.pretrain.optim import learning_rate
 from cxrdist.pretrain.samples import Pool, open_pool
 from cxrdist.pretrain.trainer import Job, TrainingState
 from results.run import Run
+from results.tracking.beside import tracked
 from shards import Order
 from shards.read.loader import Loader
 from shards.read.order import rank_slice
@@ -57,7 +58,7 @@ def main(path: str | os.PathLike[str]) -> None:
     data = open_checked(config, run)  # before the ranks join: one node may copy its shards for longer than another
     if not wait_for_all(store, lambda: stop.requested):
         return
-    with join(device, store) as ranks:
+    with join(device, store) as ranks, tracked(run.path, config.track if ranks.is_first else None):
         train(config, run, ranks, stop, data)
 
 

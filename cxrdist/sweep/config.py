@@ -73,6 +73,8 @@ class SweepConfig:
     whole_models: bool = False
     """Linear cells: True writes backbone and head into every model.safetensors; False writes heads, and the frozen
     networks once under OUT/backbones."""
+    track: str | None = None
+    """wandb, mlflow, or both with a comma between: mirror the numbers of all cells there; None = nowhere."""
     retries: Annotated[int, "[0, inf)"] = 2
     """Attempts more, of a cell that fails."""
     start_seconds: Annotated[float, "(0, inf)"] = 120.0

@@ -23,6 +23,8 @@ from cxrdist.sweep.folder import SweepCell, SweepFolder
 from cxrdist.sweep.grid import expand
 from cxrdist.sweep.watchdog import Watchdog
 from results import atomic
+from results.tracking.backends import names as check_trackers
+from results.tracking.beside import tracked
 from shards.locks import locked
 
 
@@ -33,6 +35,7 @@ def run(config: SweepConfig) -> int:
         InputError: a spec that cannot be, a folder that holds something else, or another sweep at work in it.
         FailedError: Ray does not start.
     """
+    check_trackers(config.track)
     cells = expand(config)
     ledger = SweepFolder(Path(config.out))
     if config.dry_run:
@@ -49,7 +52,8 @@ def run(config: SweepConfig) -> int:
         if missing:
             with contextlib.suppress(FileNotFoundError):
                 (ledger.out / "done.json").unlink()
-            Watchdog(config, cells, missing, ledger).run()
+            with tracked(ledger.out, config.track):
+                Watchdog(config, cells, missing, ledger).run()
         return _close(config, cells, ledger)
 
 

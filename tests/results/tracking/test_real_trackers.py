@@ -1,0 +1,79 @@
+"""The real clients: MLflow with a store in a folder, W&B offline; each skipped by name where it is not installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from results.run import Run
+from results.tracking import beside
+from results.tracking.mirror import Mirror
+
+
+def begun(folder: Path) -> Run:
+    run = Run.create(folder, job="finetune", config={"seed": 3, "optim": {"lr": 0.1}}, signature="abc")
+    for step in (1, 2):
+        run.log(step, loss=1 / step)
+    return run
+
+
+def resumed(run: Run, tracker: str) -> None:
+    """What a second process finds and sends: a step again, one more, and the end."""
+    run.log(2, loss=0.5)
+    run.log(3, loss=0.25)
+    run.finish(test_auroc=0.8)
+    again = Mirror(run.path, [tracker])
+    assert again.sync()
+    again.close()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_mlflow_holds_one_run_with_parameters_history_and_the_final_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="mlflow: not installed here")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    run = begun(tmp_path / "run")
+    first = Mirror(run.path, ["mlflow"])
+    assert first.sync()
+    first.close()
+    resumed(run, "mlflow")
+    client = mlflow.tracking.MlflowClient()
+    experiment = client.get_experiment_by_name("cxrdist")
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert found.data.params == {"seed": "3", "optim.lr": "0.1"} and found.info.status == "FINISHED"
+    assert found.data.metrics["test_auroc"] == 0.8 and found.data.tags["signature"] == "abc"
+    assert [one.step for one in client.get_metric_history(found.info.run_id, "loss")] == [1, 2, 2, 3]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_wandb_offline_writes_the_same_run_id_before_and_after_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb", reason="wandb: not installed here")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run = begun(tmp_path / "run")
+    first = Mirror(run.path, ["wandb"])
+    assert first.sync()
+    first.close()
+    resumed(run, "wandb")
+    folders = sorted((run.path / "wandb").glob("offline-run-*"))
+    ids = {path.stem for folder in folders for path in folder.glob("run-*.wandb")}
+    assert len(folders) == 2 and len(ids) == 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_process_beside_a_training_sends_what_it_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="mlflow: not installed here")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    run = begun(tmp_path / "run")
+    monkeypatch.setattr(beside, "GRACE_S", 120.0)
+    with beside.tracked(run.path, "mlflow"):
+        run.log(3, loss=0.25)
+        run.finish(test_auroc=0.8)
+    client = mlflow.tracking.MlflowClient()
+    (found,) = client.search_runs([client.get_experiment_by_name("cxrdist").experiment_id])
+    assert found.info.status == "FINISHED" and found.data.metrics["loss"] == 0.25
