@@ -14,7 +14,7 @@ from slurm.errors import InputError
 from slurm.profiles import Profile, check, load, nodes_for, time_seconds
 from slurm.task import Task
 
-PLAIN = ("evaluate", "collect", "table", "plot", "report", "embed", "explain", "explore", "predict", "verify")
+PLAIN = ("evaluate", "collect", "table", "plot", "report", "embed", "explain", "explore", "predict", "export", "verify")
 """Commands that run on one node as they are; they may be interrupted and run again."""
 SUBMITTABLE = ("pretrain", "finetune", "sweep", "shard", *PLAIN)
 
@@ -265,7 +265,8 @@ def _shard(config: Any, rest: Sequence[str], at: SubmitOptions) -> Submission:
 
 
 def _folder(name: str, config: Any) -> Path:
-    out = getattr(config, "out", None) or getattr(config, "run", None) or f"cxrdist-{name}"
+    runs = getattr(config, "runs", None) or [getattr(config, "run", None)]
+    out = getattr(config, "out", None) or runs[0] or f"cxrdist-{name}"
     path = Path(str(out)).expanduser().absolute()
     return path.with_name(f"{path.name}.job") if path.suffix else path
 
