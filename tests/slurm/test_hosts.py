@@ -28,7 +28,7 @@ def test_list_of_nodes_is_expanded_in_slurms_order_without_scontrol(text, monkey
 
 @pytest.mark.parametrize("text", ["", "n[1-", "n[a-b]", "a b"])
 def test_what_is_no_list_of_nodes_is_one_line(text):
-    with pytest.raises(FailedError, match="no list of nodes"):
+    with pytest.raises(FailedError, match="not a list of nodes"):
         hosts.expand(text)
 
 
