@@ -263,8 +263,7 @@ def read_any(path: Path, *layouts: pa.Schema, coded: bool = False) -> pa.Table:
         InputError: it is damaged, of a newer version, or something else.
     """
     names = {(layout.metadata or {})[_NAME_KEY]: layout for layout in layouts}
-    texts = {field.name for layout in layouts for field in layout if pa.types.is_string(field.type)}
-    table = parquet.read(path, sorted(texts) if coded else ())
+    table = parquet.read(path, _texts(layouts) if coded else ())
     metadata = table.schema.metadata or {}
     name = metadata.get(_NAME_KEY, b"")
     if name not in names and (known := _by_columns(table, layouts)) is not None:
@@ -290,6 +289,11 @@ def _by_columns(table: pa.Table, layouts: Iterable[pa.Schema]) -> pa.Table | Non
     return (
         None if layout is None else conform(table.select(layout.names), layout).replace_schema_metadata(layout.metadata)
     )
+
+
+def _texts(layouts: Iterable[pa.Schema]) -> list[str]:
+    """The columns of text of any of the layouts."""
+    return sorted({field.name for layout in layouts for field in layout if pa.types.is_string(field.type)})
 
 
 def _decoded(schema: pa.Schema) -> pa.Schema:
