@@ -70,3 +70,20 @@ def test_a_profile_that_is_there_stays(tmp_path, capsys):
     assert path.read_text() == "# mine\n" and "is there already" in capsys.readouterr().err
     assert cli.main(["init-profile", str(tmp_path / "mine")]) == 2
     assert "must end in .toml" in capsys.readouterr().err
+
+
+def test_the_profile_of_a_real_cluster_fits_it_and_an_unknown_partition_is_refused_with_the_nearest(
+    cluster, tmp_path, capsys
+):
+    from jobs import cli
+    from slurm import doctor
+
+    path = tmp_path / "ours.toml"
+    assert cli.main(["init-profile", str(path)]) == 0
+    assert "cxrdist doctor --profile" in capsys.readouterr().out
+    profile = profiles.load(str(path))
+    assert doctor.fits(profile, 1).level == "ok"
+    wrong = f"{profile.partition}x"
+    assert cli.main(["init-profile", str(tmp_path / "other.toml"), "--partition", wrong]) == 2
+    assert f"did you mean {profile.partition}?" in capsys.readouterr().err
+    assert not (tmp_path / "other.toml").exists()
