@@ -1,10 +1,11 @@
 """How far an image is from the training set: a warning against images that are no chest X-rays like those.
 
 Each image is described in several spaces: the mean activation of every channel at the last layer of each resolution of
-the network, and its own grey values at 16 x 16. In each space the distance is Mahalanobis's along the main directions
-of the training images, and the rest of the vector against their mean rest (Lee et al., NeurIPS 2018, fitted to one
-class; the rest as in Rippel et al., ICPR 2021). Each distance is divided by a limit that comes from the validation
-images, and the largest quotient is the atypicality: above 1, an image is flagged.
+the network, its features, its grey values at 16 x 16, and their mean, contrast and roughness. In each space the
+distance is Mahalanobis's along the main directions of the training images, and the rest of the vector against their
+mean rest (Lee et al., NeurIPS 2018, fitted to one class; the rest as in Rippel et al., ICPR 2021). Each distance is
+divided by a limit that comes from the validation images, and the largest quotient is the atypicality: above 1, an image
+is flagged.
 
 The limits: the logarithms of the validation images' distances have a mean and a deviation in each space, and all limits
 lie equally many deviations above their means: as many as leave `RARE` of the images above one of them, counted on
@@ -151,8 +152,16 @@ def describe(encoder: Encoder, images: torch.Tensor, layers: list[str] | None = 
         for hook in hooks:
             hook.remove()
     small = F.interpolate(images.float() / 255, size=(_PIXELS, _PIXELS), mode="area").flatten(1)
-    spaces = {f"layer:{name}": value for name, value in kept.items()} | {"features": pooled, "pixels": small}
+    spaces = {f"layer:{name}": value for name, value in kept.items()}
+    spaces |= {"features": pooled, "pixels": small, "grey": _grey(images.float())}
     return {name: value.cpu().numpy() for name, value in spaces.items()}
+
+
+def _grey(images: torch.Tensor) -> torch.Tensor:
+    """Mean, contrast and roughness of grey values (n, 1, S, S), float32 (n, 3): an even picture has no contrast."""
+    step = images.diff(dim=3).abs().mean(dim=(1, 2, 3)) + images.diff(dim=2).abs().mean(dim=(1, 2, 3))
+    spread = images.flatten(1).std(dim=1)
+    return torch.stack([images.mean(dim=(1, 2, 3)) / 255, spread.log1p(), step.log1p()], dim=1)
 
 
 def fit(encoder: Encoder, train: ShardSet, val: ShardSet) -> Typicality:
