@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
-# Tests run in one process per core, 4 at most; WORKERS=0 runs them one after the other in one process.
-WORKERS ?= logical
+# Tests run in one process more than there are cores, 4 at most, since some of them wait for a cluster most of their time;
+# WORKERS=0 runs them one after the other in one process.
+WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 # pip with a line for each large download and each stage; all that it says is in $(PIP_LOG).
@@ -36,17 +37,18 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "cxrdist needs Python 3.11 or newer; set PYTHON=python3.x" >&2; exit 2; }
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 
+# One run of pip for what is asked: whoever tests needs no installation without the tools before.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@$(call pip_install,dicom)
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@$(call pip_install,dicom$(comma)dev)
-	@touch $@
+	@touch $(VENV)/.installed $@
 
-$(VENV)/.installed-bench: $(VENV)/.installed-dev
+$(VENV)/.installed-bench: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@$(call pip_install,dicom$(comma)dev$(comma)bench)
-	@touch $@
+	@touch $(VENV)/.installed $(VENV)/.installed-dev $@
 
 demo: install
 	$(BIN)/cxrdist demo --out $(DEMO)
