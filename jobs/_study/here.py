@@ -15,6 +15,8 @@ from jobs._study.follow import STOPPED, Asked, follow
 from jobs._study.standing import Standing, shown_path, spoken
 from results.provenance import now
 
+REFUSED = 2
+"""Exit code of a command whose input cannot be used: nothing was done."""
 FORMAT_VERSION = 1
 """Version of a stage's record."""
 
@@ -57,7 +59,8 @@ def run_stages(standings: Sequence[Standing], folder: StudyFolder) -> int:
 def _run(found: Standing, folder: StudyFolder, asked: Asked) -> tuple[int, float]:
     """Run one stage and keep its record: exit code, seconds of this attempt."""
     held = folder.record(found.name)
-    begun = held.get("state") in ("stopped", "running", "failed") and held.get("identity") == found.identity
+    goes_on = held.get("state") in ("stopped", "running", "failed") and held.get("code") != REFUSED
+    begun = goes_on and held.get("identity") == found.identity  # what earlier attempts took belongs to its cost
     before = {key: float(held.get(key) or 0) if begun else 0.0 for key in ("seconds", "cpu_seconds")}
     facts = {
         "format_version": FORMAT_VERSION, "stage": found.name, "state": "running", "command": found.shown,
