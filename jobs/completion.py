@@ -45,8 +45,10 @@ def parser() -> argparse.ArgumentParser:
         for kind in configs:
             summary = _plain(module.SUMMARIES.get(kind, ""))
             _add(kinds.add_parser(kind, help=summary), configs[kind], getattr(module, "POSITIONALS", ()))
-    submit = commands.choices["submit"]
-    _add_submit(submit)
+    for name in ("submit", "study"):
+        _add_submit(commands.choices[name])
+    for name in ("--out", "--set"):
+        commands.choices["study"].add_argument(name).complete = _FILES  # type: ignore[attr-defined]
     return top
 
 

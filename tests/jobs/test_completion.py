@@ -49,6 +49,7 @@ def test_options_and_their_choices_are_completed(script: Path) -> None:
 def test_the_second_word_of_shard_and_the_profiles_of_submit_are_completed(script: Path) -> None:
     assert completed(script, "shard", "che") == {"chexpert", "chexpert_plus"}
     assert {"gpu", "local"} <= completed(script, "submit", "--profile", "")
+    assert {"--out", "--set", "--profile"} <= completed(script, "study", "run", "--")
 
 
 def test_the_names_of_tables_are_completed(script: Path) -> None:
