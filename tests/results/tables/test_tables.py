@@ -541,7 +541,7 @@ def test_wrong_names_and_values_are_refused_with_the_right_ones(results: pa.Tabl
     ):
         with pytest.raises(InputError, match=message):
             build(name, results, options)
-    with pytest.raises(InputError, match="there are markdown, latex, csv, html"):
+    with pytest.raises(InputError, match="there are markdown, latex, siunitx, csv, html"):
         render(build("cost", results), "docx")
     assert set(FORMATS) == {"markdown", "latex", "csv", "html"}
 
