@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from cxrdist.errors import InputError
 from cxrdist.finetune.classifier import Classifier
 
-MIN_CELLS = 7
-"""Maps come from the deepest layer with at least this many cells a side: small images shrink to 2 x 2 at the end of a
-ResNet, which shows nothing. 224-pixel images have 7 x 7 there."""
+MIN_CELLS = 4
+"""Maps come from the deepest layer with at least this many cells a side. Finer layers point no better than chance,
+coarser ones at nothing (benches/reports/explain.md); 224-pixel images have 7 x 7 cells at the end of a ResNet."""
 
 
 def _gradcam(maps: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
