@@ -218,5 +218,6 @@ def study(folder: Path, *, seeds: Sequence[int] = (0, 1, 2), fractions: Sequence
                     label_fraction=fraction,
                     seed=seed,
                     shards=shards,
+                    people=True,
                 )
     return folder
