@@ -145,6 +145,10 @@ def work(words: Sequence[str], at: SubmitOptions, *, create: bool, waits: bool =
     if name == "finetune":
         return _finetune(config, list(rest), at, create, waits)
     if name == "sweep":
+        if config.executor != "ray":
+            raise InputError(
+                "cxrdist submit sweep: queues Ray in one job; without submit, --executor slurm-array queues cells"
+            )
         _checks.sweep(config, waits)
         return _command("sweep", config, rest, at, kind="ray")
     if at.nodes > 1 and name != "shard":

@@ -46,6 +46,8 @@ class Request:
     """Numbers of the jobs that must have succeeded first."""
     array: int | None = None
     """Number of parts of a job array; None for an ordinary job."""
+    throttle: int | None = None
+    """Parts of the array that may run at a time; None sets no limit."""
     partition: str | None = None
     """Instead of the profile's partition."""
 
@@ -101,7 +103,7 @@ def _executor(request: Request) -> _Executor:
     else:
         per_node = {"ntasks_per_node": 1}
     if request.array is not None:
-        extra["array"] = f"0-{request.array - 1}"
+        extra["array"] = f"0-{request.array - 1}" + (f"%{request.throttle}" if request.throttle else "")
     if request.after:
         extra["kill-on-invalid-dep"] = "yes"  # a job whose input failed must not wait for ever
     extra |= profile.gpu_options(task.gpus_per_node)

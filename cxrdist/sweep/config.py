@@ -28,6 +28,18 @@ class SearchConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ArrayConfig:
+    """Executor slurm-array: a job array of small jobs, queued from a login node."""
+
+    profile: str = "local"
+    """Cluster profile: a name or a .toml file. A job takes one of its GPUs and `cpus_per_rank` cores."""
+    throttle: Annotated[int | None, "[1, inf)"] = None
+    """Jobs of the array that may run at a time; None = as many as SLURM lets start."""
+    mem: str | None = None
+    """Memory of a job as SLURM writes it; None = the profile's, or the cluster's default where that is all."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SweepConfig:
     """A grid of fine-tunings. Every combination of the axes is one cell, run once, whatever happens meanwhile."""
 
@@ -57,6 +69,11 @@ class SweepConfig:
     """Axis `seed`, in place of the spec's."""
     cross_evaluate: bool = False
     """True: every cell is also tested on the other shard sets of the axis, over the shared labels."""
+    executor: Literal["ray", "slurm-array"] = "ray"
+    """ray: cells share this machine, or a job's nodes. slurm-array: cells are small jobs of a SLURM job array, which
+    fill gaps in the queue. A sweep may go on with the other one."""
+    array: ArrayConfig = field(default_factory=ArrayConfig)
+    """Of executor slurm-array."""
     trials: Annotated[int | None, "[1, inf)"] = None
     """Trials at a time on a machine; None = by its cores (CPU) or by its GPUs and `gpus_per_trial`."""
     cpus_per_trial: Annotated[int, "[1, 1024]"] = 1

@@ -5,6 +5,7 @@
     OUT/failures/SIGNATURE.json   what went wrong, a line per attempt; gone once the cell is done
     OUT/logs/                 what trials and Ray printed
     OUT/cache/                decoded images and features that trials share
+    OUT/array/                jobs of executor slurm-array
     OUT/backbones/            frozen networks that the heads of linear cells stand on
 
 Free of torch and ray, so that a complete sweep answers at once.
@@ -107,7 +108,17 @@ class SweepFolder:
         if self.out.exists() and not self.out.is_dir():
             raise InputError(f"{self.out} is a file, not a folder; choose another --out")
         if self.out.is_dir() and not self.spec.is_file():
-            ours = {"cache", "backbones", "logs", "cells", "submission", "failures", "sweep.lock"}
+            ours = {
+                "cache",
+                "backbones",
+                "logs",
+                "cells",
+                "submission",
+                "failures",
+                "array",
+                "sweep.lock",
+                "tracking.log",
+            }
             foreign = [entry.name for entry in self.out.iterdir() if entry.name not in ours and entry.name[0] != "."]
             if foreign:
                 raise InputError(f"{self.out} holds {foreign[0]} and is not a sweep; choose an empty or new --out")

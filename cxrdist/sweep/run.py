@@ -17,7 +17,7 @@ from cxrdist.core.initialisation import describe
 from cxrdist.errors import InputError
 from cxrdist.finetune.config import run_settings
 from cxrdist.finetune.identity import trial_shards
-from cxrdist.sweep import cost, search
+from cxrdist.sweep import cost, search, slurm_array
 from cxrdist.sweep.config import SweepConfig
 from cxrdist.sweep.folder import SweepCell, SweepFolder
 from cxrdist.sweep.grid import expand
@@ -36,6 +36,8 @@ def run(config: SweepConfig) -> int:
         FailedError: Ray does not start.
     """
     check_trackers(config.track)
+    if config.executor == "slurm-array":
+        slurm_array.small_profile(config)
     cells = expand(config)
     ledger = SweepFolder(Path(config.out))
     if config.dry_run:
@@ -47,14 +49,20 @@ def run(config: SweepConfig) -> int:
         missing = ledger.missing(cells)
         for cell in missing:  # attempts are counted within one run of the sweep: the user may have fixed the cause
             ledger.forgive(cell.signature)
+        if config.executor == "ray":
+            slurm_array.refuse_active(ledger.out)
         refuse_other_content(cells, ledger)
         _write_plan(config, cells, ledger)
         if missing:
             with contextlib.suppress(FileNotFoundError):
                 (ledger.out / "done.json").unlink()
             with tracked(ledger.out, config.track):
-                Watchdog(config, cells, missing, ledger).run()
+                _driver(config)(config, cells, missing, ledger).run()
         return _close(config, cells, ledger)
+
+
+def _driver(config: SweepConfig) -> type[Watchdog]:
+    return slurm_array.ArrayDriver if config.executor == "slurm-array" else Watchdog
 
 
 def refuse_other_content(cells: list[SweepCell], ledger: SweepFolder) -> None:

@@ -28,17 +28,20 @@ BUSY_SECONDS = 60
 """A cell that another process still holds is waited for this long: its worker may just be dying."""
 
 
-def validations(out: str, cell: dict[str, Any]) -> Iterator[float | None]:
+def validations(out: str, cell: dict[str, Any], stop: Any = None) -> Iterator[float | None]:
     """Run a cell, yielding the val AUROC at every validation; closing the iterator ends the training there.
 
     Args:
         out: the sweep's folder.
         cell: `signature` and `config` (plain) as sweep.json lists them.
+        stop: a StopRequest, looked at after every step; None = never stop.
 
     Raises:
+        Stopped: `stop` was requested; a checkpoint was written, and nothing has failed.
         Whatever the trial raises, after it was recorded as a failed attempt.
     """
     from cxrdist.finetune import trial
+    from cxrdist.finetune.loop import Stopped
 
     ledger, name = SweepFolder(Path(out)), str(cell["signature"])
     with _logged(ledger.log(name)):
@@ -56,11 +59,13 @@ def validations(out: str, cell: dict[str, Any]) -> Iterator[float | None]:
                     init=cell["init"],
                     datasets=datasets(cell["shards"], Path(file) if (file := cell["init"].get("file")) else None),
                 )
-                for found in trial.validations(config, run):
+                for found in trial.validations(config, run, stop):
                     yield found.auroc
             ledger.forgive(name)
         except GeneratorExit:
             ledger.forgive(name)
+            raise
+        except Stopped:
             raise
         except Exception as error:
             kind = "input" if getattr(error, "exit_code", None) == 2 else "failed"
@@ -73,11 +78,15 @@ def validations(out: str, cell: dict[str, Any]) -> Iterator[float | None]:
             raise
 
 
-def run(out: str, cell: dict[str, Any]) -> bool:
-    """Run a cell to its end; False when it failed, which is recorded."""
+def run(out: str, cell: dict[str, Any], stop: Any = None) -> bool:
+    """Run a cell to its end; False when it failed, which is recorded; `stop` as in `validations`."""
+    from cxrdist.finetune.loop import Stopped
+
     try:
-        for _ in validations(out, cell):
+        for _ in validations(out, cell, stop):
             pass
+    except Stopped:
+        raise
     except Exception:
         return False
     return True

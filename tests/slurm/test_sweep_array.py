@@ -1,0 +1,86 @@
+"""A sweep as a job array on the real cluster: complete after kills, taken over half-way, nothing trained twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import wait_until
+
+from jobs import cli
+from results.run import Run
+from slurm import client, jobs_file
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
+
+SPEC = """
+[axes]
+mode = ["linear", "full"]
+seed = [0, 1]
+[finetune]
+shards = "{shards}"
+arch = "small_cnn"
+image_size = 28
+epochs = 2
+min_steps = 40
+log_every = 1
+n_boot = 0
+device = "cpu"
+"""
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("array")
+    assert cli.main(f"shard phantom --out {folder}/shards --images 60 --size 48".split()) == 0
+    path = folder / "sweep.toml"
+    path.write_text(SPEC.format(shards=folder / "shards"))
+    return path
+
+
+def parts_at_work(out: Path) -> list[int]:
+    """Processes that train cells of a sweep's array."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "cxrdist.sweep.array_part" in words and str(out) in words:
+            found.append(process.pid)
+    return found
+
+
+def test_an_array_with_a_killed_part_and_a_killed_driver_ends_with_every_cell_done_once(cluster, spec, tmp_path):
+    out = tmp_path / "sweep"
+    words = [sys.executable, "-m", "jobs.cli", "sweep", "--config", str(spec), "--out", str(out)]
+    words += ["--executor", "slurm-array", "--array.profile", "local", "--array.throttle", "2"]
+    root = Path(__file__).resolve().parents[2]
+    with open(tmp_path / "first.log", "w") as log:
+        driver = subprocess.Popen(words, cwd=root, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_until(lambda: parts_at_work(out) and list(out.glob("cells/*/run.json")), 300, "a part at work")
+        os.kill(parts_at_work(out)[0], signal.SIGKILL)
+        time.sleep(1.0)
+    finally:
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+    job = jobs_file.name_of(jobs_file.jobs(out / "array")[-1])
+    text = (out / "array" / "job.sbatch").read_text()
+    parts = json.loads((out / "array" / "parts.json").read_text())
+    assert f"--array=0-{len(parts) - 1}%2" in text
+    assert sorted(map(len, parts)) in ([1, 1, 2], [1, 1, 1, 1]), "linear cells on the same features are together"
+    if client.job(job).active:
+        refused = subprocess.run([*words[:8], "--executor", "ray"], cwd=root, capture_output=True, text=True)
+        assert refused.returncode == 2 and f"job {job}" in refused.stderr
+    done = subprocess.run(words, cwd=root, capture_output=True, text=True, timeout=800)
+    assert done.returncode == 0, done.stdout + done.stderr
+    cells = json.loads((out / "sweep.json").read_text())["cells"]
+    assert len(cells) == 4 and all(Run(out / "cells" / cell["signature"]).is_done for cell in cells)
+    assert (out / "done.json").is_file() and not client.job(job).active
+    again = subprocess.run([*words[:8]], cwd=root, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0 and "all 4 cells are done" in again.stdout
