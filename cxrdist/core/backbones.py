@@ -13,17 +13,17 @@ import difflib
 import logging
 import math
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from timm.models import adapt_input_conv
 from torch import nn
 
-from cxrdist.core import weights
+import cxrdist.core.eva_x  # noqa: F401  (registers its models with timm)
+from cxrdist.core import foreign_weights, weights
+from cxrdist.core.foreign_weights import fold_stem as fold_stem
 from cxrdist.core.initialisation import safetensors_metadata
 from cxrdist.errors import InputError
 
@@ -190,15 +190,18 @@ def load_encoder(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, str
     return backbone.eval(), metadata
 
 
-def load_init(init: str, arch: str, image_size: int, *, stem: str = "auto") -> tuple[nn.Module, dict[str, str]]:
+def load_init(
+    init: str, arch: str, image_size: int, *, stem: str = "auto", own_pixels: bool = False
+) -> tuple[nn.Module, dict[str, str]]:
     """The backbone a run starts from.
 
     Args:
         init: scratch; imagenet (timm's published weights, fetched or cached); a weights file (.safetensors, or .pth
-            opened without unpickling code); or the folder of a pretraining run.
+            opened without unpickling code) of cxrdist or one that `published` knows; or a pretraining run's folder.
         arch: timm name; must agree with an encoder's own.
         image_size: side of the images, pixels; may differ from the encoder's.
         stem: as `build_backbone`; auto follows the weights.
+        own_pixels: the user says what pixels the weights expect (`--init_mean`, `--init_std`).
 
     Returns:
         The module and a dict with `init` (scratch, imagenet or file), `stem`, and an encoder file's metadata.
@@ -216,20 +219,25 @@ def load_init(init: str, arch: str, image_size: int, *, stem: str = "auto") -> t
         return backbone, {"init": "imagenet", "stem": kind}
     file = _encoder_file(init)
     metadata: dict[str, str] = {}
+    nest = ""
     if file.suffix == ".safetensors":
         tensors, metadata = weights.read(file)
         check_description(metadata, file)
     else:
-        tensors = _read_pickled(file)
+        pickled = foreign_weights.read_pickled(file)
+        tensors, nest = pickled.tensors, pickled.nest
         weights.refuse_not_finite(tensors, file)
     if metadata.get("arch", arch) != arch:
         raise InputError(f"{file} holds a {metadata['arch']}, but --arch is {arch}; they must be the same")
+    found = None if {"image_size", "size"} & set(metadata) else foreign_weights.recognise(tensors, nest, arch, file)
     kind = metadata.get("stem") or stem_for(arch, image_size, stem, init)
     if stem not in ("auto", kind):
         raise InputError(f"{file} has the {kind} stem, but --stem is {stem}; leave it auto")
     # A small stem keeps the strides it was trained with: they follow from the size it was trained at.
     built_for = int(metadata.get("image_size", image_size)) if kind == "small" else image_size
     backbone = build_backbone(arch, built_for, stem=kind)
+    if found is not None:
+        tensors = foreign_weights.in_timm_names(tensors, found, backbone, own_pixels)
     load_weights(backbone, tensors, str(file), arch)
     return backbone, {**metadata, "init": "file", "stem": kind}
 
@@ -248,39 +256,6 @@ def _imagenet(arch: str) -> dict[str, torch.Tensor]:
         ) from None
     finally:
         hub.setLevel(level)
-
-
-def _read_pickled(file: Path) -> dict[str, torch.Tensor]:
-    try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for files that it did not write
-        raise InputError(f"{file} {_why_unsafe(error)}") from None
-    for name in ("state_dict", "model"):
-        if isinstance(found, dict) and isinstance(found.get(name), dict):
-            found = found[name]
-    if not isinstance(found, dict) or not all(isinstance(v, torch.Tensor) for v in found.values()):
-        raise InputError(f"{file} holds no state dict")
-    return {k.removeprefix("module."): v for k, v in found.items()}
-
-
-def _why_unsafe(error: Exception) -> str:
-    """What is wrong with a file of weights, in our words: torch's would advise to run the code inside it."""
-    held = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error))
-    if held is not None or "GLOBAL" in str(error):
-        what = f" ({held[1].rstrip('.')})" if held else ""
-        return (
-            f"holds Python objects{what} beside weights, and opening those could run code; save the state dict alone "
-            "where you trust the file, best as .safetensors"
-        )
-    return "is not a file of weights, or is damaged; give .safetensors, or a state dict saved by torch.save"
-
-
-def fold_stem(weight: torch.Tensor, in_chans: int = 1) -> torch.Tensor:
-    """A first convolution (O, 3, h, w) folded to grey input: the sum over the colours.
-
-    Exact: for a grey picture x, conv(x, folded) = conv((x, x, x), weight).
-    """
-    return adapt_input_conv(in_chans, weight)
 
 
 def load_weights(backbone: nn.Module, tensors: dict[str, torch.Tensor], source: str, arch: str | None = None) -> None:

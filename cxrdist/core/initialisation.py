@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cxrdist.core import pixel_scale
+from cxrdist.core import hub, named_inits, pixel_scale, published
+from cxrdist.core.published import Found
 from cxrdist.core.shard_sets import card
 from cxrdist.errors import InputError
 from results.run import Run
@@ -48,21 +52,30 @@ class Initialisation:
     """Mean and deviation of the pixels in [0, 1] that the file says its network expects."""
     stem: str | None = None
     """Its first layers, standard or small; None when it does not say."""
+    published: Found | None = None
+    """What is known of weights that cxrdist did not write."""
 
     def facts(self) -> dict[str, Any]:
         """What a run records of it, for its results and to know it again."""
         file = None if self.file is None else str(self.file)
         facts = {"name": self.name, "file": file, "sha256": self.sha256, "signature": self.signature}
-        return facts | {"method": self.method, "dataset": self.dataset, "dataset_hash": self.dataset_hash}
+        facts |= {"method": self.method, "dataset": self.dataset, "dataset_hash": self.dataset_hash}
+        facts |= {"image_size": self.image_size}
+        if self.published is not None:
+            facts |= {"recipe": self.published.recipe, "pixels_from": self.published.source}
+            facts |= {"pixels": None if self.published.grey is None else list(self.published.grey)}
+        return facts
 
 
 def encoder_file(init: str) -> Path:
-    """The encoder file that `init` means: the file itself, or encoder.safetensors of a run.
+    """The encoder file that `init` means: the file itself, encoder.safetensors of a run, or what the hub has.
 
     Raises:
         InputError: nothing there, or the run has not finished an encoder.
     """
-    path = Path(init)
+    if (named := named_inits.entry(init)) is not None:
+        return encoder_file(named.init)
+    path = hub.fetched(init) if init.startswith(hub.SCHEME) else Path(init)
     if path.is_file():
         return path
     if path.is_dir():
@@ -70,7 +83,9 @@ def encoder_file(init: str) -> Path:
         if encoder.is_file():
             return encoder
         raise InputError(f"init {init}: the folder has no {encoder.name}; finish that pretraining first")
-    raise InputError(f"init {init}: no such file or run; also known: {', '.join(NAMED_INITS)}")
+    raise InputError(
+        f"init {init}: no such file or run; also known: {', '.join((*NAMED_INITS, *named_inits.listed()))}"
+    )
 
 
 def describe(init: str) -> Initialisation:
@@ -85,30 +100,65 @@ def describe(init: str) -> Initialisation:
         return Initialisation(
             name=init, file=None, sha256=None, arch=None, image_size=None, dataset=None, signature=None, pixel=pixel
         )
+    if (named := named_inits.entry(init)) is not None:
+        found = describe(named.init)
+        own = {"arch": named.arch or found.arch, "image_size": named.image_size or found.image_size}
+        return dataclasses.replace(found, name=init if found.dataset is None else found.name, **own)
     path = encoder_file(init)
     facts = path.stat()
-    return _read(path.resolve(), facts.st_mtime_ns, facts.st_size)
+    # Not resolved: the hub's cache keeps a file under its name as a link to one without.
+    place = Path(os.path.abspath(path))
+    return _read(place, facts.st_mtime_ns, facts.st_size, *published.stamp(place.parent))
 
 
 @functools.lru_cache(maxsize=256)
-def _read(path: Path, _mtime: int, _size: int) -> Initialisation:
+def _read(path: Path, *_state: int) -> Initialisation:
     header = safetensors_metadata(path) if path.suffix == ".safetensors" else {}
+    foreign = None if {"image_size", "size"} & set(header) else _recognised(path, header)
     size = header.get("image_size", header.get("size", ""))
     dataset = header.get("dataset") or _pretrained_on(path.parent)
     method = header.get("method") or "simclr"
     return Initialisation(
-        name=f"{method}:{dataset}" if dataset else path.stem if path.stem != "encoder" else path.parent.name,
+        name=f"{method}:{dataset}" if dataset else _name(path),
         file=path,
         sha256=file_sha256(path),
-        arch=header.get("arch") or None,
-        image_size=int(size) if size.isdecimal() and len(size) < 9 else None,
+        arch=header.get("arch") or (foreign and foreign.arch) or None,
+        image_size=int(size) if size.isdecimal() and len(size) < 9 else foreign and foreign.image_size,
         dataset=dataset,
         signature=header.get("signature") or None,
         dataset_hash=header.get("shards_sha256") or None,
         method=method if dataset else None,
         pixel=_pixel(header),
         stem=header.get("stem") or None,
+        published=foreign,
     )
+
+
+def _name(path: Path) -> str:
+    """What results call an encoder of which no shard set is known: by the user's list, the hub, or its file."""
+    own = path.stem if path.stem != "encoder" else path.parent.name
+    return named_inits.name_of(path) or hub.display_name(path) or own
+
+
+def located(init: str) -> str:
+    """An initialisation as a run freezes it: a word as it is, a place absolute, an address of the hub as its file.
+
+    Raises:
+        InputError, FailedError: see `encoder_file`.
+    """
+    if init in NAMED_INITS:
+        return init
+    return str(encoder_file(init)) if init.startswith(hub.SCHEME) else os.path.abspath(os.path.expanduser(init))
+
+
+def _recognised(path: Path, header: dict[str, str]) -> Found:
+    """What is known of weights by their names and shapes; torch is needed for files that are no safetensors."""
+    if path.suffix == ".safetensors":
+        return published.recognise(safetensors_shapes(path), "", header.get("arch"), path.parent)
+    from cxrdist.core import foreign_weights
+
+    held = foreign_weights.read_pickled(path)
+    return foreign_weights.recognise(held.tensors, held.nest, None, path)
 
 
 def _pixel(header: dict[str, str]) -> tuple[float, float] | None:
@@ -124,6 +174,8 @@ def _pretrained_on(folder: Path) -> str | None:
     if not run.config.is_file():
         return None
     shards = run.read_config().get("shards")
+    if isinstance(shards, list):
+        return "+".join(Path(str(place)).name for place in shards)
     try:
         found = card(str(shards)) if shards else None
     except (InputError, ValueError):  # the shard set was moved away since
@@ -148,6 +200,21 @@ def safetensors_metadata(path: Path) -> dict[str, str]:
         raise InputError(
             f"{path} is not a safetensors file, or is damaged ({error}); restore it, or make it again"
         ) from error
+
+
+def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of a safetensors file's tensors by name, read without them and without torch.
+
+    Raises:
+        InputError: the file is no safetensors file, or is cut off.
+    """
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return {str(name): tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path} is not a safetensors file, or is damaged ({error})") from error
 
 
 def check_init(init: str, arch: str | None) -> None:
@@ -178,18 +245,20 @@ def check_start(config: Any, start: Initialisation) -> None:
         start: what its `init` is.
 
     Raises:
-        InputError: weights of another architecture, image size or stem, or for which nothing says what pixels they
-            expect; nothing to train in this mode.
+        InputError: weights of another architecture or stem, an image size that patches do not divide, weights for which
+            nothing says what pixels they expect; nothing to train in this mode.
     """
-    if start.arch and config.arch not in (None, start.arch):
+    said = start.published is None or start.published.arch_said
+    if said and start.arch and config.arch not in (None, start.arch):
         raise InputError(
             f"init {config.init} holds a {start.arch}, this trial asks for arch {config.arch}; leave arch out or "
             "pretrain one"
         )
-    if start.image_size and config.image_size not in (None, start.image_size):
+    patch = re.search(r"patch(\d+)", config.arch or start.arch or "")
+    if patch and config.image_size is not None and config.image_size % int(patch[1]):
         raise InputError(
-            f"init {config.init} was trained at {start.image_size} pixels, this trial asks for image_size "
-            f"{config.image_size}; leave image_size out or pretrain at that size"
+            f"image_size is {config.image_size}, but {config.arch or start.arch} cuts images into patches of "
+            f"{patch[1]} pixels; take a multiple of it"
         )
     if config.init == KMEANS_PATCHES:
         if config.mode != "linear":
@@ -228,10 +297,17 @@ def refuse_another(run: Run, init: str) -> None:
     Raises:
         InputError: naming both hashes.
     """
-    held = (run.read_info().get("init") or {}).get("sha256")
+    recorded = run.read_info().get("init") or {}
+    held = recorded.get("sha256")
     found = describe(init)
     if held is not None and held != found.sha256:
         raise InputError(
             f"{found.file or init} is another encoder than {run.path} was made with: hash {found.sha256}, not {held};"
             " put that one back, or train in a new --out"
+        )
+    if "pixels" in recorded and recorded["pixels"] != found.facts().get("pixels"):
+        raise InputError(
+            f"{found.file or init} is said to expect other pixels than when {run.path} was made: mean and deviation "
+            f"{found.facts().get('pixels')}, not {recorded['pixels']}; put the config.json and "
+            "preprocessor_config.json back beside it, or train in a new --out"
         )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cxrdist.core import published
 from cxrdist.errors import InputError
 
 if TYPE_CHECKING:
     from cxrdist.core.initialisation import Initialisation
 
 IMAGENET_GREY = (0.449, 0.226)
-"""Mean and standard deviation of ImageNet pixels, averaged over the colours, which imagenet weights expect."""
+"""Mean and standard deviation of ImageNet pixels, averaged over the colours, which most imagenet weights expect."""
 
 
 def check(config: Any, start: Initialisation) -> None:
@@ -23,6 +24,7 @@ def check(config: Any, start: Initialisation) -> None:
     Raises:
         InputError: half a scale, a scale for weights that have their own, or none for a file that has none.
     """
+    known = None if start.published is None else start.published.grey
     given = [name for name in ("init_mean", "init_std") if getattr(config, name) is not None]
     if len(given) == 1:
         raise InputError(f"{given[0]} is given alone; init_mean and init_std belong together")
@@ -30,11 +32,12 @@ def check(config: Any, start: Initialisation) -> None:
         raise InputError(
             f"init {config.init} has its own pixel scale; init_mean and init_std are for files that do not say theirs"
         )
-    if not given and start.file is not None and start.pixel is None:
+    if not given and start.file is not None and start.pixel is None and known is None:
+        hint = "" if start.published is None else start.published.hint()
         raise InputError(
             f"{start.file} does not say what pixels its network expects (no mean and std in its metadata): give"
             " --init_mean and --init_std, of grey values in [0, 1]. ImageNet weights expect 0.449 and 0.226, weights"
-            " of torchxrayvision, which sees [-1024, 1024], 0.5 and 0.00048828125"
+            f" of torchxrayvision, which sees [-1024, 1024], 0.5 and 0.00048828125{hint}"
         )
 
 
@@ -48,4 +51,16 @@ def scale(config: Any, start: Initialisation, own: tuple[float, float]) -> tuple
     """
     if config.init_mean is not None:
         return float(config.init_mean), float(config.init_std)
-    return start.pixel or (IMAGENET_GREY if config.init == "imagenet" else own)
+    if start.pixel is not None:
+        return start.pixel
+    if start.published is not None and start.published.grey is not None:
+        return start.published.grey
+    return _of_timm(config.arch) if config.init == "imagenet" else own
+
+
+def _of_timm(arch: str) -> tuple[float, float]:
+    """What timm's ImageNet weights of an architecture expect: most the pixels of ImageNet, some 0.5 and 0.5."""
+    import timm
+
+    known = timm.get_pretrained_cfg(arch)
+    return IMAGENET_GREY if known is None else published.grey((tuple(known.mean), tuple(known.std)))

@@ -132,7 +132,7 @@ def build(config: FinetuneConfig, labels: tuple[str, ...], pixel: tuple[float, f
         pixel: mean and standard deviation of the training pixels in [0, 1], used unless the encoder brings its own.
     """
     assert config.arch is not None and config.image_size is not None
-    asked = (config.init, config.arch, config.image_size, config.stem)
+    asked = (config.init, config.arch, config.image_size, config.stem, config.init_mean is not None)
     if config.init == KMEANS_PATCHES:
         backbone, known = patch_dictionary.learnt(config)
     elif config.mode == "linear":
@@ -165,9 +165,9 @@ def _laid_out(classifier: Classifier) -> Classifier:
     return classifier.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
-def _backbone(init: str, arch: str, image_size: int, stem: str) -> tuple[nn.Module, dict[str, str]]:
+def _backbone(init: str, arch: str, image_size: int, stem: str, own_pixels: bool) -> tuple[nn.Module, dict[str, str]]:
     if arch != SMALL_CNN:
-        return backbones.load_init(init, arch, image_size, stem=stem)
+        return backbones.load_init(init, arch, image_size, stem=stem, own_pixels=own_pixels)
     if init != "scratch":
         raise InputError(f"small_cnn starts from scratch only, not from init {init}")
     return SmallCNN(), {}
@@ -175,12 +175,12 @@ def _backbone(init: str, arch: str, image_size: int, stem: str) -> tuple[nn.Modu
 
 @functools.lru_cache(maxsize=2)
 def _frozen_backbone(
-    sha256: str | None, init: str, arch: str, image_size: int, stem: str
+    sha256: str | None, init: str, arch: str, image_size: int, stem: str, own_pixels: bool
 ) -> tuple[nn.Module, dict[str, str]]:
     """A backbone that no trial changes: linear probes of one encoder that share a process share it too."""
     del sha256  # part of the key: a file that was replaced is another encoder
     torch.manual_seed(0)
-    backbone, known = _backbone(init, arch, image_size, stem)
+    backbone, known = _backbone(init, arch, image_size, stem, own_pixels)
     return backbone.requires_grad_(False).eval(), known
 
 

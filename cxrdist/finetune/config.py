@@ -77,10 +77,11 @@ class FinetuneConfig:
     out: str
     """Run folder; the same configuration again resumes or returns it."""
     init: str = "scratch"
-    """scratch, imagenet, an encoder file (.safetensors or a timm state), a pretraining run; or kmeans-patches, whose
-    dictionary (section `kmeans`) is learnt from the train images, for mode linear, whatever `arch`."""
+    """scratch, imagenet, an encoder file (.safetensors or .pth; published ones are recognised), a pretraining run,
+    hf://owner/name[@revision], a name of your list of encoders (CXRDIST_INITS); or kmeans-patches, whose dictionary
+    (section `kmeans`) is learnt from the train images, for mode linear, whatever `arch`."""
     init_mean: Annotated[float | None, "(-inf, inf)"] = None
-    """For an `init` file that does not say what pixels its network expects: their mean, of grey values in [0, 1].
+    """For an `init` file of which nothing says what pixels its network expects: their mean, of grey values in [0, 1].
     None: the file's metadata, those of ImageNet for imagenet, those of the training set for scratch."""
     init_std: Annotated[float | None, "(0, inf)"] = None
     """The standard deviation that belongs to `init_mean`; 0.5 and 0.00048828125 stand for pixels in [-1024, 1024]."""
@@ -135,8 +136,9 @@ class FinetuneConfig:
     images always, and predictions hold images."""
     n_boot: Annotated[int, "[0, 10^6]"] = 1000
     """0 leaves the intervals out; any other number gives them (they are computed without resampling)."""
-    precision: Literal["auto", "float32", "bf16"] = "auto"
-    """auto: bfloat16 where the device gains from it."""
+    precision: Literal["auto", "float32", "tf32", "bf16"] = "auto"
+    """float32: IEEE's. tf32: float32 whose products GPUs round to 11 bits. auto: bfloat16 where the device gains from
+    it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto, cpu or cuda."""
     workers: Annotated[int, "[0, 1024]"] = 0

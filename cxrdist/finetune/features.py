@@ -99,6 +99,7 @@ class Network:
         name = digest(
             "features 1",
             describe(self.config.init).sha256 or self.config.init,
+            *(["own pixels"] if self.config.init_mean is not None else []),
             *(str(facts[part]) for part in ("arch", "image_size", "stem", "mean", "std")),
             split.shards.card.sha256,
             split.name,

@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from cxrdist.core import named_inits
 from cxrdist.core.configs import METHOD
 from cxrdist.core.initialisation import (
     KMEANS_PATCHES,
-    NAMED_INITS,
     PATCH_FEATURES,
     check_init,
     check_start,
     describe,
+    located,
 )
 from cxrdist.core.shard_sets import absolute, card, datasets, recorded
 from cxrdist.finetune import input_checks
@@ -48,6 +49,7 @@ def resolve(config: FinetuneConfig) -> FinetuneConfig:
             configuration asks for, or the shard sets do not have the splits and labels (see `input_checks`).
     """
     check_head(config)
+    config = named_inits.expanded(config)
     check_init(config.init, None)
     input_checks.check_sets(config)
     start = describe(config.init)
@@ -57,7 +59,7 @@ def resolve(config: FinetuneConfig) -> FinetuneConfig:
         config,
         arch=PATCH_FEATURES if config.init == KMEANS_PATCHES else config.arch or start.arch or DEFAULT_ARCH,
         image_size=config.image_size or start.image_size or card(config.shards).image_size,
-        init=config.init if config.init in NAMED_INITS else os.path.abspath(config.init),
+        init=located(config.init),
         shards=absolute(config.shards),
         eval_shards=[absolute(path) for path in more] if more else None,
         backbones=None if config.backbones is None else os.path.abspath(config.backbones),
@@ -81,7 +83,10 @@ def trial_signature(config: FinetuneConfig) -> str:
     values = run_settings(config)
     values["shards"] = card(config.shards).sha256
     values["eval_shards"] = sorted(card(path).sha256 for path in words(config.eval_shards) or [])
-    values["init"] = describe(config.init).sha256 or config.init
+    start = describe(config.init)
+    values["init"] = start.sha256 or config.init
+    if start.published is not None and config.init_mean is None:
+        values["init_pixels"] = start.published.grey  # may stand in a file beside the weights
     if config.mode != "linear":
         values["method"] = METHOD
     if config.level == "image":

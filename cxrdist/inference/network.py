@@ -16,8 +16,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from cxrdist.core import backbones
+from cxrdist.core import backbones, hub, named_inits
 from cxrdist.core.device import autocast, pick_device, resolve_precision, usable_cores
+from cxrdist.core.initialisation import describe
+from cxrdist.core.named_inits import NamedInit
 from cxrdist.errors import InputError
 from cxrdist.finetune import classifier
 from cxrdist.finetune.classifier import Classifier
@@ -80,7 +82,7 @@ class Encoder:
 
 
 def load(path: str | os.PathLike[str], device: str = "auto", *, classify: bool = False) -> Encoder:
-    """Open a fine-tuning run, a pretraining run, or one of their .safetensors files.
+    """Open a fine-tuning run, a pretraining run, one of their .safetensors files, or a published encoder's file.
 
     Args:
         path: the run or the file; a fine-tuned model is preferred where a run has both.
@@ -91,7 +93,9 @@ def load(path: str | os.PathLike[str], device: str = "auto", *, classify: bool =
         InputError: there is no such file, or (with `classify`) it is not a fine-tuned model.
     """
     where = pick_device(device)
-    file = _file(Path(path), classify)
+    named = named_inits.entry(str(path))
+    path = path if named is None else named.init
+    file = hub.fetched(str(path)) if str(path).startswith(hub.SCHEME) else _file(Path(path), classify)
     whole = None
     if file.name != "encoder.safetensors" and _is_classifier(file):
         whole = classifier.load(file)
@@ -100,7 +104,7 @@ def load(path: str | os.PathLike[str], device: str = "auto", *, classify: bool =
     elif classify:
         raise InputError(f"{file} is an encoder without a classifier; fine-tune from it first: cxrdist finetune --init")
     else:
-        backbone, facts = backbones.load_encoder(file)
+        backbone, facts = _encoder(file, named)
         backbone.to(where)
     if not {"mean", "std"} <= set(facts):
         raise InputError(
@@ -118,6 +122,38 @@ def load(path: str | os.PathLike[str], device: str = "auto", *, classify: bool =
         classifier=whole,
         precision=resolve_precision(_precision(Path(path)), where, size),
     )
+
+
+def _encoder(file: Path, named: NamedInit | None) -> tuple[nn.Module, dict[str, Any]]:
+    """An encoder of cxrdist, or a published one of which all is known, with its facts.
+
+    Args:
+        file: of the weights.
+        named: what the user's list of encoders says of them.
+
+    Raises:
+        InputError: its network, or the size of its images, is not known.
+    """
+    if file.suffix == ".safetensors" and "image_size" in backbones.read_metadata(file):
+        return backbones.load_encoder(file)
+    start = describe(str(file))
+    arch = (named and named.arch) or start.arch
+    size = (named and named.image_size) or start.image_size
+    if arch is None or size is None:
+        what = "network" if arch is None else "size of images"
+        raise InputError(
+            f"{file} does not say which {what} its weights are for; name it in your list of encoders with arch and "
+            "image_size (docs/finetune.md), or fine-tune from it and look at that run"
+        )
+    own = (
+        None
+        if named is None or named.init_mean is None or named.init_std is None
+        else (named.init_mean, named.init_std)
+    )
+    backbone, _ = backbones.load_init(str(file), arch, size, own_pixels=own is not None)
+    pixel = own or start.pixel or (None if start.published is None else start.published.grey)
+    facts: dict[str, Any] = {"arch": arch, "image_size": size}
+    return backbone.eval(), facts if pixel is None else facts | {"mean": pixel[0], "std": pixel[1]}
 
 
 def _file(path: Path, classify: bool) -> Path:
@@ -140,7 +176,9 @@ def _precision(path: Path) -> str:
 
 
 def _is_classifier(file: Path) -> bool:
-    return str(backbones.read_metadata(file).get("format", "")).startswith("cxrdist classifier")
+    return file.suffix == ".safetensors" and str(backbones.read_metadata(file).get("format", "")).startswith(
+        "cxrdist classifier"
+    )
 
 
 def learnt_labels(path: str | os.PathLike[str], network: Classifier) -> list[str]:
@@ -162,6 +200,8 @@ def own_shards(path: str | os.PathLike[str], given: str | None) -> str:
     found = run.read_config().get("shards") if run.config.is_file() else None
     if not found:
         raise InputError(f"{path} does not say what it was trained on; name a shard set: --shards DIR")
+    if isinstance(found, list):
+        raise InputError(f"{path} was trained on several shard sets; name one: --shards {found[0]}")
     return str(found)
 
 

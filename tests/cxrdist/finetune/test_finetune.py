@@ -253,6 +253,14 @@ def test_an_encoder_brings_its_arch_size_and_pixels_into_the_results(tmp_path, b
     assert (facts["mean"], facts["std"]) == (0.4, 0.2)
 
 
+def test_an_encoder_is_probed_at_another_resolution_which_the_results_say(tmp_path, blobs, encoder):
+    run = trained(tmp_path / "run", blobs, init=str(encoder), mode="linear", arch=None, image_size=48)
+    assert run.read_config()["image_size"] == 48 and run.read_info()["init"]["image_size"] == 32
+    assert "image_size = 48" in schema.read_metrics(run.metrics).to_pylist()[0]["config"]
+    network = classifier.load(run.model)
+    assert network.facts["image_size"] == 48 and network.facts["stem_size"] == 32, "the strides it was trained with"
+
+
 def test_the_saved_model_gives_the_scores_that_were_written(tmp_path, blobs):
     run = trained(tmp_path / "run", blobs, arch=TINY, image_size=32, epochs=1, min_steps=4)
     config = from_plain(run.read_config(), "config")
@@ -270,7 +278,7 @@ def test_the_saved_model_gives_the_scores_that_were_written(tmp_path, blobs):
     ("changes", "words"),
     [
         ({"init": "encoder", "arch": "resnet18"}, "holds a resnet10t, this trial asks for arch resnet18"),
-        ({"init": "encoder", "arch": None, "image_size": 64}, "at 32 pixels, this trial asks for image_size 64"),
+        ({"arch": "vit_tiny_patch16_224", "image_size": 40}, "cuts images into patches of 16 pixels"),
         ({"init": "nowhere"}, "init nowhere: no such file or run"),
         ({"label_fraction": 0.0}, "label_fraction = 0.0: must be in"),
         ({"threshold": "best"}, "threshold = 'best': must be balanced_accuracy"),

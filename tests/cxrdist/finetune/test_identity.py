@@ -201,7 +201,7 @@ def test_a_pretraining_behind_an_address_is_known_by_content(pair, place, make_r
             make_run("far0", shards=f"{web.url}/place")
         with pytest.raises(ShardsInputError, match="another shard set") as caught:
             loop.open_data(
-                loop.PretrainConfig(shards=f"{web.url}/place", out=""), next(iter(run.shard_hashes().values()))
+                loop.PretrainConfig(shards=f"{web.url}/place", out=""), [next(iter(run.shard_hashes().values()))]
             )
         assert both_hashes(pair, str(caught.value))
     with pytest.raises(ShardsInputError, match="not a shard set"):

@@ -124,7 +124,6 @@ def test_weights_are_looked_at_as_far_as_they_are_there(places, tmp_path):
     pending.check_trial(started)
     for change, says in (
         ({"arch": "resnet18"}, "asks for arch resnet18"),
-        ({"image_size": 48}, "was trained at 32 pixels, this trial asks for image_size 48"),
         ({"stem": "small"}, "has the standard stem, this run asks for small"),
         ({"init_mean": 0.5, "init_std": 0.2}, "has its own pixel scale"),
         ({"arch": "small_cnn", "init": "imagenet"}, "starts from scratch only"),
