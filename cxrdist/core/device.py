@@ -84,19 +84,43 @@ def cpu_has_bf16() -> bool:
             return False
 
 
-def resolve_precision(precision: str, device: torch.device, image_size: int, stem: str = "standard") -> str:
-    """The precision that `auto` stands for: "float32" or "bf16". bf16 that will be emulated is said in a line.
+def resolve_precision(
+    precision: str, device: torch.device, image_size: int, stem: str = "standard", *, scaled: bool = False
+) -> str:
+    """The precision that `auto` stands for, float32, bf16 or fp16; and float32 as it is meant from here on.
+
+    float32 is IEEE's, with products of 24 bits; tf32, which torch takes for convolutions on GPUs unless told otherwise,
+    rounds factors to 11 bits and has to be asked for. On the CPU tf32 is float32. fp16 needs its gradients scaled, so
+    `auto` takes it for those alone that do so, on GPUs without bf16 (V100, T4). bf16 that will be emulated is said in a
+    line.
+
+    Args:
+        precision: auto, float32, tf32, bf16 or fp16.
+        device: that computes.
+        image_size: side of the images, pixels.
+        stem: of the network, see `backbones.stem_for`.
+        scaled: the caller scales gradients (torch.amp.GradScaler).
 
     On a CPU with AVX-512 BF16 bf16 pays from about 64 pixels (measured on ResNet-18, channels_last: 1.5 times at 64,
     2 times at 224, 0.9 at 28), and at 28 with the small stem, which keeps the maps large (1.6 times).
     """
+    if precision == "tf32" and device.type == "cpu":
+        precision = "float32"
+    _set_float32("tf32" if precision == "tf32" else "ieee")
     if precision != "auto":
         if precision == "bf16" and device.type == "cpu" and not cpu_has_bf16():
             _say_emulated()
         return precision
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+        narrow = "fp16" if scaled else "float32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else narrow
     return "bf16" if (image_size >= 64 or stem == "small") and cpu_has_bf16() else "float32"
+
+
+def _set_float32(kind: str) -> None:
+    """How GPUs multiply float32 numbers: ieee or tf32, in matrix products and convolutions alike."""
+    torch.backends.cuda.matmul.fp32_precision = kind
+    torch.backends.cudnn.conv.fp32_precision = kind  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _say_emulated() -> None:
@@ -106,12 +130,12 @@ def _say_emulated() -> None:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """Context in which the backbone runs; `precision` is float32 or bf16 (see `resolve_precision`)."""
-    if precision == "float32":
+    """Context in which the backbone runs; `precision` as `resolve_precision` gives it."""
+    if precision in ("float32", "tf32"):
         return contextlib.nullcontext()
-    if precision != "bf16":
-        raise InputError(f"precision {precision!r} is unknown; use auto, float32 or bf16")
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    if precision not in ("bf16", "fp16"):
+        raise InputError(f"precision {precision!r} is unknown; use auto, float32, tf32, bf16 or fp16")
+    return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
 
 
 def set_threads(nproc: int, threads: int | None = None) -> int:

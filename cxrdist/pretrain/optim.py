@@ -24,11 +24,18 @@ def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 
-def build_optimizer(config: OptimConfig, modules: Iterable[nn.Module]) -> torch.optim.Optimizer:
+def build_optimizer(
+    config: OptimConfig, modules: Iterable[nn.Module], fused: bool | None = None
+) -> torch.optim.Optimizer:
     """The optimiser for the parameters of `modules`; `learning_rate` sets its rate before every step.
 
     LARS is timm's: it scales the steps of what decays by the trust ratio, whatever the decay is; the rest (biases,
     normalisation) gets plain SGD steps, as in SimCLR.
+
+    Args:
+        config: of the optimiser.
+        modules: whose parameters it moves.
+        fused: True: one kernel for all parameters (adamw, sgd), as pays on GPUs; None: torch's choice.
     """
     if config.name not in DEFAULTS:
         raise InputError(f"optim.name {config.name!r} is unknown; use {', '.join(DEFAULTS)}")
@@ -41,8 +48,8 @@ def build_optimizer(config: OptimConfig, modules: Iterable[nn.Module]) -> torch.
         momentum: Any = config.momentum  # annotated as int in timm
         return Lars(groups, lr=1.0, momentum=momentum)
     if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=1.0, momentum=config.momentum, nesterov=config.momentum > 0)
-    return torch.optim.AdamW(groups, lr=1.0, betas=(0.9, 0.999))
+        return torch.optim.SGD(groups, lr=1.0, momentum=config.momentum, nesterov=config.momentum > 0, fused=fused)
+    return torch.optim.AdamW(groups, lr=1.0, betas=(0.9, 0.999), fused=fused)
 
 
 def peak_rate(config: OptimConfig, global_batch: int) -> float:

@@ -41,6 +41,7 @@ class Step:
         loss: of the first views' embeddings (B, E), the second's, and `images`; see
             `cxrdist.pretrain.methods.Method.loss`.
         micro_batch: at most so many views per forward pass, 2 or more; None: all at once.
+        scaler: multiplies the loss before the backward pass, so that small gradients survive in fp16; None: none.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class Step:
         precision: str,
         loss: Callable[..., torch.Tensor],
         micro_batch: int | None = None,
+        scaler: torch.amp.GradScaler | None = None,
     ) -> None:
         self.model, self.device, self.precision = model, device, precision
+        self._scaled = (lambda loss: loss) if scaler is None else scaler.scale
         self.loss, self.micro_batch = loss, micro_batch
         self._bare = _bare(model)
         self._without_exchange: Any = getattr(model, "no_sync", contextlib.nullcontext)
@@ -70,7 +73,7 @@ class Step:
             self._embed(views if count == 1 else views.tensor_split(count)[0]).float().sum().backward()
 
     def __call__(self, first: torch.Tensor, second: torch.Tensor, images: torch.Tensor | None = None) -> torch.Tensor:
-        """Leave the global batch's gradient in the parameters.
+        """Leave the global batch's gradient in the parameters, times the scaler's scale.
 
         Args:
             first: one view of each of this rank's images, (B, 1, s, s).
@@ -86,7 +89,7 @@ class Step:
             loss = self._in_parts(views, count, images)
         else:
             loss = self._loss(self._embed(views), images)
-            loss.backward()
+            self._scaled(loss).backward()
         return loss.detach()
 
     def _count(self, views: torch.Tensor) -> int:
@@ -118,7 +121,7 @@ class Step:
                 self._norms.measured(part)
         z = torch.cat(embeddings).detach().requires_grad_()
         loss = self._loss(z, images)
-        loss.backward()
+        self._scaled(loss).backward()
         assert z.grad is not None
         torch.set_rng_state(dice[0])
         if on_gpu:

@@ -125,3 +125,27 @@ def test_a_process_that_computes_on_the_cpu_keeps_the_memory_that_tensors_give_b
     assert code == 0, errors
     # The heap may grow once more; cleared anew each time, eight uses would cost 131,072.
     assert int((tmp_path / "faults").read_text()) < 2 * 16_384
+
+
+@pytest.fixture
+def products():
+    """Put back how GPUs multiply float32 numbers."""
+    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # pyright: ignore[reportAttributeAccessIssue]
+    before = matmul.fp32_precision, conv.fp32_precision
+    yield lambda: (matmul.fp32_precision, conv.fp32_precision)
+    matmul.fp32_precision, conv.fp32_precision = before
+
+
+def test_float32_is_that_of_ieee_unless_tf32_is_asked_for(products):
+    gpu = torch.device("cuda")  # its name alone: no card is needed to choose
+    assert resolve_precision("float32", gpu, 224) == "float32" and products() == ("ieee", "ieee")
+    assert resolve_precision("tf32", gpu, 224) == "tf32" and products() == ("tf32", "tf32")
+    assert resolve_precision("bf16", gpu, 224) == "bf16" and products() == ("ieee", "ieee")
+    assert resolve_precision("tf32", CPU, 224) == "float32" and products() == ("ieee", "ieee")
+
+
+def test_fp16_is_chosen_for_cards_without_bf16_where_gradients_are_scaled(products, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    gpu = torch.device("cuda")
+    assert resolve_precision("auto", gpu, 224, scaled=True) == "fp16"
+    assert resolve_precision("auto", gpu, 224) == "float32", "nobody scales the gradients of a fine-tuning"

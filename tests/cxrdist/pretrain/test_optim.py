@@ -86,3 +86,19 @@ def test_position_embeddings_and_class_tokens_never_decay(arch):
 def test_an_unknown_optimiser_is_refused():
     with pytest.raises(InputError, match="lars, adamw, sgd"):
         build_optimizer(OptimConfig(name="rmsprop"), [nn.Linear(1, 1)])  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_fused_optimiser_takes_the_same_steps(name):
+    moved = []
+    for fused in (None, True):
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 4))
+        optimizer = build_optimizer(OptimConfig(name=name, weight_decay=0.1), [module], fused=fused)
+        set_rate(optimizer, 0.05)
+        for _ in range(4):
+            optimizer.zero_grad()
+            module(torch.randn(8, 5)).square().sum().backward()
+            optimizer.step()
+        moved.append([parameter.detach() for parameter in module.parameters()])
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*moved, strict=True))
