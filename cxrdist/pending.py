@@ -9,11 +9,12 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from cxrdist.core import initialisation, shard_sets
+from cxrdist.core import hub, initialisation, named_inits, shard_sets
 from cxrdist.errors import InputError
 from cxrdist.finetune import input_checks
 from cxrdist.finetune.config import FinetuneConfig, check_head, words
-from cxrdist.pretrain.config import PretrainConfig, check_batch, check_pool
+from cxrdist.pretrain.config import PretrainConfig, check_batch, check_pool, places_of
+from cxrdist.pretrain.union import check_different
 from results.run import Run
 
 
@@ -43,6 +44,7 @@ def check_trial(config: FinetuneConfig) -> None:
         InputError: see `identity.resolve` and `input_checks.check_sets`.
     """
     check_head(config)
+    config = named_inits.expanded(config)
     if (start := _start(config)) is not None:
         initialisation.check_start(config, start)
     own = card(config.shards)
@@ -60,11 +62,17 @@ def check_pretraining(config: PretrainConfig) -> None:
     Raises:
         InputError: weights of another network; a pool or batch that the shard set does not have.
     """
+    config = named_inits.expanded(config)
     if (start := _start(config)) is not None:
         initialisation.check_weights(config, start)
-    if (found := card(config.shards)) is not None:
-        check_pool(config.pool, found, config.shards)
-        check_batch(config.global_batch, found.counts["train"]["n"], config.shards)
+    places = places_of(config)
+    cards = [card(place) for place in places]
+    for found, place in zip(cards, places, strict=True):
+        if found is not None:
+            check_pool(config.pool, found, place)
+    if all(found is not None for found in cards):
+        check_different(cards, places)
+        check_batch(config.global_batch, sum(found.counts["train"]["n"] for found in cards), ", ".join(places))
 
 
 def _start(config: FinetuneConfig | PretrainConfig) -> initialisation.Initialisation | None:
@@ -73,6 +81,8 @@ def _start(config: FinetuneConfig | PretrainConfig) -> initialisation.Initialisa
     Raises:
         InputError: no file of weights, or weights of another architecture.
     """
+    if config.init.startswith(hub.SCHEME):
+        return initialisation.describe(config.init)
     path = Path(config.init).expanduser()
     if config.init in initialisation.NAMED_INITS:
         return initialisation.describe(config.init)

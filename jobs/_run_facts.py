@@ -162,6 +162,8 @@ def _dataset(info: Mapping[str, Any], done: Mapping[str, Any], settings: Mapping
     place = settings.get("shards")
     if done.get("dataset"):
         return str(done["dataset"])
+    if isinstance(place, list):
+        return "+".join(name for name in map(_brief, place) if name)
     content = (info.get("shards") or {}).get(place)
     name = used_datasets.of_info(info).get(str(content), {}).get("name")
     return name or _brief(place)

@@ -78,7 +78,10 @@ def of_run(run: Run) -> str | None:
         config, info = run.read_config(), run.read_info()
     except InputError:
         return None
-    content = {"shards": run.shard_hashes().get(str(config.get("shards")))}
+    held, places = run.shard_hashes(), config.get("shards")
+    content: dict[str, Any] = {"shards": held.get(str(places))}
+    if isinstance(places, list):
+        content = {"shards": [held.get(str(place)) for place in places]}
     if config.get("init") not in ("scratch", "imagenet", "kmeans-patches"):
         content["init"] = (info.get("init") or {}).get("sha256")  # else told by the columns init and init_signature
     return config_text(config, ignore=_OF_THE_MACHINE, content=content | {"eval_shards": None})

@@ -13,16 +13,19 @@ if TYPE_CHECKING:
     from shards.read.card import read_card
     from shards.read.dataset import ShardSet
     from shards.read.order import Order
+    from shards.read.union import ShardUnion, WeightedOrder
 
 _HOME = {
     "ShardSet": "shards.read.dataset",
     "Order": "shards.read.order",
+    "ShardUnion": "shards.read.union",
+    "WeightedOrder": "shards.read.union",
     "InputError": "shards.errors",
     "FailedError": "shards.errors",
     "read_card": "shards.read.card",
 }
 
-__all__ = ["FailedError", "InputError", "Order", "ShardSet", "read_card"]
+__all__ = ["FailedError", "InputError", "Order", "ShardSet", "ShardUnion", "WeightedOrder", "read_card"]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,6 +20,7 @@ class Stream(IntEnum):
     NOISE = 32
     POOL = 33
     DROPOUT = 34
+    PARTNER = 35
     VALIDATION = 64  # one per view, as AUGMENT
     WATCH = 96
 
@@ -28,7 +29,7 @@ _WORDS = 4  # 64-bit words per Philox block
 ROOM = 64
 """Numbers that every row of a stream has, used or not. A row begins at the same counter however many of its numbers are
 asked for, so that a new decision (a further column, up to this many) leaves all earlier ones as they were."""
-_NARROW: dict[int, int] = {Stream.POOL: 4, Stream.WATCH: 4}
+_NARROW: dict[int, int] = {Stream.POOL: 4, Stream.WATCH: 4, Stream.PARTNER: 4}
 """Streams of long tables with one column. No other room may change either: runs could not be made again."""
 
 

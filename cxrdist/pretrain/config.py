@@ -104,8 +104,11 @@ class CheckpointConfig:
 class PretrainConfig(MethodConfig):
     """Self-supervised pretraining of a backbone on a shard set."""
 
-    shards: str
-    """Folder of the shard set."""
+    shards: list[str] | str
+    """Folder or URL of the shard set; several as a list, or with commas in between, are learnt from together."""
+    shard_weights: Annotated[list[float] | None, "(0, inf)"] = None
+    """With several shard sets: how often images are drawn from each, relative to the others, in their order. None: by
+    their numbers of images, so that an epoch is one pass over all."""
     out: str
     """Folder of the run; the same request again resumes or returns it."""
     arch: str = "resnet18"
@@ -118,12 +121,19 @@ class PretrainConfig(MethodConfig):
     load_size: Annotated[int | None, "[16, 4096]"] = None
     """Side at which images are decoded before the augmentation. None: 1.25 image_size, at most the stored size."""
     init: str = "scratch"
-    """scratch, imagenet, a weights file (.safetensors, .pth) or an earlier run's folder."""
+    """scratch, imagenet, a weights file (.safetensors, .pth; published ones are recognised), an earlier run's folder,
+    hf://owner/name[@revision], or a name of your list of encoders (CXRDIST_INITS)."""
     init_mean: Annotated[float | None, "(-inf, inf)"] = None
-    """For an `init` file that does not say what pixels its network expects: their mean, of grey values in [0, 1].
+    """For an `init` file of which nothing says what pixels its network expects: their mean, of grey values in [0, 1].
     None: the file's metadata, those of ImageNet for imagenet, those of the training set for scratch."""
     init_std: Annotated[float | None, "(0, inf)"] = None
     """The standard deviation that belongs to `init_mean`; 0.5 and 0.00048828125 stand for pixels in [-1024, 1024]."""
+    positives: Literal["image", "patient"] = "image"
+    """Of what the two views of a pair are. image: one image; patient: two images of one patient where there are two
+    (MICLe, Azizi et al. 2021)."""
+    negatives: Literal["all", "other_patients"] = "all"
+    """What views SimCLR tells a pair from. all: those of all other images of the global batch; other_patients: those of
+    other patients' images."""
     global_batch: Annotated[int, "[2, inf)"] = 256
     """Images per step over all ranks (each gives two views)."""
     epochs: Annotated[int, "[1, inf)"] = 100
@@ -134,8 +144,10 @@ class PretrainConfig(MethodConfig):
     """Seed of weights, order and augmentations."""
     temperature: Annotated[float, "(0, inf)"] = 0.2
     """Temperature of SimCLR's loss, NT-Xent."""
-    precision: Literal["auto", "float32", "bf16"] = "auto"
-    """auto: bf16 autocast where the device computes it faster, else float32."""
+    precision: Literal["auto", "float32", "tf32", "bf16", "fp16"] = "auto"
+    """float32: IEEE's. tf32: float32 whose products GPUs round to 11 bits. bf16: autocast. fp16: autocast with scaled
+    gradients, for GPUs without bf16. auto: bf16 where the device computes it faster, fp16 on GPUs without it, else
+    float32."""
     comm_hook: Literal["none", "bf16"] = "none"
     """How gradients travel between ranks. none: as they are; bf16: rounded to bfloat16, half the bytes, for slow
     networks. One rank exchanges nothing."""
@@ -218,11 +230,35 @@ def validate(config: PretrainConfig) -> None:
         config.init != KMEANS_PATCHES,
         f"init {KMEANS_PATCHES} has no layers to pretrain; give it to finetune or a sweep (mode linear)",
     )
+    _check_sets(config)
     check_augment(config.augment)
     _check_method(config)
     watching = config.watch.every_epochs > 0
     need(watching or config.watch.patience is None, "watch.patience needs watch.every_epochs > 0")
     need(watching or config.export == "last", "export best needs watch.every_epochs > 0")
+
+
+def places_of(config: PretrainConfig) -> list[str]:
+    """The shard sets of a configuration, in order."""
+    parts = config.shards.split(",") if isinstance(config.shards, str) else config.shards
+    return [part.strip().rstrip("/") or part.strip() for part in parts if part.strip()]
+
+
+def _check_sets(config: PretrainConfig) -> None:
+    """Refuse no shard set, one named twice, and weights that do not belong to the sets."""
+    sets = places_of(config)
+    if not sets:
+        raise InputError("shards names no shard set")
+    if len(set(sets)) < len(sets):
+        raise InputError(f"shards names a set twice: {', '.join(sets)}; give it more weight by shard_weights")
+    if config.shard_weights is None:
+        return
+    if len(config.shard_weights) != len(sets) or len(sets) == 1:
+        raise InputError(
+            f"shard_weights has {len(config.shard_weights)} numbers, shards {len(sets)}: one for each of several"
+        )
+    if config.window is not None:
+        raise InputError("shard_weights and window exclude each other: a window goes through each set once an epoch")
 
 
 def _check_method(config: PretrainConfig) -> None:

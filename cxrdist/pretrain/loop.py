@@ -24,14 +24,14 @@ from cxrdist.core.device import pick_device, set_threads, usable_cores
 from cxrdist.core.distributed import Ranks, join, open_store, wait_for_all
 from cxrdist.core.initialisation import describe, refuse_another
 from cxrdist.core.shard_sets import expected
-from cxrdist.pretrain.config import PretrainConfig, check_batch, from_dict, validate
+from cxrdist.pretrain.config import PretrainConfig, check_batch, from_dict, places_of, validate
 from cxrdist.pretrain.logger import Logger
 from cxrdist.pretrain.optim import learning_rate
-from cxrdist.pretrain.samples import Pool, open_pool
+from cxrdist.pretrain.samples import Pool, open_pools
 from cxrdist.pretrain.trainer import Job, TrainingState
 from results.run import Run
 from results.tracking.beside import tracked
-from shards import Order
+from shards import Order, ShardUnion, WeightedOrder
 from shards.read.loader import Loader
 from shards.read.order import rank_slice
 from slurm.signals import StopRequest
@@ -76,7 +76,7 @@ def train(config: PretrainConfig, run: Run, ranks: Ranks, stop: StopRequest, dat
     workers = default_workers(ranks) if config.workers is None else config.workers
     loader = Loader(
         pool.train, order, rank=ranks.rank, world=ranks.world, start_step=done.step, stop_step=steps,
-        workers=workers, size=augment.in_size, pin=ranks.device.type == "cuda",
+        workers=workers, size=augment.in_size, pin=ranks.device.type == "cuda", partners=job.partners,
     )  # fmt: skip
     logger.say(job.describe(order, steps, workers, done))
     every = max(1, round(config.watch.every_epochs * per_epoch)) if config.watch.every_epochs > 0 else 0
@@ -94,7 +94,8 @@ def train(config: PretrainConfig, run: Run, ranks: Ranks, stop: StopRequest, dat
             logger.advance()
             if done.step % config.log_every == 0 or done.step == steps or step == 0:
                 values = {"loss": job.read(loss), "lr": rate, "epoch": done.step / per_epoch}
-                logger.step(done.step, loader.wait_seconds, **values, **({} if norm is None else {"grad_norm": norm}))
+                measured = {} if norm is None else {"grad_norm": float(norm)}
+                logger.step(done.step, loader.wait_seconds, **values, **measured)
             stopped = stopping.answer()
             better = False
             if every and (done.step % every == 0 or done.step == steps) and (not stopped or done.step == steps):
@@ -134,36 +135,44 @@ Data = tuple[Pool, Order, Augment]
 def open_checked(config: PretrainConfig, run: Run) -> Data:
     """As `open_data`; weights and shard set must be those that the run was made with."""
     refuse_another(run, config.init)
-    return open_data(config, expected(run, config.shards))
+    return open_data(config, [expected(run, place) for place in places_of(config)])
 
 
-def open_data(config: PretrainConfig, sha256: str | None = None) -> Data:
+def open_data(config: PretrainConfig, sha256: list[str | None] | None = None) -> Data:
     """Samples, their order, and the augmentation that fits their size; shards are staged first, if asked for.
 
     Args:
         config: of the run.
-        sha256: hash of the shard set that must be there; None = any.
+        sha256: hash of each shard set that must be there; None = any.
 
     Raises:
         InputError: no such shard set, or fewer images than a global batch holds.
     """
-    pool = open_pool(config.shards, config.pool, config.seed, stage=config.stage, sha256=sha256)
-    card = pool.train.card
-    check_batch(config.global_batch, len(pool.train), config.shards)
-    mean, std = pixel_scale.scale(config, describe(config.init), (card.mean, card.std))
-    order = Order(
+    places, weights = places_of(config), config.shard_weights
+    pool = open_pools(places, config.pool, config.seed, weights=weights, stage=config.stage, sha256=sha256)
+    facts = pool.facts
+    check_batch(config.global_batch, len(pool.train), ", ".join(places))
+    mean, std = pixel_scale.scale(config, describe(config.init), (facts.mean, facts.std))
+    side = load_size(config.load_size, config.image_size, facts.image_size)
+    augment = Augment(
+        config.augment, side, config.image_size, pick_device(config.device),
+        mean=mean, std=std, grey=facts.mean, seed=config.seed,
+    )  # fmt: skip
+    return pool, order_of(config, pool), augment
+
+
+def order_of(config: PretrainConfig, pool: Pool) -> Order:
+    """Which samples of the pool stand in which step's global batch."""
+    if config.shard_weights is not None and isinstance(pool.train, ShardUnion):
+        sizes = pool.train.sizes
+        return WeightedOrder(sizes, config.shard_weights, seed=config.seed, global_batch=config.global_batch)
+    return Order(
         len(pool.train),
         seed=config.seed,
         global_batch=config.global_batch,
         shard_sizes=pool.train.shard_sizes if config.window else None,
         window=config.window,
     )
-    side = load_size(config.load_size, config.image_size, card.image_size)
-    augment = Augment(
-        config.augment, side, config.image_size, pick_device(config.device),
-        mean=mean, std=std, grey=card.mean, seed=config.seed,
-    )  # fmt: skip
-    return pool, order, augment
 
 
 def default_workers(ranks: Ranks) -> int:

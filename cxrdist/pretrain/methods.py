@@ -87,7 +87,7 @@ def _vicreg(config: PretrainConfig) -> Method:
 
 
 METHODS: dict[str, Entry] = {
-    "simclr": Entry(_simclr, ("temperature", "head")),
+    "simclr": Entry(_simclr, ("temperature", "head", "negatives")),
     "vicreg": Entry(_vicreg, ("vicreg",)),
 }
 
@@ -106,7 +106,8 @@ def that_counts(values: Mapping[str, Any]) -> dict[str, Any]:
         values: nested, as in config.toml.
     """
     method = values["method"]
-    later = {"method", "comm_hook"} if values["comm_hook"] == "none" else {"method"}
-    left_out = {*foreign_settings(method), *later}
+    later = {"comm_hook": "none", "positives": "image", "negatives": "all"}
+    unused = {name for name, value in later.items() if values[name] == value}
+    left_out = {*foreign_settings(method), "method", *unused}
     kept = {key: value for key, value in values.items() if key not in left_out}
     return kept if method == "simclr" else kept | {"learns_by": method}

@@ -22,7 +22,7 @@ from cxrdist.pretrain.methods import Method
 from cxrdist.pretrain.samples import Pool
 from cxrdist.pretrain.step import JointEmbedding
 from results.stats.metrics import auroc
-from shards import ShardSet
+from shards import ShardSet, ShardUnion
 from shards.labels import NEGATIVE, POSITIVE
 from shards.read.order import eval_slice
 
@@ -97,7 +97,7 @@ def knn_auroc(
 class _Sample:
     """The samples that every evaluation of a run uses."""
 
-    shards: ShardSet
+    shards: ShardSet | ShardUnion
     positions: np.ndarray
 
 
@@ -123,7 +123,7 @@ class OnlineEvaluation:
         labels = pool.train.labels
         self.labelled = self.val is not None and config.watch.knn > 0 and len(labels) > 0
 
-    def _some(self, shards: ShardSet, step: int) -> _Sample:
+    def _some(self, shards: ShardSet | ShardUnion, step: int) -> _Sample:
         count = min(len(shards), self.config.watch.samples)
         order = rng.order(self.config.seed, rng.Stream.WATCH, step, len(shards))
         return _Sample(shards, np.sort(order[:count]))

@@ -5,12 +5,21 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from cxrdist.core import named_inits
 from cxrdist.core.configs import METHOD
-from cxrdist.core.initialisation import NAMED_INITS, Initialisation, check_init, check_weights, describe
-from cxrdist.core.shard_sets import SCHEME, datasets
+from cxrdist.core.initialisation import NAMED_INITS, Initialisation, check_init, check_weights, describe, located
+from cxrdist.core.shard_sets import SCHEME, card, datasets
 from cxrdist.errors import InputError
-from cxrdist.pretrain.config import IGNORED_BY_SIGNATURE, PretrainConfig, check_batch, check_pool, validate
+from cxrdist.pretrain.config import (
+    IGNORED_BY_SIGNATURE,
+    PretrainConfig,
+    check_batch,
+    check_pool,
+    places_of,
+    validate,
+)
 from cxrdist.pretrain.methods import that_counts
+from cxrdist.pretrain.union import check_different, union_facts
 from results.identity import plain, signature
 from results.run import Run
 
@@ -25,22 +34,23 @@ def create_run(config: PretrainConfig, command: list[str] | None = None) -> Run:
     Raises:
         InputError: unusable values, not a shard set, or a folder that holds something else.
     """
-    config, identity, start = resolve(config)
+    config, identities, start = resolve(config)
+    places = dict(zip(places_of(config), identities, strict=True))
     return Run.create(
         config.out,
         job="pretrain",
         config=plain(config),
-        signature=identify(config, identity, start),
-        shards={config.shards: identity},
+        signature=identify(config, identities, start),
+        shards=places,
         init=start.facts(),
-        datasets=datasets([config.shards], start.file),
+        datasets=datasets(places, start.file) | union_facts([card(place) for place in places]),
         command=command,
         ignore=IGNORED_BY_SIGNATURE,
     )
 
 
-def resolve(config: PretrainConfig) -> tuple[PretrainConfig, str, Initialisation]:
-    """A checked configuration with absolute places, the hash of its shard set, and what it starts from.
+def resolve(config: PretrainConfig) -> tuple[PretrainConfig, list[str], Initialisation]:
+    """A checked configuration with absolute places, the hashes of its shard sets, and what it starts from.
 
     Raises:
         InputError: see `create_run`.
@@ -48,25 +58,32 @@ def resolve(config: PretrainConfig) -> tuple[PretrainConfig, str, Initialisation
     from shards import read_card
 
     validate(config)
-    place = config.shards if SCHEME in config.shards else str(Path(config.shards).expanduser().resolve())
-    config = dataclasses.replace(config, shards=place.rstrip("/"))
-    card = read_card(config.shards)
-    check_pool(config.pool, card, config.shards)
-    check_batch(config.global_batch, card.counts["train"]["n"], config.shards)
+    places = [
+        (place if SCHEME in place else str(Path(place).expanduser().resolve())).rstrip("/")
+        for place in places_of(config)
+    ]
+    config = dataclasses.replace(config, shards=places[0] if len(places) == 1 else places)
+    cards = [read_card(place) for place in places]
+    for held, place in zip(cards, places, strict=True):
+        check_pool(config.pool, held, place)
+    check_different(cards, places)
+    check_batch(config.global_batch, sum(held.counts["train"]["n"] for held in cards), ", ".join(places))
+    config = named_inits.expanded(config)
     if config.init not in NAMED_INITS:
-        init = Path(config.init).expanduser()
-        if not init.exists():
+        config = dataclasses.replace(config, init=located(config.init))
+        if not Path(config.init).exists():
             raise InputError(
-                f"--init {config.init} does not exist; use scratch, imagenet, a weights file or a run folder"
+                f"--init {config.init} does not exist; use scratch, imagenet, a weights file, a run folder, "
+                "hf://owner/name or a name of your list of encoders"
             )
-        check_init(str(init), config.arch)
-        config = dataclasses.replace(config, init=str(init.resolve()))
+        check_init(config.init, config.arch)
     start = describe(config.init)
     check_weights(config, start)
-    return config, card.sha256, start
+    return config, [held.sha256 for held in cards], start
 
 
-def identify(config: PretrainConfig, shards: str, start: Initialisation) -> str:
-    """Signature of a resolved configuration: its shard set and weights file count by content, not by place."""
-    by_content = {"shards": shards, "init": start.sha256 or config.init, "method": METHOD}
+def identify(config: PretrainConfig, shards: list[str] | str, start: Initialisation) -> str:
+    """Signature of a resolved configuration: its shard sets and weights file count by content, not by place."""
+    content = shards[0] if isinstance(shards, list) and len(shards) == 1 else shards
+    by_content = {"shards": content, "init": start.sha256 or config.init, "method": METHOD}
     return signature(that_counts(plain(config)) | by_content, IGNORED_BY_SIGNATURE)

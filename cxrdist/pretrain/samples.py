@@ -9,17 +9,52 @@ import numpy as np
 from cxrdist.core import rng
 from cxrdist.errors import InputError
 from cxrdist.pretrain.config import PoolConfig
-from shards import ShardSet
+from cxrdist.pretrain.union import DataFacts, facts_of
+from shards import ShardSet, ShardUnion
 
 
 @dataclass(frozen=True)
 class Pool:
     """Samples of a pretraining run."""
 
-    train: ShardSet
+    train: ShardSet | ShardUnion
     """What is learnt from."""
-    val: ShardSet | None
+    val: ShardSet | ShardUnion | None
     """What the validation loss is measured on; None: nothing."""
+    facts: DataFacts
+    """Name, content, size and pixels of what is learnt from."""
+
+
+def open_pools(
+    paths: list[str],
+    config: PoolConfig,
+    seed: int,
+    *,
+    weights: list[float] | None = None,
+    stage: str = "none",
+    sha256: list[str | None] | None = None,
+) -> Pool:
+    """The samples of one or several shard sets, each with its own rules, held-out share and staging.
+
+    Args:
+        paths: the shard sets.
+        config: subset rules and the held-out share, applied to each set.
+        seed: as for `open_pool`.
+        weights: of the sets, see `shards.WeightedOrder`; None: each counts by its images.
+        stage: as for `ShardSet`.
+        sha256: as for `ShardSet`, one for each path.
+
+    Raises:
+        InputError: see `open_pool`.
+    """
+    hashes = sha256 or [None] * len(paths)
+    pools = [open_pool(path, config, seed, stage=stage, sha256=one) for path, one in zip(paths, hashes, strict=True)]
+    if len(pools) == 1:
+        return pools[0]
+    held = [pool.val for pool in pools if isinstance(pool.val, ShardSet)]
+    train = [pool.train for pool in pools if isinstance(pool.train, ShardSet)]
+    facts = facts_of([shards.card for shards in train], weights)
+    return Pool(ShardUnion(train), ShardUnion(held) if held else None, facts)
 
 
 def open_pool(
@@ -48,13 +83,13 @@ def open_pool(
     rows = keep_rows(train, config, seed)
     if config.holdout is None and "val" in train.card.splits:
         val = ShardSet(path, "val", stage=stage, size=size, sha256=train.card.sha256)
-        return Pool(train.select(rows), val if len(val) else None)
+        return Pool(train.select(rows), val if len(val) else None, facts_of([train.card]))
     share = 0.1 if config.holdout is None else config.holdout
     held = take_share(train, rows, share, seed, step=1)
     rest = np.setdiff1d(rows, held, assume_unique=True)
     if not len(rest):
         raise InputError(f"{path}: a holdout of {share} leaves nothing to learn from; lower pool.holdout")
-    return Pool(train.select(rest), train.select(held) if len(held) else None)
+    return Pool(train.select(rest), train.select(held) if len(held) else None, facts_of([train.card]))
 
 
 def keep_rows(shards: ShardSet, config: PoolConfig, seed: int) -> np.ndarray:

@@ -22,6 +22,7 @@ from cxrdist.pretrain.logger import Logger
 from cxrdist.pretrain.methods import METHODS
 from cxrdist.pretrain.online_eval import OnlineEvaluation
 from cxrdist.pretrain.optim import build_optimizer, set_rate
+from cxrdist.pretrain.patients import Partners, names, patients_of
 from cxrdist.pretrain.samples import Pool
 from cxrdist.pretrain.step import JointEmbedding, Step
 from cxrdist.pretrain.sync_norm import synchronise
@@ -57,21 +58,29 @@ class Job:
         self.info = run.read_info()
         self.signature = str(self.info["signature"])
         on_cpu = ranks.device.type == "cpu"
-        if config.deterministic or (config.deterministic is None and on_cpu):
+        deterministic = config.deterministic or (config.deterministic is None and on_cpu)
+        torch.backends.cudnn.benchmark = not on_cpu and not deterministic
+        if deterministic:
             torch.use_deterministic_algorithms(True, warn_only=not config.deterministic)
             # A debugging aid that would cost time.
         torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
         torch.manual_seed(rng.mix(config.seed, 0))
-        backbone, self.origin = load_init(config.init, config.arch, config.image_size, stem=config.stem)
+        own_pixels = config.init_mean is not None
+        asked = (config.init, config.arch, config.image_size)
+        backbone, self.origin = load_init(*asked, stem=config.stem, own_pixels=own_pixels)
         self.method = METHODS[config.method].build(config)
         head = self.method.head(int(backbone.num_features))  # pyright: ignore[reportArgumentType]
         self.model: Any = JointEmbedding(backbone, head)
         if config.sync_bn:
             self.model = synchronise(self.model, ranks)
         self.model = self.model.to(ranks.device).to(memory_format=torch.channels_last).train()
-        self.optimizer = build_optimizer(config.optim, [self.model])
-        self.precision = resolve_precision(config.precision, ranks.device, config.image_size, self.origin["stem"])
+        self.optimizer = build_optimizer(config.optim, [self.model], fused=None if on_cpu else True)
+        asked = (config.precision, ranks.device, config.image_size, self.origin["stem"])
+        self.precision = resolve_precision(*asked, scaled=True)
+        self.scaler = torch.amp.GradScaler(ranks.device.type) if self.precision == "fp16" else None
         self.watch = OnlineEvaluation(config, pool, augment, ranks, self.precision, self.method)
+        self.partners = Partners(patients_of(pool.train), config.seed) if config.positives == "patient" else None
+        self.patients = patients_of(pool.train) if config.negatives == "other_patients" else None
         self._step = self._build_step()
         self._pending: tuple[int, torch.Tensor, Any] | None = None
 
@@ -83,7 +92,8 @@ class Job:
         views = torch.zeros(count, 1, config.image_size, config.image_size, device=ranks.device)
         parallel = data_parallel(self.model, ranks, views[:2], config.comm_hook)
         forward: Any = torch.compile(parallel) if config.compile else parallel
-        step = Step(forward, ranks.device, self.precision, self.method.loss, config.optim.micro_batch)
+        parts = config.optim.micro_batch
+        step = Step(forward, ranks.device, self.precision, self.method.loss, parts, self.scaler)
         if ranks.world > 1:
             step.rehearse(views)
         return step
@@ -102,39 +112,49 @@ class Job:
 
     def step(
         self, step: int, part: slice, positions: np.ndarray, images: torch.Tensor, rate: float
-    ) -> tuple[torch.Tensor, float | None]:
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """One optimiser step.
 
         Args:
             step: its number.
             part: this rank's rows of the global batch.
             positions: which samples the global batch holds, int64 (G,).
-            images: this rank's, uint8 (B, 1, S, S).
+            images: this rank's, uint8 (B, 1, S, S); with partners those of the second views behind them, (2B, 1, S, S).
             rate: the learning rate.
 
         Returns:
-            The loss and, where it is clipped, the gradient's norm.
+            The loss and, where it is clipped, the gradient's norm; both on the device, so that nothing waits for them.
         """
         config = self.config
         torch.manual_seed(rng.mix(config.seed, 1 + step, self.ranks.rank))  # dropout, stochastic depth
         images = images.to(self.ranks.device, non_blocking=True)
+        shown = (images, images) if self.partners is None else images.chunk(2)
         views = [
-            self.augment.apply(images, self.augment.draw(config.seed, step, part, view)).contiguous(
+            self.augment.apply(seen, self.augment.draw(config.seed, step, part, view)).contiguous(
                 memory_format=torch.channels_last
             )
-            for view in (0, 1)
+            for view, seen in enumerate(shown)
         ]
         self.optimizer.zero_grad(set_to_none=True)
-        # The batch that closes an epoch is filled with images of the next one, and may hold one twice.
-        repeats = len(np.unique(positions)) < len(positions)
-        loss = self._step(views[0], views[1], torch.from_numpy(positions) if repeats else None)
+        second = None if self.partners is None else self.partners(step, positions)
+        loss = self._step(views[0], views[1], names(positions, second, self.patients))
         self._check(step, loss)
-        norm = None
-        if config.optim.clip_norm is not None:
-            norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optim.clip_norm))
         set_rate(self.optimizer, rate)
-        self.optimizer.step()
-        return loss, norm
+        return loss, self._move()
+
+    def _move(self) -> torch.Tensor | None:
+        """Clip the gradient and let the optimiser step; with a scaler only if the gradient is finite."""
+        limit, norm = self.config.optim.clip_norm, None
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        if limit is not None:
+            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        return norm
 
     def _check(self, step: int, loss: torch.Tensor) -> None:
         """Stop at a loss that is not finite. On a GPU it is read one step late, so that nothing waits for it."""
@@ -197,6 +217,8 @@ class Job:
         if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):
             raise FailedError(f"weights are no longer finite at step {done.step}; the last good checkpoint is kept")
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "progress": asdict(done)}
+        if self.scaler is not None:
+            state["scaler"] = self.scaler.state_dict()
         try:
             checkpoint.save(self.run.checkpoints, done.step, state, {"signature": self.signature} | self._facts())
         except FailedError as error:
@@ -221,6 +243,8 @@ class Job:
         state, meta = found
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.scaler is not None and "scaler" in state:
+            self.scaler.load_state_dict(state["scaler"])
         if meta.get("precision") != self.precision and self.ranks.is_first:
             warnings.warn(
                 f"step {step} was reached in {meta.get('precision')}, this machine goes on in {self.precision}; "
@@ -249,8 +273,8 @@ class Job:
                 "gpu_seconds": round(done.seconds * gpus, 3),
                 "world": self.ranks.world,
                 "precision": self.precision,
-                "dataset": self.pool.train.card.name,
-                "dataset_hash": self.pool.train.card.sha256,
+                "dataset": self.pool.facts.name,
+                "dataset_hash": self.pool.facts.sha256,
                 "n_parameters": sum(p.numel() for p in self.model.parameters()),
             }
             self.run.finish(**facts)
@@ -267,7 +291,7 @@ class Job:
                 step = done.best_step
             except FailedError as error:
                 logger.say(f"warning: {error}; the last weights are exported instead")
-        card = self.pool.train.card
+        learnt_from = self.pool.facts
         facts = {
             "arch": self.config.arch,
             "in_chans": 1,
@@ -280,8 +304,8 @@ class Job:
             "job": "pretrain",
             "method": self.config.method,
             "init": self.config.init,
-            "dataset": card.name,
-            "shards_sha256": card.sha256,
+            "dataset": learnt_from.name,
+            "shards_sha256": learnt_from.sha256,
             "step": step,
             "seed": self.config.seed,
             "precision": self.precision,

@@ -9,7 +9,7 @@ Legend: G global batch, B local batch (G / world), S side in pixels.
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 from shards.errors import InputError
 from shards.read.dataset import ShardSet
 from shards.read.order import Order, rank_slice
+from shards.read.union import ShardUnion
 
 Batch = tuple[int, np.ndarray, torch.Tensor]
 
@@ -31,7 +32,7 @@ class Loader:
 
     def __init__(
         self,
-        shardset: ShardSet,
+        shardset: ShardSet | ShardUnion,
         order: Order,
         *,
         rank: int = 0,
@@ -42,6 +43,7 @@ class Loader:
         size: int | None = None,
         prefetch: int = 4,
         pin: bool = False,
+        partners: Callable[[int, np.ndarray], np.ndarray] | None = None,
     ):
         """Set up; threads start with the iteration.
 
@@ -56,6 +58,8 @@ class Loader:
             size: S; None means the shard set's.
             prefetch: batches decoded ahead of the consumer, >= 1.
             pin: put the images into page-locked memory, for copies to a GPU that do not block.
+            partners: for a step and its positions (G,), other positions (G,) whose images follow behind; images are
+                then (2B, 1, S, S).
 
         Raises:
             InputError: when the order is for another number of samples, the batch does not split evenly, or a
@@ -70,7 +74,7 @@ class Loader:
         self.workers, self.prefetch, self.pin = workers, prefetch, pin
         self.size = shardset.size if size is None else size
         self.wait_seconds = 0.0
-        self._part = rank_slice(order.global_batch, rank, world)
+        self._part, self._partners = rank_slice(order.global_batch, rank, world), partners
 
     def __len__(self) -> int:
         return max(0, self.stop_step - self.start_step)
@@ -83,7 +87,7 @@ class Loader:
             began = time.perf_counter()
             positions = self.order.positions(step)
             images = self._empty()
-            self.shardset.read_into(positions[self._part], images)
+            self.shardset.read_into(self._local(step, positions), images)
             self.wait_seconds += time.perf_counter() - began
             yield step, positions, images
 
@@ -111,7 +115,7 @@ class Loader:
     def _submit(self, pool: ThreadPoolExecutor, step: int) -> tuple[int, np.ndarray, torch.Tensor, list[Future]]:
         """Start decoding a step, in pieces small enough to keep all threads busy on the batch needed first."""
         positions, images = self.order.positions(step), self._empty()
-        local = positions[self._part]
+        local = self._local(step, positions)
         piece = max(8, -(-len(local) // (4 * self.workers)))
         parts = [
             pool.submit(self.shardset.read_into, local[at : at + piece], images[at : at + piece])
@@ -119,6 +123,12 @@ class Loader:
         ]
         return step, positions, images, parts
 
+    def _local(self, step: int, positions: np.ndarray) -> np.ndarray:
+        """The samples that this rank reads, its partners' behind them."""
+        if self._partners is None:
+            return positions[self._part]
+        return np.concatenate([positions[self._part], self._partners(step, positions)[self._part]])
+
     def _empty(self) -> torch.Tensor:
-        batch = self._part.stop - self._part.start
+        batch = (self._part.stop - self._part.start) * (1 if self._partners is None else 2)
         return torch.empty((batch, 1, self.size, self.size), dtype=torch.uint8, pin_memory=self.pin)

@@ -36,8 +36,9 @@ def nt_xent(
         temperature: t > 0.
         gather: compare with the views of all ranks where torch.distributed runs with more than one. All ranks must
             call it then, with equal B.
-        images: int64 (G,), which image stands at each place of the global batch, in rank order; other views of a
-            view's own image are then no negatives of it. None: all G images differ.
+        images: int64 (G,), which image (or patient) stands at each place of the global batch, in rank order; other
+            views of a view's own image are then no negatives of it. (2G,): of the first and the second views, where
+            these are of different images. None: all G images differ.
 
     Returns:
         A scalar: the mean over the global batch, the same on every rank. Its gradient flows through the gather
@@ -56,7 +57,7 @@ def nt_xent(
         raise ValueError("NT-Xent compares views with those of other images: at least two images are needed")
     z_2BD = torch.stack([z1_BD, z2_BD])
     z_2BD = F.normalize(z_2BD if z_2BD.dtype == torch.float64 else z_2BD.float(), dim=-1)
-    if images is not None and images.shape != (len(z1_BD) * world,):
+    if images is not None and images.shape not in ((len(z1_BD) * world,), (2 * len(z1_BD) * world,)):
         raise ValueError(f"{len(z1_BD) * world} images are compared, but {tuple(images.shape)} are named")
     return _NTXent.apply(z_2BD, temperature, world, images)  # pyright: ignore[reportReturnType]
 
@@ -82,7 +83,7 @@ class _NTXent(torch.autograd.Function):
         view = torch.arange(2 * local, device=z.device) // local
         own = view * total + rank * local + torch.arange(2 * local, device=z.device) % local
         partner = (own + total) % (2 * total)
-        named = None if images is None else images.to(z.device).repeat(2)  # (2G,)
+        named = None if images is None else images.to(z.device).repeat(2 * total // len(images))  # (2G,)
         needs_grad = ctx.needs_input_grad[0]
         grad_rows = torch.empty_like(rows) if needs_grad else None
         grad_columns = torch.zeros_like(columns) if needs_grad else None
