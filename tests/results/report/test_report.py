@@ -29,7 +29,7 @@ BROWSER_FLAGS = (
 def written(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report") / "report.html"
     left_out = write_report(study, out, "A study of <labels>")
-    assert [line.split(":")[0] for line in left_out] == ["table transfer", "table ablation"]
+    assert [line.split(":")[0] for line in left_out] == ["table transfer", "table ablation", "table thresholds"]
     return out
 
 
