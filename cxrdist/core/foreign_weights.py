@@ -23,7 +23,7 @@ from cxrdist.errors import InputError
 
 NESTS = ("teacher", "state_dict", "model", "model_ema", "module")
 """Names under which checkpoints keep the state dict, in the order in which one is taken."""
-_HARMLESS = [argparse.Namespace, np.dtype, np._core.multiarray.scalar, type(np.dtype("f4")), type(np.dtype("f8"))]
+_HARMLESS = [argparse.Namespace, np.dtype, np.float64(0).__reduce__()[0], type(np.dtype("f4")), type(np.dtype("f8"))]
 """Settings and best scores that programs save beside their weights."""
 
 

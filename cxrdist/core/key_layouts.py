@@ -46,11 +46,11 @@ _VIT_SIZES = {
     (192, 12): "tiny", (384, 12): "small", (768, 12): "base", (1024, 24): "large", (1280, 32): "huge",
     (1536, 40): "giant",
 }  # fmt: skip
-_RESNETS = {
+_RESNETS: dict[tuple[bool, tuple[int, ...]], str] = {
     (False, (2, 2, 2, 2)): "resnet18", (False, (3, 4, 6, 3)): "resnet34", (True, (3, 4, 6, 3)): "resnet50",
     (True, (3, 4, 23, 3)): "resnet101", (True, (3, 8, 36, 3)): "resnet152",
 }  # fmt: skip
-_DENSENETS = {
+_DENSENETS: dict[tuple[int, ...], str] = {
     (6, 12, 24, 16): "densenet121", (6, 12, 32, 32): "densenet169", (6, 12, 48, 32): "densenet201",
 }  # fmt: skip
 _EVA_X = {192: "eva_x_tiny_patch16", 384: "eva_x_small_patch16", 768: "eva_x_base_patch16"}
@@ -158,8 +158,12 @@ def _resnet(shapes: Shapes) -> str | None:
         return None
     if width == (64, 64):
         return name
-    wide = {("resnet50", (128, 128)): "wide_resnet50_2", ("resnet101", (128, 128)): "wide_resnet101_2"}
-    return {**wide, ("resnet50", (128, 4)): "resnext50_32x4d"}.get((name, width))
+    wide: dict[tuple[str, tuple[int, ...]], str] = {
+        ("resnet50", (128, 128)): "wide_resnet50_2",
+        ("resnet101", (128, 128)): "wide_resnet101_2",
+        ("resnet50", (128, 4)): "resnext50_32x4d",
+    }
+    return wide.get((name, width))
 
 
 def _densenet(shapes: Shapes) -> str | None:
