@@ -1,8 +1,8 @@
 """Published encoders: recognised by their keys, read with their pixels, and nothing guessed.
 
 A network of random weights is written by the names of its publisher; features of a picture must be the publisher's. The
-names of transformers 5.24, EVA-X, DINO, DINOv2, MAE and MoCo were compared once with files that their own programs
-wrote; torchvision and torchxrayvision are asked here.
+names of transformers 5.24, EVA-X, DINO, DINOv2 and DINOv3 were compared once with files that their own programs wrote;
+those of MoCo, MAE and solo-learn are only as in their source. torchvision and torchxrayvision are asked here.
 """
 
 from __future__ import annotations
