@@ -16,7 +16,7 @@ class Config:
     run: str
     """A finished fine-tuning run."""
     shards: list[str] | str
-    """Shard sets with a test split, folders or URLs; one string may hold several with commas."""
+    """Shard sets with a test split, folders or URLs; or one string separated by commas."""
     uncertain: Literal["ones", "zeros", "ignore"] | dict[str, Literal["ones", "zeros", "ignore"]] | None = None
     """What uncertain labels of the test set count as; None = the run's policy."""
     blanks: Literal["zeros", "ignore"] | None = None

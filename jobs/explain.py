@@ -27,16 +27,16 @@ class Config(LookConfig):
     """gradcam, hirescam, layercam, eigencam: one pass, need feature maps. occlusion: for any network, some 200 passes
     per image."""
     keys: list[str] | str | None = None
-    """Samples to compare in one figure, with commas."""
+    """Samples to compare in one figure, separated by commas."""
     pick: list[str] | str | None = None
-    """Samples to compare by what the (first) run made of them: tp, fp, fn, tn, uncertain, with commas; the clearest of
+    """Samples to compare by what the (first) run made of them: tp, fp, fn, tn, uncertain, by commas; the clearest of
     each kind. A kind named twice gives two."""
     label: str | None = None
     """Label of the figure; None = the only one that the runs have learnt."""
     labels: list[str] | str | None = None
-    """Labels to explain; one string may hold several with commas; None = all that the run has learnt."""
+    """Labels to explain, as a list or separated by commas; None = all that the run has learnt."""
     count: Annotated[int, "[0, inf)"] = 4
-    """Pictures per label: the positives with the highest scores."""
+    """Images per label: the positives with the highest scores."""
     limit: Annotated[int | None, "[1, inf)"] = None
     """Most images per label in the pointing game; None = all with boxes."""
     layer: str | None = None
@@ -77,7 +77,7 @@ def run(config: Config) -> int:
         layer=config.layer,
         patch=config.patch,
     )
-    print(f"{out}: {found['panels']} pictures ({config.method} of {found['layer'] or 'all layers'})", file=sys.stderr)
+    print(f"{out}: {found['panels']} images ({config.method} of {found['layer'] or 'all layers'})", file=sys.stderr)
     game = found.get("pointing_game")
     if game is None:
         print(f"{shards.path} has no boxes.parquet: no pointing game", file=sys.stderr)

@@ -32,7 +32,7 @@ class Config:
     label: str | None = None
     """One label; None = macro, or all labels."""
     labels: str | None = None
-    """Labels that macro means go over and that panels show: names with commas, chexpert5 (CheXpert's competition
+    """Labels that macro means go over and that panels show: names by commas, chexpert5 (CheXpert's competition
     tasks) or shared (the seven of NIH and CheXpert); None = all that the runs of a panel have."""
     columns: str | None = None
     """Column of the results, or key of the configuration (optim.lr), that lines stand for; None = init, and for figures

@@ -23,7 +23,7 @@ class Config:
     title: str = "Results"
     """Heading of the page."""
     labels: str | None = None
-    """Labels that macro means go over and that rows of labels show: names with commas, chexpert5 or shared; None =
+    """Labels that macro means go over and that rows of labels show: names by commas, chexpert5 or shared; None =
     all that the compared runs have."""
     where: str | None = None
     """Filters with blanks between, e.g. "mode=full optim.lr=0.001": the runs that the report is about, with the

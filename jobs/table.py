@@ -35,7 +35,7 @@ class Config:
     label: str | None = None
     """One label, or macro; None = the table's own (mostly macro)."""
     labels: str | None = None
-    """Labels that macro means go over and that rows of labels show: names with commas, chexpert5 (CheXpert's
+    """Labels that macro means go over and that rows of labels show: names by commas, chexpert5 (CheXpert's
     competition tasks) or shared (the seven of NIH and CheXpert); None = all that the compared runs have."""
     rows: str | None = None
     """Columns of the results, or keys of the configuration (optim.lr), that go down, e.g. label_fraction,mode; None =
@@ -72,9 +72,9 @@ class Config:
     prevalence: Annotated[float | None, "(0, 1)"] = None
     """Operating-points: share of positives that PPV and NPV are for; None = that of the test set."""
     by: str | None = None
-    """Subgroups: what images are grouped by, with commas; None = sex,age,view."""
+    """Subgroups: what images are grouped by, separated by commas; None = sex,age,view."""
     ages: str | None = None
-    """Subgroups: years at which age bands begin, with commas; None = 20,40,60,80."""
+    """Subgroups: years at which age bands begin, separated by commas; None = 20,40,60,80."""
     recalibrate: Literal["temperature"] | None = None
     """Calibration: how scores are recalibrated on validation; None = as trained."""
 
@@ -156,5 +156,5 @@ def _own_defaults(config: Config) -> dict[str, Any]:
         try:
             given["ages"] = tuple(float(word) for word in words(config.ages))
         except ValueError as error:
-            raise InputError(f"--ages {config.ages}: years with commas between, e.g. 18,40,65") from error
+            raise InputError(f"--ages {config.ages}: years separated by commas, e.g. 18,40,65") from error
     return given

@@ -15,7 +15,7 @@ class Config:
     folder: str
     """A run, or a folder of runs."""
     to: str
-    """wandb, mlflow, or both with a comma between; addresses and accounts are the trackers' own settings."""
+    """wandb, mlflow, or both separated by a comma; addresses and accounts are the trackers' own settings."""
 
 
 def run(config: Config) -> int:

@@ -21,7 +21,7 @@ class Config:
     workers: Annotated[int | None, "[1, 1024]"] = None
     """Processes; None: one per core this process may use."""
     against: list[str] | str | None = None
-    """Other shard sets, folders or URLs (one string may hold several with commas): which images and patients are in
+    """Other shard sets, folders or URLs, as a list or separated by commas: which images and patients are in
     both? An image or patient in train or val of one and in test of the other is a problem. None: no other set."""
     pairs: Annotated[int, "[0, inf)"] = 10
     """Of --against: pairs of shared images that are printed for each set."""

@@ -2,7 +2,7 @@
 
 All geometry is one affine warp, all grey-value changes are one table of 256 entries, so a view is read and
 written few times. Parameters come from `cxrdist.core.augment_params`, by counter and row of the global batch.
-Every operation works row by row with a fixed order of additions, so a picture does not depend on its batch either.
+Every operation works row by row with a fixed order of additions, so an image does not depend on its batch either.
 
 Shapes: B rows, S side of the stored image, s side of the view.
 """
@@ -26,7 +26,7 @@ class Augment:
     """Draws and applies augmentations.
 
     Args:
-        config: what may happen to a picture.
+        config: what may happen to an image.
         in_size: S, side of the stored images, pixels.
         out_size: s, side of the views, pixels.
         device: where `apply` computes.

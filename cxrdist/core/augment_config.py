@@ -12,7 +12,7 @@ AUGMENT_PARTS = ("crop", "rotate", "translate", "flip", "brightness", "contrast"
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """How one picture becomes a view. A field left None takes the preset's value."""
+    """How one image becomes a view. A field left None takes the preset's value."""
 
     preset: Literal["medical", "natural", "none"] = "medical"
     """medical: mild geometry and X-ray grey values; natural: SimCLR's crop, jitter and blur; none: resize only."""

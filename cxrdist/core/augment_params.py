@@ -153,7 +153,7 @@ class Recipe:
     """Draws the parameters of views.
 
     Args:
-        config: what may happen to a picture.
+        config: what may happen to an image.
         mean: of the training pixels in [0, 1], about which contrast turns.
     """
 

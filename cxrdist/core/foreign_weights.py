@@ -46,7 +46,7 @@ def read_pickled(file: Path) -> Pickled:
     try:
         with torch.serialization.safe_globals(_HARMLESS):
             found = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for files that are none of its own
+    except Exception as error:  # torch raises many kinds of errors for files that are not its own
         raise InputError(f"{file} {_why_unsafe(error)}") from None
     nest = ""
     while isinstance(found, dict) and (inner := next((n for n in NESTS if isinstance(found.get(n), dict)), None)):
@@ -102,7 +102,7 @@ def in_timm_names(
     if convert is not None and found.layout.kind in ("vit", "huggingface", "dinov3", "eva_x"):
         try:
             named = convert(dict(named), backbone)
-        except Exception as error:  # timm's converters of another network stumble in many ways
+        except Exception as error:  # timm's converters of another network fail in many ways
             reason = " ".join(str(error).split())[:120]
             raise InputError(
                 f"weights of a {found.arch or 'vision transformer'} do not fit this network: {reason}"
@@ -149,6 +149,6 @@ def _fold_colours(named: dict[str, torch.Tensor], pixels: tuple[Colours, Colours
 def fold_stem(weight: torch.Tensor, in_chans: int = 1) -> torch.Tensor:
     """A first convolution (O, 3, h, w) folded to grey input: the sum over the colours.
 
-    Exact: for a grey picture x, conv(x, folded) = conv((x, x, x), weight).
+    Exact: for a grey image x, conv(x, folded) = conv((x, x, x), weight).
     """
     return adapt_input_conv(in_chans, weight)

@@ -32,7 +32,7 @@ class Recipe:
     of: Callable[[Layout, str], bool]
     """Whether a layout, and the name of the dict it stood in (teacher, model ...), can be this publisher's."""
     pixels: tuple[Colours, Colours]
-    """Mean and deviation, of values in [0, 1], that images were normalised with; the channels of a grey picture are
+    """Mean and deviation, of values in [0, 1], that images were normalised with; the channels of a grey image are
     equal, and first layers for three channels are folded to one."""
     image_size: int | None = None
     """Side in pixels, where the weights do not tell."""
@@ -168,7 +168,7 @@ class Found:
 
     @property
     def grey(self) -> tuple[float, float] | None:
-        """Mean and deviation for grey pictures; None: unknown."""
+        """Mean and deviation for grey images; None: unknown."""
         return None if self.pixels is None else grey(self.pixels)
 
     def hint(self) -> str:
@@ -180,7 +180,7 @@ class Found:
 
 
 def grey(pixels: tuple[Colours, Colours]) -> tuple[float, float]:
-    """Mean and deviation for grey pictures: those of the channels on average."""
+    """Mean and deviation for grey images: those of the channels on average."""
     mean, std = (part[0] if len(set(part)) == 1 else round(sum(part) / len(part), 9) for part in pixels)
     return mean, std
 

@@ -42,7 +42,7 @@ class ClassifierHeadConfig:
     rbf_gamma: Annotated[float, "(0, inf)"] = 1.0
     """rbf: the kernel is exp(-rbf_gamma / D times the squared distance) of D features scaled to unit variance."""
     rbf_landmarks: Annotated[int, "[2, 65536]"] = 1000
-    """rbf: up to so many labelled images the kernel is exact; of more, so many are drawn as Nystroem's landmarks."""
+    """rbf: up to this many labelled images the kernel is exact; of more, this many are drawn as Nystroem landmarks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,7 @@ class FinetuneConfig:
     eval_steps: Annotated[int | None, "[1, inf)"] = None
     """Steps between two validations; None = once a pass over the labelled images, but no more than 12 in a trial."""
     labels: list[str] | str | None = None
-    """Canonical labels, or one string with commas; None = all labels of the card that have values in train."""
+    """Canonical labels, or one string separated by commas; None = all labels of the card that have values in train."""
     uncertain: Literal["ones", "zeros", "ignore"] | dict[str, Literal["ones", "zeros", "ignore"]] = "ones"
     """What uncertain (-1) labels become, for all or per label (U-Ones, U-Zeros, U-Ignore of the CheXpert paper)."""
     blanks: Literal["zeros", "ignore"] = "zeros"
@@ -157,11 +157,11 @@ class FinetuneConfig:
     variant: str | None = None
     """What differs from the full recipe, as results name it (a sweep fills it in); None = the recipe."""
     eval_shards: list[str] | str | None = None
-    """More shard sets whose test split is scored over the shared labels; one string may hold several with commas."""
+    """More shard sets whose test split is scored over the shared labels; or one string separated by commas."""
     log_every: Annotated[int, "[1, inf)"] = 20
     """Steps between two lines of metrics.jsonl."""
     track: str | None = None
-    """wandb, mlflow, or both with a comma between: mirror the run's numbers there, too; None = nowhere."""
+    """wandb, mlflow, or both separated by a comma: mirror the run's numbers there; None = nowhere."""
     checkpoint_seconds: Annotated[float, "(0, inf)"] = 60.0
     """Seconds between two checkpoints of a trial that trains layers."""
     optim: FinetuneOptimConfig = field(default_factory=FinetuneOptimConfig)

@@ -69,7 +69,7 @@ def pick(run: TestedRun, label: str, wanted: Sequence[str]) -> list[tuple[str, s
     found = []
     for kind in wanted:
         if kind not in groups:
-            raise InputError(f"--pick {kind!r}: must be {', '.join(PICKS)}, with commas")
+            raise InputError(f"--pick {kind!r}: must be {', '.join(PICKS)}, separated by commas")
         among, order = groups[kind]
         rows = [int(i) for i in np.argsort(order, kind="stable") if among[i]]
         before = taken.setdefault(kind, [])

@@ -1,4 +1,4 @@
-"""`cxrdist explain`: heat maps of a fine-tuned model as pictures, and their pointing game against boxes.
+"""`cxrdist explain`: heat maps of a fine-tuned model as images, and their pointing game against boxes.
 
 Shapes: S side in pixels, L labels, n samples.
 """

@@ -91,7 +91,7 @@ def read(path: str, name: str, network: Encoder, shards: ShardSet) -> TestedRun:
 
 
 def _tested_name(dataset: str, rows: Sequence[dict]) -> str:
-    """The test set whose thresholds hold for a data set: itself, or any of the run's, since all take those of val."""
+    """The test set whose thresholds hold for a dataset: itself, or any of the run's, since all use those of val."""
     tested = [str(row["test_dataset"]) for row in rows]
     return dataset if dataset in tested else tested[0]
 

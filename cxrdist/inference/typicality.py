@@ -158,7 +158,7 @@ def describe(encoder: Encoder, images: torch.Tensor, layers: list[str] | None = 
 
 
 def _grey(images: torch.Tensor) -> torch.Tensor:
-    """Mean, contrast and roughness of grey values (n, 1, S, S), float32 (n, 3): an even picture has no contrast."""
+    """Mean, contrast and roughness of grey values (n, 1, S, S), float32 (n, 3): an even image has no contrast."""
     step = images.diff(dim=3).abs().mean(dim=(1, 2, 3)) + images.diff(dim=2).abs().mean(dim=(1, 2, 3))
     spread = images.flatten(1).std(dim=1)
     return torch.stack([images.mean(dim=(1, 2, 3)) / 255, spread.log1p(), step.log1p()], dim=1)

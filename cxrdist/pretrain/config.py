@@ -105,7 +105,7 @@ class PretrainConfig(MethodConfig):
     """Self-supervised pretraining of a backbone on a shard set."""
 
     shards: list[str] | str
-    """Folder or URL of the shard set; several as a list, or with commas in between, are learnt from together."""
+    """Folder or URL of the shard set; several, as a list or separated by commas, are learnt from together."""
     shard_weights: Annotated[list[float] | None, "(0, inf)"] = None
     """With several shard sets: how often images are drawn from each, relative to the others, in their order. None: by
     their numbers of images, so that an epoch is one pass over all."""
@@ -188,7 +188,7 @@ class PretrainConfig(MethodConfig):
     tensorboard: bool = True
     """Write TensorBoard events under tb/."""
     track: str | None = None
-    """wandb, mlflow, or both with a comma between: mirror the run's numbers there, too; None = nowhere."""
+    """wandb, mlflow, or both separated by a comma: mirror the run's numbers there; None = nowhere."""
 
 
 IGNORED_BY_SIGNATURE = (

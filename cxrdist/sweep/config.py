@@ -58,7 +58,7 @@ class SweepConfig:
     search: SearchConfig = field(default_factory=SearchConfig)
     """Hyper-parameter search within each cell."""
     shards: list[str] | str | None = None
-    """Axis `shards`, in place of the spec's; one string may hold several with commas."""
+    """Axis `shards`, in place of the spec's; several are separated by commas."""
     init: list[str] | str | None = None
     """Axis `init`, in place of the spec's."""
     label_fraction: Annotated[list[float] | float | str | None, "(0, 1]"] = None
@@ -91,7 +91,7 @@ class SweepConfig:
     """Linear cells: True writes backbone and head into every model.safetensors; False writes heads, and the frozen
     networks once under OUT/backbones."""
     track: str | None = None
-    """wandb, mlflow, or both with a comma between: mirror the numbers of all cells there; None = nowhere."""
+    """wandb, mlflow, or both separated by a comma: mirror the numbers of all cells there; None = nowhere."""
     retries: Annotated[int, "[0, inf)"] = 2
     """Attempts more, of a cell that fails."""
     start_seconds: Annotated[float, "(0, inf)"] = 120.0

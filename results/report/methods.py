@@ -171,7 +171,7 @@ def _pretraining(rows: Sequence[Row], runs: Mapping[str, Run], cites: _Citations
         words = [
             f"on {listing(sets)}" if sets else "",
             held.say("for {} epochs", "epochs") if not held.values("steps") else held.say("for {} steps", "steps"),
-            held.say("with {} images a step", "global_batch"),
+            held.say("with {} images per step", "global_batch"),
             held.say("at {} pixels", "image_size"),
             _optimiser(held, cites),
             held.say("temperature {}", "temperature") if method == "simclr" else "",
@@ -256,13 +256,13 @@ def _fine_tuning(rows: Sequence[Row], pretrained: Sequence[Row], cites: _Citatio
     words = [
         held.say("at {} pixels", "image_size"),
         trained.say("for at most {} epochs", "epochs") + (least if trained.values("epochs") else ""),
-        trained.say("with {} images a step", "global_batch"),
+        trained.say("with {} images per step", "global_batch"),
         _optimiser(trained, cites),
         trained.say("augmentation preset {}", "augment.preset"),
         held.say("class weights {}", "class_weights") if held.values("class_weights") != ["none"] else "",
     ]
     if any(words):
-        sentences.append(f"Training went {', '.join(word for word in words if word)}.")
+        sentences.append(f"Training ran {', '.join(word for word in words if word)}.")
     if trained.values("patience"):
         sentences.append(trained.say("It ended after {} validations without a better AUROC.", "patience"))
     if numbers := _seeds(rows):

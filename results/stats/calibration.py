@@ -55,7 +55,7 @@ def intercept(
 
 
 def _separated(truth: np.ndarray, x: np.ndarray) -> bool:
-    """Whether a threshold tells the classes apart without a fault, so that no slope is steep enough."""
+    """Whether a threshold separates the classes perfectly, so that no slope is steep enough."""
     return bool(x[truth].min() >= x[~truth].max() or x[truth].max() <= x[~truth].min())
 
 

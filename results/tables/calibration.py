@@ -41,12 +41,12 @@ def build(results: pa.Table, options: Options) -> Table:
         "Slope: of the logistic regression of the truths on the logits of the scores; below 1 the scores are too"
         " extreme. Intercept: of the same with the slope held at 1; above 0 the findings are more common than the"
         " scores say."
-        f" Perfect are 1 and 0. ECE over 15 bins has no interval: it is too large on average, the more so the fewer the"
-        f" {unit}." + (f" {found.note}" if found.note else "")
+        " The ideal values are 1 and 0. ECE over 15 bins has no interval: it is too large on average, the more so the"
+        f" fewer the {unit}." + (f" {found.note}" if found.note else "")
     ]
     if any(cell.value is None for line in lines for cell in line):
         notes.append(
-            "undefined: a class is missing, the scores are all equal or tell the classes apart without a fault,"
+            "undefined: a class is missing, the scores are all equal or separate the classes perfectly,"
             " or there is no validation to recalibrate on."
         )
     if any(cell.few for line in lines for cell in line):

@@ -28,7 +28,7 @@ def build(results: pa.Table, options: Options) -> Table:
     metric = options.metric or "auroc"
     if metric not in INTERVAL_METRICS or metric == "brier":
         wanted = ", ".join(name for name in INTERVAL_METRICS if name != "brier")
-        raise InputError(f"--metric {metric}: labels saved can be told in {wanted}")
+        raise InputError(f"--metric {metric}: labels saved can be computed for {wanted}")
     if options.columns:
         raise InputError("this table has columns of its own; leave out --columns")
     axis = options.rows[-1] if options.rows else "init"
@@ -61,7 +61,7 @@ def build(results: pa.Table, options: Options) -> Table:
         " is over resamples of the test patients, the same ones for every model, and seeds. Times the labels: that"
         " share over the row's own."
     ]
-    notes += [f"Not told: {reason}." for reason in sorted(reasons)]
+    notes += [f"Not compared: {reason}." for reason in sorted(reasons)]
     notes += [
         *macro_notes(rows, added),
         *setting_notes(rows, [cell.rows for cell in cells.values()], (*added, axis, X)),

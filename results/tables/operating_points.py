@@ -109,7 +109,7 @@ def _notes(rows: Sequence[Row], lines: Sequence[Sequence[Cell]], options: Option
     text = (
         f"Thresholds are chosen for each run and label on its validation {unit} (sensitivity: the highest threshold"
         " that reaches it there; specificity: the lowest), and values are those on the test set at them, so that they"
-        " differ from what was aimed at. Intervals hold for these thresholds. PPV and NPV are for "
+        " differ from the targets. Intervals hold for these thresholds. PPV and NPV are for "
     )
     notes = [f"{text}{share}." + (f" {left_out}" if left_out else "")]
     cells = [cell for line in lines for cell in line[1:]]

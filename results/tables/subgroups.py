@@ -164,7 +164,7 @@ def _count(run: Grouped, name: str) -> int:
 
 
 def _enough(run: Grouped, name: str, label: str) -> bool:
-    """Whether a group has patients enough of a label for an interval."""
+    """Whether a group has enough patients of a label for an interval."""
     matrix = run.groups[name]
     if label not in matrix.labels:
         return False
@@ -247,7 +247,7 @@ def _notes(blocks: Sequence[Attribute], absent: dict[str, str], left_out: str, o
         most = max(block.dropped for block in blocks)
         notes.append(f"Up to {most} labels are left out because a group has too few patients with or without them.")
     if any(cell.text == FEW_MARK for block in blocks for line in block.lines.values() for cell in line):
-        notes.append(f"{FEW_MARK} {effects.TOO_FEW}; such groups are in no gap.")
+        notes.append(f"{FEW_MARK} {effects.TOO_FEW}; such groups are left out of the gaps.")
     if unknown := max(block.unknown for block in blocks):
         notes.append(f"Up to {unknown} images whose group is not recorded are in no group.")
     notes += [f"No groups by {name}: {reason}." for name, reason in sorted(absent.items())]

@@ -34,7 +34,7 @@ def tracked(folder: Path, trackers: str | None) -> Iterator[None]:
 
     Args:
         folder: a run, or a folder of runs.
-        trackers: names with commas between; None or empty mirrors nothing.
+        trackers: names separated by commas; None or empty mirrors nothing.
 
     Nothing of it raises an error: what a tracker needs is checked where the configuration is (`backends.names`).
     """

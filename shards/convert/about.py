@@ -1,4 +1,4 @@
-"""What is known of a published dataset beside its images: under which terms, whom to cite, where it lives."""
+"""What a card says of a published dataset: its terms of use, whom to cite, its home page."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ class About:
 
 
 OWN = About()
-"""Of an unpublished dataset."""
+"""That of an unpublished dataset."""

@@ -49,7 +49,7 @@ def plan(config: Config) -> Plan:
     """Return the plan of a BRAX conversion.
 
     Raises:
-        InputError: the table or a column is missing, a value cannot be, or rows and files do not match.
+        InputError: the table or a column is missing, a value is not allowed, or rows and files do not match.
     """
     root = folder(config.src)
     table = find_one(root, ["master_spreadsheet_update.csv", "master_spreadsheet.csv"], "table")

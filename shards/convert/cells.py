@@ -61,7 +61,7 @@ def sex(text: str) -> str | None:
 
 
 def age(text: str) -> float | None:
-    """Return an age in years from 58, 58.5, 058Y, 060M (months), 003W or 001D; None where blank, odd or above 120."""
+    """Return an age in years from 58, 58.5, 058Y, 060M (months), 003W or 001D; None for anything else or above 120."""
     match = _AGE.fullmatch(text.strip())
     if match is None:
         return None
@@ -75,7 +75,7 @@ def parts(text: str, separator: str) -> list[str]:
     Blank entries are left out.
 
     Raises:
-        ValueError: the cell begins as a list and is none.
+        ValueError: the cell begins like a list but is not one.
     """
     plain = text.strip()
     if plain.startswith("["):

@@ -46,7 +46,7 @@ TABLES = {
     "valid": ("valid.csv", "val.csv", "val_labels.csv"),
     "test": ("test.csv", "test_labels.csv"),
 }
-"""Tables of a split, the first there is taken; val_labels.csv and test_labels.csv are CheXlocalize's."""
+"""Tables of a split, the first that exists is taken; val_labels.csv and test_labels.csv are CheXlocalize's."""
 _PATH = re.compile(r"(?:^|/)(train|valid|val|test)/(patient\d+)/(study\d+)/(view\d+_(frontal|lateral)\.\w+)$")
 _BATCH = re.compile(r"^CheXpert-v1\.0 batch \d+ \((train|valid)[^/]*/(?=patient)")
 """A folder of the full-size download that stands for train/: "CheXpert-v1.0 batch 2 (train 1)"."""
@@ -136,7 +136,7 @@ def _tables_in(places: Sequence[Path]) -> dict[str, Path]:
 
 
 def _images(root: Path, splits: set[str]) -> tuple[pa.ChunkedArray, pa.ChunkedArray, list[str]]:
-    """Return the images as the tables name them (train/patientN/...), where each lies, and names of no use."""
+    """Return the images as the tables name them (train/patientN/...), where each lies, and unusable names."""
     folders = {split: ("valid", "val") if split == "valid" else (split,) for split in splits}
     wanted = {name for names in folders.values() for name in names}
 
@@ -165,7 +165,7 @@ def read_rows(table: Path, split: str, notes: list[str] | None = None) -> Iterat
     has no column for are null, and `notes` gets a line that says so; the other tables must have all.
 
     Raises:
-        InputError: a column is missing, a path or value cannot be.
+        InputError: a column is missing, or a path or value is not allowed.
     """
     columns: dict[str, str] | None = None
     for line, row in read_table(table, ("Path",)):
@@ -198,7 +198,7 @@ def observation_columns(
         row: any row of it.
         table: for messages.
         optional: a table may lack some of the 14; `notes` then gets a line that says which.
-        notes: what the user should hear.
+        notes: lines for the user.
 
     Raises:
         InputError: a label has no column, or two.

@@ -65,7 +65,7 @@ def plan(config: Config) -> Plan:
     """Return the plan of a CheXpert Plus conversion.
 
     Raises:
-        InputError: a table or column is missing, a value cannot be, or rows and files do not match.
+        InputError: a table or column is missing, a value is not allowed, or rows and files do not match.
     """
     root = folder(config.src)
     table = find_one(root, ["df_chexpert_plus_*.csv"], "table of images")

@@ -37,7 +37,7 @@ class Dialect:
     """One character."""
 
     def note(self, path: Path) -> list[str]:
-        """Return what the user should hear where the dialect had to be found."""
+        """Return a line for the user where the dialect had to be recognised."""
         odd = []
         if self.encoding != "utf-8-sig":
             odd.append(f"as {self.encoding}")
@@ -124,7 +124,7 @@ def _open(path: Path, encoding: str) -> IO[str]:
 
 @contextlib.contextmanager
 def _readable(path: Path, encoding: str) -> Iterator[None]:
-    """Turn what may go wrong while a text file is read into one line."""
+    """Turn what can go wrong while a text file is read into a one-line error."""
     name = encoding.removesuffix("-sig").upper()
     note(path)
     try:
@@ -157,7 +157,7 @@ def _encoding(path: Path) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _encoding_of(path: Path, size: int, time: int) -> str:
-    """Return the encoding of a file; size and time make a changed file be looked at again."""
+    """Return the encoding of a file; size and time make sure that a changed file is read again."""
     with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else open(path, "rb") as file:
         decoder, utf8, latin = codecs.getincrementaldecoder("utf-8")(), True, True
         piece = file.read(_PIECE)

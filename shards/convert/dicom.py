@@ -21,7 +21,7 @@ from shards.errors import InputError
 _MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _CONTAINER_BITS = 12
-"""Files that declare more bits than this may hold fewer; what 12 bits or fewer are declared as is believed."""
+"""Files that declare more bits than this may use fewer; a declaration of 12 bits or fewer is trusted."""
 
 
 def require() -> None:
@@ -35,7 +35,7 @@ def require() -> None:
 
 
 def looks_like_dicom(head: bytes) -> bool:
-    """Return whether a file begins as DICOM does: with its mark, or (in old files) with its first element."""
+    """Return whether a file begins as DICOM does: with the prefix DICM, or (in old files) with its first element."""
     if head[128:132] == b"DICM" or head[:4] == b"DICM":
         return True
     if head[:2] not in (b"\x02\0", b"\x08\0") or len(head) < 8:  # group 0002 or 0008, little endian

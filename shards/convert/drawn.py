@@ -21,7 +21,7 @@ BOXES = "boxes.parquet"
 
 
 def layout_of(src: str) -> tuple[Path, str] | None:
-    """Where a source is a layout that `shard phantom` drew: its folder and style; None for any other source."""
+    """Return folder and style of a layout that `shard phantom` drew; None for any other source."""
     for folder in (Path(src), Path(src).parent):  # CheXpert's images may be named by their own folder
         try:
             style = json.loads((folder / MARKER).read_text(encoding="utf-8")).get("style")
@@ -33,7 +33,7 @@ def layout_of(src: str) -> tuple[Path, str] | None:
 
 
 def as_drawn(plan: Plan, layout: Path, style: str, origin: Mapping[str, Any] | None = None) -> Plan:
-    """The plan of a drawn layout under its own name, with the boxes of all that was drawn and nobody's licence.
+    """Return the plan of a drawn layout under its own name, with all drawn boxes and no publisher's licence.
 
     Args:
         plan: as the converter of the published layout made it.

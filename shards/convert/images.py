@@ -25,7 +25,7 @@ def decode(data: bytes, *, max_pixels: int, bits: int | None = None, dicom_windo
     """Decode PNG, JPEG, TIFF or DICOM bytes, recognised by content and never by name, to grey.
 
     Colour is turned grey by the luma weights of ITU-R BT.601; alpha is ignored; inverted kinds (MONOCHROME1,
-    white-is-zero TIFF, Adobe CMYK) come out with black as 0. An EXIF orientation is applied: the picture is as viewers
+    white-is-zero TIFF, Adobe CMYK) come out with black as 0. An EXIF orientation is applied: the image is as viewers
     show it.
 
     Args:
@@ -79,7 +79,7 @@ def _decode_png(data: bytes, max_pixels: int, bits: int | None) -> Grey:
 
 
 def _deep(data: bytes, bits: int | None) -> Grey:
-    """Return 16-bit colour, or grey with alpha, as grey of as many bits."""
+    """Return 16-bit colour, or grey with alpha, as 16-bit grey."""
     pixels = png.deep_pixels(data)
     pixels = pixels if pixels.ndim == 2 else luma(pixels)
     return Grey(pixels, white_of(pixels, bits))
@@ -116,7 +116,7 @@ def _decode_pillow(data: bytes, max_pixels: int, bits: int | None) -> Grey:
         check_shape(image.height, image.width, max_pixels=max_pixels)
         frames = getattr(image, "n_frames", 1)
         if frames > 1:
-            raise Unusable(f"holds {frames} pictures; one is expected")
+            raise Unusable(f"holds {frames} images; one is expected")
         mode = image.mode
         if hasattr(image, "tag_v2") and len(depths := _depths(image)) > 1 and max(depths) > 8:
             return _deep(data, bits)  # upright: OpenCV turns TIFF files as Pillow does
@@ -128,7 +128,7 @@ def _decode_pillow(data: bytes, max_pixels: int, bits: int | None) -> Grey:
             pixels = np.asarray(image.convert("L"))
         elif mode in ("LA", "La"):
             pixels = np.asarray(image.convert("LA"))[:, :, 0]
-        elif mode == "RGBA":  # alpha is dropped, not blended: NIH's RGBA files carry the picture in RGB
+        elif mode == "RGBA":  # alpha is dropped, not blended: NIH's RGBA files carry the image in RGB
             pixels = luma(np.asarray(image)[:, :, :3])
         else:
             pixels = luma(np.asarray(image.convert("RGB")))
@@ -224,12 +224,12 @@ def is_flat(total: int, squares: int, count: int) -> bool:
 
 
 def flat_warning(count: int, total: int) -> list[str]:
-    """Return what the user should hear of images that show nothing."""
+    """Return a warning about images that show nothing; empty where there are none."""
     if not count:
         return []
     return [
         f"WARNING: {count} of {total} stored images are nearly of one grey (standard deviation below {FLAT:g} of 255): "
-        "black pictures, or 16-bit files that need --bits or --dicom_window"
+        "black images, or 16-bit files that need --bits or --dicom_window"
     ]
 
 

@@ -64,7 +64,7 @@ def noting(inputs: Inputs) -> Iterator[None]:
 
 
 def note(path: str | Path) -> None:
-    """Say that what is planned depends on a file or folder; call it before reading."""
+    """Note that the plan depends on a file or folder; call it before reading."""
     inputs = _noting.get()
     if inputs is not None:
         inputs.add(path)

@@ -38,7 +38,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Published:
-    """What tells a dataset of MedMNIST from the others."""
+    """What distinguishes a dataset of MedMNIST from the others."""
 
     labels: tuple[str, ...]
     counts: tuple[int, int, int]
@@ -190,8 +190,8 @@ def _which(npz: Path, targets: dict[str, np.ndarray]) -> str:
     if name is None:
         numbers = " + ".join(map(str, counts))
         raise InputError(
-            f"{npz} is neither PneumoniaMNIST nor ChestMNIST: its name does not say so, and {numbers} images are other "
-            "numbers than theirs; your own images go in by `cxrdist shard csv`"
+            f"{npz} is neither PneumoniaMNIST nor ChestMNIST: its name does not say so, and {numbers} images fit "
+            "neither; your own images go in by `cxrdist shard csv`"
         )
     if width != len(KNOWN[name].labels):
         raise InputError(f"{npz}: {width} label columns; {name} has {len(KNOWN[name].labels)}")

@@ -51,7 +51,7 @@ def plan(config: Config) -> Plan:
     """Return the plan of a MIMIC-CXR-JPG conversion.
 
     Raises:
-        InputError: a table or column is missing, a value cannot be, or rows and files do not match.
+        InputError: a table or column is missing, a value is not allowed, or rows and files do not match.
     """
     root = folder(config.src)
     facts = find_one(root, ["mimic-cxr-2*-metadata.csv"], "table of images")

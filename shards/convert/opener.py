@@ -20,7 +20,7 @@ class Opener(Protocol):
         ...
 
     def stamp(self, source: str) -> Stamp:
-        """Return what a change of the file behind a source would change."""
+        """Return what differs once the file behind a source has changed."""
         ...
 
 

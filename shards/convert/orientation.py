@@ -1,4 +1,4 @@
-"""EXIF orientation: how a stored picture must be turned to stand upright, as every viewer shows it."""
+"""EXIF orientation: how a stored image must be turned to stand upright, as every viewer shows it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def orientation(exif: bytes) -> int:
 def turn(pixels: np.ndarray, how: int) -> np.ndarray:
     """Return stored pixels (H, W) as an upright view, (H, W) for `how` 1 to 4 and (W, H) for 5 to 8.
 
-    `how` is EXIF's tag 274 (CIPA DC-008, 4.6.5): which sides of the picture the first row and column are.
+    `how` is EXIF's tag 274 (CIPA DC-008, 4.6.5): which sides of the image the first row and column are.
     """
     if how >= 5:
         pixels = pixels.T

@@ -115,7 +115,7 @@ class _Table:
             yield _sample(self.config, odd.seen(row), self.labels, self.columns, where, self.root)
 
     def notes(self) -> list[str]:
-        """Return what the user should hear."""
+        """Return lines for the user."""
         told = self.dialect.note(self.path)
         if self.ignored:
             (most, _), count, kinds = self.ignored.most_common(1)[0], self.ignored.total(), len(self.ignored)
@@ -154,7 +154,7 @@ def _one_row_each(rows: pa.Table, config: CsvConfig, table: str) -> pa.Table:
 
 
 class _OddCells:
-    """Counts the cells of optional columns that become null though they are not blank."""
+    """Counts the cells of optional columns that are not blank and still become null."""
 
     def __init__(self, config: CsvConfig) -> None:
         readers = {config.view_column: cells.view, config.sex_column: cells.sex, config.age_column: cells.age}
@@ -162,7 +162,7 @@ class _OddCells:
         self.found: dict[str, tuple[int, str]] = {}
 
     def seen(self, row: dict[str, str]) -> dict[str, str]:
-        """Count in one row, and return it."""
+        """Count such cells in one row, and return the row."""
         for column, read in self.readers.items():
             text = row[column].strip()
             if not cells.blank(text) and read(text) is None:

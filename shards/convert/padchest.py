@@ -97,7 +97,7 @@ def plan(config: Config) -> Plan:
     """Return the plan of a PadChest conversion.
 
     Raises:
-        InputError: the table or a column is missing, a value cannot be, or rows and files do not match.
+        InputError: the table or a column is missing, a value is not allowed, or rows and files do not match.
     """
     root = folder(config.src)
     table = (

@@ -16,9 +16,9 @@ from shards.read.card import read_card
 
 
 def convert_phantom(config: PhantomConfig, *, say: Callable[[str], None] = print) -> Card | None:
-    """Draw the pictures and make the shard set in config.out; or, with layout_only, the published layout alone.
+    """Draw the images and make the shard set in config.out; or, with layout_only, the published layout alone.
 
-    The pictures are drawn into the set's work folder and go when the set is complete. After a kill the same command
+    The images are drawn into the set's work folder and go when the set is complete. After a kill the same command
     goes on where it stopped.
 
     Returns:

@@ -15,7 +15,7 @@ _CHEXPERT = "CheXpert-v1.0-small/"
 
 
 def truth_boxes(layout: Path, plan: Plan) -> pa.Table:
-    """Return key, label, x, y, width, height (pixels of the source picture) of every finding in `layout`/truth.csv.
+    """Return key, label, x, y, width, height (pixels of the source image) of every finding in `layout`/truth.csv.
 
     NIH publishes boxes for eight findings and CheXpert for none; a drawn set knows them all. Rows are sorted by key.
     """

@@ -61,7 +61,7 @@ class Plan:
     refused: tuple[tuple[str, str], ...]
     """(source, reason) of rows refused without reading them; they count as rejects."""
     excluded: pa.Table | PlanFile
-    """Columns source and reason, sorted, of rows left out by choice or without a file: listed, no sign of a bad run."""
+    """Columns source and reason, sorted, of rows left out by choice or without a file; they do not count as rejects."""
     split_scheme: str
     """Name of the scheme for the card."""
     split_detail: Mapping[str, Any]
@@ -75,15 +75,15 @@ class Plan:
     extras: Mapping[str, pa.Table] = field(default_factory=dict)
     """More files for the set, e.g. boxes.parquet."""
     notes: tuple[str, ...] = ()
-    """What the user should hear."""
+    """Lines for the user."""
     source: str = ""
     """Whose data they are, for the card."""
     about: About = OWN
     """Licence, citation and home of a published dataset."""
     origin: Mapping[str, Any] = field(default_factory=dict)
-    """More facts for the card's config, e.g. how the pictures were drawn."""
+    """More facts for the card's config, e.g. how the images were drawn."""
     known_fingerprint: str | None = None
-    """The fingerprint, where it was taken already."""
+    """The fingerprint, where it is known already."""
 
     def rows(self, first: int, last: int) -> pa.Table:
         """Return some rows (`last` excluded)."""
@@ -180,7 +180,7 @@ def build(
         refused: (source, reason) of unusable rows.
         boxes: of the sources, as `shards.convert.boxes.gather_boxes` makes them; those of sources not kept are dropped.
             None: the dataset has none.
-        notes: what the user should hear.
+        notes: lines for the user.
 
     Raises:
         InputError: nothing to convert, or a value outside the allowed ones.

@@ -18,7 +18,7 @@ GROUP = 1 << 13
 """Rows of a row group: what is read at once. A tar of the usual size lies in one or two."""
 _AT_ONCE = 16 * GROUP
 _HELD = 8
-"""Row groups kept in memory, for rows are asked for in order and by several threads."""
+"""Row groups kept in memory: rows are asked for in order, by several threads."""
 
 
 class PlanFile:

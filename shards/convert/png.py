@@ -1,4 +1,4 @@
-"""PNG files: what makes one whole, and their pixels.
+"""PNG files: whether one is intact, and its pixels.
 
 Every chunk's checksum is verified before any pixel is decoded: decoders differ in what damage they pass over, and a
 file must be judged the same way whichever of them reads it. 8-bit grey and RGB, which published X-rays are, go to
@@ -42,10 +42,10 @@ class Png:
 
 
 def read(data: bytes, *, max_pixels: int) -> Png:
-    """Return the header of a PNG, every chunk of it having been checked.
+    """Check every chunk of a PNG and return its header.
 
     Raises:
-        Unusable: too large, cut off, a chunk that fails its checksum, or a header that cannot be.
+        Unusable: too large, cut off, a chunk that fails its checksum, or an invalid header.
     """
     if len(data) < 33 or data[12:16] != b"IHDR":
         raise Unusable("damaged or unsupported image (PNG without a header)")
@@ -74,7 +74,7 @@ def _checked(data: bytes) -> dict[bytes, slice]:
             break
         kind = data[position + 4 : position + 8]
         if zlib.crc32(data[position + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
-            raise Unusable(f"damaged image (PNG chunk {kind!r} fails its check sum)")
+            raise Unusable(f"damaged image (PNG chunk {kind!r} fails its checksum)")
         found.setdefault(kind, slice(position + 8, end - 4))
         if kind == b"IEND":
             return found
@@ -94,7 +94,7 @@ def plain_pixels(data: bytes, png: Png) -> np.ndarray:
         pixels = decode(data, (png.height, png.width), "mono" if png.colour == GREY else "rgb")
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
-    except BaseException as error:  # a panic of Rust code is no Exception
+    except BaseException as error:  # a panic of Rust code is not an Exception
         raise Unusable(_BAD_PIXELS) from error
     return pixels[:, :, 0] if png.colour == GREY else pixels
 
@@ -121,10 +121,10 @@ def deep_pixels(data: bytes) -> np.ndarray:
 
 @cache
 def fast_decoder() -> Callable[..., np.ndarray]:
-    """Return the PNG decoder of kornia-rs, tried on a tiny picture.
+    """Return the PNG decoder of kornia-rs, tried on a tiny image.
 
     Raises:
-        FailedError: it is missing, or has another interface: not every file may become a reject for that.
+        FailedError: it is missing, or has another interface; without this test every file would become a reject.
     """
     import cv2
 
@@ -139,5 +139,5 @@ def fast_decoder() -> Callable[..., np.ndarray]:
             f"kornia-rs, which decodes PNG files, does not work ({error}): pip install 'kornia-rs>=0.2'"
         ) from error
     if not works:
-        raise FailedError("kornia-rs decodes a test picture wrongly: pip install 'kornia-rs>=0.2'")
+        raise FailedError("kornia-rs decodes a test image wrongly: pip install 'kornia-rs>=0.2'")
     return decode_image_png_u8

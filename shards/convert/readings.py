@@ -20,14 +20,14 @@ from shards.format import LABEL
 pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers
 
 READERS = ("majority", "any", "all")
-"""How the readers of one image are joined, per label, votes that do not mention it left out. majority: what more than
-half say; any: positive where one says so; all: positive where all say so; where that decides nothing: -1 (uncertain).
-`no_finding`, being an absence, is positive under any where all say so, and under all where one does."""
+"""How the readers of one image are joined, per label, without the votes that do not mention it. majority: what more
+than half say; any: positive where one says so; all: positive where all say so; -1 (uncertain) where that decides
+nothing. `no_finding`, being an absence, is positive under any where all say so, and under all where one does."""
 READER = "reader"
-"""Column beside the others (`Sample.beside`) that says whose row it is."""
+"""Column beside the others (`Sample.beside`) that says which reader's row it is."""
 NO_FINDING = LABEL + "no_finding"
 _MENTION = 3
-"""Contradictions that an error shows."""
+"""Most contradictions that an error shows."""
 
 
 def unite(

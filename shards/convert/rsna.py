@@ -1,4 +1,4 @@
-"""RSNA Pneumonia Detection Challenge (Shih et al., Radiology: AI 2019): NIH images as DICOM, read again."""
+"""RSNA Pneumonia Detection Challenge (Shih et al., Radiology: AI 2019): NIH images as DICOM, with new labels."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Config(DrawnSplits):
     """RSNA pneumonia as Kaggle ships it: stage_2_train_images/ and the stage_2_*.csv tables."""
 
     mapping: str | None = path_field()
-    """The organisers' pneumonia-challenge-dataset-mappings_2018.json, which names the NIH image of every image, so that
+    """The organisers' pneumonia-challenge-dataset-mappings_2018.json, which says which NIH image each one is, so that
     patients are NIH's. None: the one found in src; where there is none, every image counts as its own patient."""
 
 
@@ -62,7 +62,7 @@ def plan(config: Config) -> Plan:
     """Return the plan of an RSNA pneumonia conversion.
 
     Raises:
-        InputError: a table or column is missing, a value cannot be, or rows and files do not match.
+        InputError: a table or column is missing, a value is not allowed, or rows and files do not match.
     """
     require()
     root = folder(config.src)

@@ -72,7 +72,7 @@ def side_table(path: Path, entries: Iterable[Entry], columns: pa.Schema, *, name
 
     Args:
         path: of the file, for messages.
-        entries: its rows; one that repeats another is no matter.
+        entries: its rows; one that only repeats another is ignored.
         columns: of the values, named as the columns of gathered rows that they replace.
         named: what a key is the name of, for messages.
         other: in what two rows of one key may contradict each other, for messages: "other labels".

@@ -62,7 +62,7 @@ def check_unchanged(plan: Plan, card: Path, say: Callable[[str], None]) -> None:
     """Compare the sources of a finished set with the time of its card.
 
     A file whose content has a later time is an error; one that was only replaced, linked or given other permissions
-    since is a warning, for that changes the pictures rarely.
+    since is a warning, since that rarely changes the images.
 
     Raises:
         InputError: a source changed after the set was made; the set is left as it is.
@@ -86,5 +86,5 @@ def check_unchanged(plan: Plan, card: Path, say: Callable[[str], None]) -> None:
         last = max((file, source) for _, file, source in late)[1]
         say(
             f"WARNING: {len(late)} sources were replaced or given other permissions since {out} was made "
-            f"(last: {last}); if their pictures changed, remove {out} and convert again"
+            f"(last: {last}); if their images changed, remove {out} and convert again"
         )

@@ -54,7 +54,7 @@ def without_ending(name: str) -> str:
 def find_files(root: Path, endings: Sequence[str], wanted: Callable[[str], bool] | None = None) -> list[str]:
     """Return paths (relative, with "/") of the files below `root` with one of the endings, sorted.
 
-    Hidden files and folders and `__MACOSX` are passed over; links to folders are followed, each folder once. `wanted`
+    Hidden files and folders and `__MACOSX` are skipped; links to folders are followed, each folder once. `wanted`
     may refuse a relative folder.
     """
     return sorted(_walk(root, endings, wanted))
@@ -66,9 +66,9 @@ def list_files(
     wanted: Callable[[str], bool] | None = None,
     counts: Callable[[str], bool] | None = None,
 ) -> tuple[pa.ChunkedArray, list[str]]:
-    """Return what `find_files` does as a sorted column, and apart the names that are not UTF-8, made printable.
+    """Return the files of `find_files` as a sorted column, and separately names that are not UTF-8, made printable.
 
-    `counts` may pass over a file by its relative path.
+    `counts` may leave out a file by its relative path.
     """
     odd: list[str] = []
 

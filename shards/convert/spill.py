@@ -1,8 +1,8 @@
 """Tables larger than memory: beyond some rows they lie in a file without a name, and are mapped from there.
 
-Inside `with spilling(FOLDER)` whatever is gathered, filtered or ordered goes to that folder, and its pages are the
-kernel's to drop; outside, everything stays in memory. A file without a name goes with its process, however that ends.
-Only arrays of a few bytes a row (hashes, row numbers, masks) are ever held in memory.
+Inside `with spilling(FOLDER)` whatever is gathered, filtered or ordered goes to files in that folder, whose pages the
+kernel may drop; outside, everything stays in memory. A file without a name disappears with its process, however that
+ends. Only arrays of a few bytes a row (hashes, row numbers, masks) are ever held in memory.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def stored_column(arrays: Iterable[pa.Array], kind: pa.DataType) -> pa.ChunkedAr
 def reordered(table: pa.Table, order: np.ndarray) -> pa.Table:
     """Return the rows with the numbers `order`, int (K,), each at most once, in that order.
 
-    A large table is dealt into piles of neighbours in the new order first, so that every file is read and written from
-    its beginning to its end, and one pile at a time is in memory.
+    A large table is first divided into piles of rows that are close in the new order, so that every file is read and
+    written from its beginning to its end, and one pile at a time is in memory.
     """
     folder = _folder.get()
     if folder is None or len(order) <= KEPT:

@@ -118,7 +118,7 @@ def _make(config: ConvertConfig, work: Path, *, alone: bool) -> Plan:
 
 
 def _clean(work: Path, marks: set[str]) -> None:
-    """Drop what killed processes left and plans of long ago; another part may still read the plan before this one."""
+    """Remove what killed processes left, and old plans; another part may still read the plan before this one."""
     for path in [*work.glob("planned-*.parquet"), *work.glob(".planned-*.tmp")]:
         if not any(f"planned-{mark}-" in path.name for mark in marks):
             path.unlink(missing_ok=True)
@@ -134,7 +134,7 @@ def _noted(work: Path) -> dict[str, Any] | None:
 
 
 def _standing(config: ConvertConfig, work: Path) -> Plan | None:
-    """Return the plan that stands, None where there is none or it is of other settings, code or inputs."""
+    """Return the kept plan; None where there is none, or it is of other settings, code or inputs."""
     noted = _noted(work)
     if noted is None or noted["of"] != json.loads(json.dumps(_settings(config))):
         return None
@@ -188,14 +188,14 @@ def _code() -> str:
 
 
 def _look_again(work: Path) -> None:
-    """Make a network file system forget what it remembers of the folder: another machine has just written there."""
+    """Refresh a network file system's view of the folder: another machine has just written there."""
     probe = temporary_name(work, "look")
     probe.touch()
     probe.unlink(missing_ok=True)
 
 
 def _remove_empty(out: Path, work: Path) -> None:
-    """Leave no folder behind where nothing was planned."""
+    """Remove the folders where nothing was planned."""
     try:
         if all(path.name == LOCK for path in work.iterdir()):
             (work / LOCK).unlink(missing_ok=True)

@@ -51,8 +51,8 @@ class Config(DrawnSplits):
     """VinDr-CXR: train/, test/ and annotations/ (PhysioNet), or train/ and train.csv (Kaggle)."""
 
     readers: Literal["majority", "any", "all"] = "any"
-    """How the radiologists of a train image are joined: a finding of any of them counts (as in the competition), what
-    more than half say (else -1), or what all say."""
+    """How the radiologists of a train image are joined: any (a finding of one of them counts, as in the competition),
+    majority (what more than half say, else -1), or all (only what all say)."""
 
 
 def plan(config: Config) -> Plan:

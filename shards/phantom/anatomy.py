@@ -1,4 +1,4 @@
-"""What a patient is made of: numbers that stay the same in every picture of the patient."""
+"""What a patient is made of: numbers that stay the same in every image of the patient."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import dataclasses
 import numpy as np
 
 SIDES = (-1, 1)
-"""The patient's right lung lies on the picture's left: side -1; the left lung is side +1."""
+"""The patient's right lung lies on the image's left: side -1; the left lung is side +1."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Anatomy:
-    """Lengths are fractions of the picture's side unless said otherwise."""
+    """Lengths are fractions of the image's side unless said otherwise."""
 
     sex: str
     """M or F."""
     age: int
-    """Years at the first picture."""
+    """Years at the first image."""
     width: float
     """Half-width of the ribcage at its base."""
     apex: float

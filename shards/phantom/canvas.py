@@ -1,4 +1,4 @@
-"""A picture to draw on: turns unit coordinates into pixels and shapes into smooth float32 maps (H, W)."""
+"""An image to draw on: turns unit coordinates into pixels and shapes into smooth float32 maps (H, W)."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class Canvas:
         ]
 
     def box(self, mask: Map, threshold: float) -> tuple[float, float, float, float] | None:
-        """Bounding box (x, y, w, h) of mask > threshold as fractions of the picture's width and height."""
+        """Bounding box (x, y, w, h) of mask > threshold as fractions of the image's width and height."""
         x, y, w, h = cv2.boundingRect((mask > threshold).astype(np.uint8))
         if w == 0 or h == 0:
             return None

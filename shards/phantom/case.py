@@ -1,6 +1,6 @@
 """Who has what: patients, their findings over time, and what the labels say about them.
 
-Two publishers are imitated. Their hospitals differ (share of bed-side pictures, devices, prevalence) and so do
+Two publishers are imitated. Their hospitals differ (share of bed-side images, devices, prevalence) and so do
 their labels: NIH lists positives only; CheXpert says 1, 0, -1 (uncertain) or nothing.
 """
 
@@ -22,11 +22,11 @@ class Style:
     name: str
     """nih or chexpert."""
     ap_share: float
-    """Share of AP pictures."""
+    """Share of AP images."""
     prevalence: dict[str, float]
-    """Probability of each finding in a picture, before the patient's illness is taken into account."""
+    """Probability of each finding in an image, before the patient's illness is taken into account."""
     devices: float
-    """Probability of each temporary device in a bed-side picture."""
+    """Probability of each temporary device in a bed-side image."""
     missed: float
     """Share of findings that the label does not mention; small ones are missed more often."""
     invented: float
@@ -36,7 +36,7 @@ class Style:
     equalise: float
     """Strength of histogram equalisation, 0..1 (CheXpert's published JPEGs are equalised)."""
     images_mean: float
-    """Mean number of pictures per patient."""
+    """Mean number of images per patient."""
 
 
 NIH = Style(
@@ -75,7 +75,7 @@ CHRONIC = frozenset(
     ["cardiomegaly", "emphysema", "fibrosis", "hernia", "mass", "nodule", "pleural_thickening",
      "enlarged_cardiomediastinum"]
 )  # fmt: skip
-"""Findings that persist from picture to picture, at the same place."""
+"""Findings that persist from image to image, at the same place."""
 
 # Illnesses that bring findings together: odds of each finding are multiplied in patients who have them.
 _ILLNESSES: tuple[tuple[float, dict[str, float]], ...] = (
@@ -89,7 +89,7 @@ _TEMPORARY = ("leads", "endotracheal", "gastric", "line")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
-    """One picture before it is drawn."""
+    """One image before it is drawn."""
 
     patient: int
     """1, 2, ..."""
@@ -98,7 +98,7 @@ class Case:
     anatomy: Anatomy
     pose: Pose
     age: int
-    """Years at this picture."""
+    """Years at this image."""
     findings: tuple[Finding, ...]
     devices: tuple[tuple[str, int], ...]
     """(name, seed of its details)"""
@@ -140,7 +140,7 @@ def _odds(style: Style, rng: np.random.Generator) -> dict[str, float]:
 
 
 def patient_cases(style: Style, seed: int, patient: int) -> list[Case]:
-    """All pictures of a patient, in order of time; a function of (style, seed, patient) alone."""
+    """All images of a patient, in order of time; a function of (style, seed, patient) alone."""
     rng = _rng(seed, _style_code(style), patient)
     anatomy = draw_anatomy(rng)
     share = _odds(style, rng)

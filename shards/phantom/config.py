@@ -21,13 +21,13 @@ class PhantomConfig:
     style: Literal["nih", "chexpert"] = "nih"
     """Whose data to imitate: nih (PNG, positives only) or chexpert (JPEG, 1, 0, -1 and blanks, mostly AP)."""
     patients: Annotated[int | None, "[1, inf)"] = None
-    """Number of patients, each with one or more pictures; None = as many as `images` asks for, or 1000."""
+    """Number of patients, each with one or more images; None = as many as `images` asks for, or 1000."""
     images: Annotated[int | None, "[1, inf)"] = None
-    """About how many pictures (patients are drawn whole, about 2.5 pictures each); None = as `patients` says."""
+    """About how many images (patients are drawn whole, about 2.5 images each); None = as `patients` says."""
     seed: Annotated[int, SEEDS] = 0
-    """The same seed gives the same patients and pictures."""
+    """The same seed gives the same patients and images."""
     size: Annotated[int, "[16, 4096]"] = 256
-    """Shorter side of a picture in pixels."""
+    """Shorter side of an image in pixels."""
     workers: Annotated[int | None, "[0, 1024]"] = None
     """Processes that draw; None = all cores, 0 = this process."""
     layout_only: bool = False

@@ -1,4 +1,4 @@
-"""Curves and outlines in unit coordinates: x to the right, y down, 1 = the side of the square picture.
+"""Curves and outlines in unit coordinates: x to the right, y down, 1 = the side of the square image.
 
 Legend: N points; every outline is float64 (N, 2).
 """
@@ -28,7 +28,7 @@ def spline(points: ArrayLike, *, closed: bool = False, per_segment: int = 8) -> 
 def ribbon(centre: Points, half_width: ArrayLike) -> Points:
     """Closed outline (..., 2 N, 2) of a band along `centre` (..., N, 2); `half_width` is one number or (..., N).
 
-    Many bands of one length are made at once: a picture has some forty ribs, and small arrays cost as much as large.
+    Many bands of one length are made at once: an image has some forty ribs, and small arrays cost as much as large.
     """
     tangent = np.empty_like(centre)
     tangent[..., 1:-1, :] = (centre[..., 2:, :] - centre[..., :-2, :]) / 2

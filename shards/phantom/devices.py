@@ -17,7 +17,7 @@ IMPLANTED = ("pacemaker", "sternotomy", "clips")
 
 
 def draw_device(name: str, layers: Layers, seed: int) -> None:
-    """Add one device to the picture."""
+    """Add one device to the image."""
     _DRAWINGS[name](layers, np.random.default_rng(seed))
 
 
@@ -146,7 +146,7 @@ _DRAWINGS = {
 
 
 def marker(canvas: Canvas, rng: np.random.Generator, *, portable: bool) -> Map:
-    """The side marker (L beside the patient's left shoulder) and, in bed-side pictures, the word PORTABLE."""
+    """The side marker (L beside the patient's left shoulder) and, in bed-side images, the word PORTABLE."""
     mask = np.zeros((canvas.height, canvas.width), np.uint8)
     side = canvas.side
 

@@ -32,4 +32,4 @@ DRAWINGS: dict[str, Drawing] = {
     "pleural_thickening": around_lung.thickening,
     "fracture": around_lung.fracture,
 }
-"""How each finding is drawn. Order of drawing: as listed here, so that a picture does not depend on a list's order."""
+"""How each finding is drawn. Order of drawing: as listed here, so that an image does not depend on a list's order."""

@@ -16,7 +16,7 @@ from .pose import Shape
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One finding in one picture."""
+    """One finding in one image."""
 
     name: str
     """Canonical label, e.g. pleural_effusion."""
@@ -29,7 +29,7 @@ class Finding:
     v: float
     """Place along the lung, 0 = apex .. 1 = diaphragm."""
     seed: int
-    """Seed of its details; the same in the next picture of a finding that persists."""
+    """Seed of its details; the same in the next image of a finding that persists."""
 
     def rng(self) -> np.random.Generator:
         """A fresh generator for the details."""

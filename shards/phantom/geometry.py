@@ -1,6 +1,6 @@
 """Outlines of one chest in one pose: lungs, ribs, heart, airways, vessels, all in unit coordinates.
 
-Legend: index 0 is the right lung (picture's left), 1 the left lung; s is -1 or +1 accordingly.
+Legend: index 0 is the right lung (image's left), 1 the left lung; s is -1 or +1 accordingly.
 """
 
 from __future__ import annotations
@@ -255,7 +255,7 @@ def build(anatomy: Anatomy, pose: Pose, shape: Shape) -> Chest:
         angle.append(y + anatomy.dome * (1 - flat) * (1 - 2.0 * max(shape.lift[side] - 0.03, 0)))
     middle = 0.5
     ap = pose.view == "AP"
-    # A bed-side picture magnifies the heart (it lies in front, far from the film) by about a tenth.
+    # A bed-side image magnifies the heart (it lies in front, far from the film) by about a tenth.
     ctr = (anatomy.ctr + shape.heart) * (1.07 if ap else 1.0) * (1 + 0.8 * pose.inspiration) - 0.05 * shape.inflate
     return Chest(
         anatomy=anatomy,

@@ -25,7 +25,7 @@ def _report_rng(case: Case) -> np.random.Generator:
 
 
 def truth(case: Case) -> dict[str, float]:
-    """What is really in the picture: canonical name -> size 0..1."""
+    """What is really in the image: canonical name -> size 0..1."""
     return {finding.name: finding.size for finding in case.findings}
 
 

@@ -1,8 +1,8 @@
 """What absorbs X-rays along each line of sight: the maps of a chest that findings and devices change.
 
-The picture is the projected attenuation: soft tissue and bone add to it, air in the lungs takes away from it.
+The image is the projected attenuation: soft tissue and bone add to it, air in the lungs takes away from it.
 Because lung, heart and disease share the same space, density goes where air was (air x (1 - heart) x (1 - disease)),
-so that a consolidation beside the heart hides the heart's border, as it does in a real picture (silhouette sign).
+so that a consolidation beside the heart hides the heart's border, as it does in a real image (silhouette sign).
 """
 
 from __future__ import annotations

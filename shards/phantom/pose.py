@@ -1,4 +1,4 @@
-"""How one picture was taken, and what disease has done to the shape of the chest in it."""
+"""How one image was taken, and what disease has done to the shape of the chest in it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class Pose:
     """One exposure: the patient's position and the machine's settings."""
 
     view: str
-    """PA (standing, from behind) or AP (often a bed-side picture)."""
+    """PA (standing, from behind) or AP (often a bed-side image)."""
     scale: float
     """Magnification."""
     turn: float
-    """Tilt in the picture's plane, radians."""
+    """Tilt in the image's plane, radians."""
     move: tuple[float, float]
     """Displacement in unit coordinates."""
     twist: float

@@ -25,9 +25,9 @@ from .labels import BOX_NAMES, CHEXPERT_NAMES, chexpert_labels, nih_label
 from .render import Box, Picture, render
 
 MARKER = "phantom.json"
-"""Says which pictures a folder holds; `complete` turns true when the last file is there."""
+"""Says which images a folder holds; `complete` turns true when the last file is there."""
 NIH_PIXELS = 1024
-"""BBox_List counts in pixels of the 1024 x 1024 picture, whatever the size of the files."""
+"""BBox_List counts in pixels of the 1024 x 1024 image, whatever the size of the files."""
 _TEST_SHARE = 0.22
 _VALID_SHARE = 0.18
 _DETECTORS = ((2048, 2500, 0.168), (2500, 2048, 0.171), (2992, 2991, 0.143), (2682, 2749, 0.143), (3056, 2544, 0.139))
@@ -42,11 +42,11 @@ Row = dict[str, Any]
 def write_nih(
     out: str | os.PathLike[str], *, n_patients: int, seed: int = 0, size: int = 256, workers: int | None = None
 ) -> int:
-    """Write an NIH ChestX-ray14 folder of drawn X-rays and return how many pictures it holds.
+    """Write an NIH ChestX-ray14 folder of drawn X-rays and return how many images it holds.
 
     `size` is the side of the square PNGs in pixels; `workers` the number of processes (None = all cores,
     0 = this process). Files: images_NNN/images/PPPPPPPP_FFF.png, Data_Entry_2017_v2020.csv, train_val_list.txt,
-    test_list.txt, BBox_List_2017.csv, and truth.csv: every finding drawn, with its box as shares of the picture.
+    test_list.txt, BBox_List_2017.csv, and truth.csv: every finding drawn, with its box as shares of the image.
 
     Raises:
         InputError: a number is out of range, or `out` holds something else.
@@ -67,7 +67,7 @@ def write_nih(
 def write_chexpert(
     out: str | os.PathLike[str], *, n_patients: int, seed: int = 0, size: int = 256, workers: int | None = None
 ) -> int:
-    """Write a CheXpert-v1.0-small folder of drawn X-rays under `out` and return how many pictures it holds.
+    """Write a CheXpert-v1.0-small folder of drawn X-rays under `out` and return how many images it holds.
 
     `size` is the shorter side of the JPEGs in pixels; `workers` as in `write_nih`. Files:
     CheXpert-v1.0-small/{train,valid}/patientNNNNN/studyK/view1_frontal.jpg, train.csv (1, 0, -1, blank),

@@ -21,7 +21,7 @@ _OUTSIDE = frozenset(["cardiomegaly", "enlarged_cardiomediastinum", "hernia", "f
 """Findings that are not in the aerated lung."""
 
 Box = tuple[str, float, float, float, float]
-"""A finding and its box: x, y, width, height as fractions of the picture's width and height."""
+"""A finding and its box: x, y, width, height as fractions of the image's width and height."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Picture:
 
 def render(case: Case, style: Style, height: int, width: int) -> Picture:
     """Draw a case at `height` x `width` pixels; the same case gives the same bytes."""
-    # Small pictures are drawn at twice the size and averaged, so that thin lines keep their weight.
+    # Small images are drawn at twice the size and averaged, so that thin lines keep their weight.
     zoom = 2 if min(height, width) < 256 else 1
     pose = case.pose
     canvas = Canvas(height * zoom, width * zoom, scale=pose.scale, turn=pose.turn, move=pose.move)
@@ -104,7 +104,7 @@ def expose(
 
 
 def _collimate(grey: Map, rng: np.random.Generator) -> None:
-    """Give some pictures an unexposed (white) or masked (black) border."""
+    """Give some images an unexposed (white) or masked (black) border."""
     drawn, edge, share, white = rng.random(4)
     if drawn > 0.18:
         return

@@ -1,4 +1,4 @@
-"""Contact sheets: one small picture per finding, to look at."""
+"""Contact sheets: one small image per finding, to look at."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .render import render
 def sample_case(
     name: str | None, *, seed: int, size: float = 0.6, ap: bool = False, devices: Sequence[str] = ()
 ) -> Case:
-    """One picture with exactly one finding (None = healthy), for sheets, tests and teaching."""
+    """One image with exactly one finding (None = healthy), for sheets, tests and teaching."""
     rng = np.random.default_rng([seed, 31])
     findings = ()
     if name is not None:

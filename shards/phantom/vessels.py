@@ -1,4 +1,4 @@
-"""The vessel tree: branching lines from each hilum, the same for a patient in every picture."""
+"""The vessel tree: branching lines from each hilum, the same for a patient in every image."""
 
 from __future__ import annotations
 

@@ -64,3 +64,19 @@ def test_every_link_between_pages_leads_somewhere():
             if not (page.parent / target).exists():
                 missing.append(f"{page.name} -> {target}")
     assert missing == []
+
+
+def test_the_architecture_page_names_every_module():
+    named = set(re.findall(r"\w+", (ROOT / "docs/architecture.md").read_text()))
+    missing = []
+    for package in ("cxrdist", "shards", "slurm", "results"):
+        missing += [path for path in sorted((ROOT / package).rglob("*.py")) if path.stem not in named]
+    shared = [path for path in (ROOT / "jobs").rglob("*.py") if path.parent.name == "_study" or path.stem[0] == "_"]
+    missing += [path for path in sorted(shared) if path.stem not in named]
+    assert [str(path.relative_to(ROOT)) for path in missing if path.name != "__init__.py"] == []
+
+
+def test_the_index_lists_every_page():
+    index = (ROOT / "docs/index.md").read_text()
+    pages = sorted(page.name for page in (ROOT / "docs").glob("*.md") if page.name != "index.md")
+    assert [page for page in pages if f"]({page})" not in index] == []

@@ -73,11 +73,12 @@ def test_sizes_split_and_exclusions_are_those_of_the_card(study: Path) -> None:
 
 def test_settings_are_those_of_the_configurations(study: Path) -> None:
     text = written(study).text
-    assert "pretrained without labels by SimCLR [@chen2020simclr] on nih, for 33 epochs, with 512 images a step" in text
+    assert "pretrained without labels by SimCLR [@chen2020simclr] on nih, for 33 epochs" in text
+    assert "33 epochs, with 512 images per step" in text
     assert "with LARS [@you2017lars], temperature 0.25" in text
     assert "from random weights and ImageNet weights [@russakovsky2015imagenet], updating all layers." in text
     assert "Of the labels 10 % and 100 % were used" in text
-    assert "at 96 pixels, for at most 7 epochs, with 48 images a step, with AdamW [@loshchilov2019adamw]" in text
+    assert "at 96 pixels, for at most 7 epochs, with 48 images per step, with AdamW [@loshchilov2019adamw]" in text
     assert (
         "(learning rate 0.002, cosine schedule)" in text
         and "after 4 validations" in text
@@ -109,7 +110,7 @@ def test_bibtex_holds_exactly_what_the_text_cites(study: Path) -> None:
 def test_what_is_not_recorded_is_left_out_and_not_filled_in(tmp_path: Path) -> None:
     simulate.finetune(tmp_path, history=False, intervals=False, arch="resnet18")
     text = written(tmp_path).text
-    for word in ("epochs", "images a step", "AdamW", "pretrained", "Thresholds were", "We used", "excluded"):
+    for word in ("epochs", "images per step", "AdamW", "pretrained", "Thresholds were", "We used", "excluded"):
         assert word not in text
     assert "trained with 1 seed." in text and "spread over seeds" not in text
 
