@@ -25,9 +25,11 @@ from results.run import RUN_FOLDERS, Run
 from slurm.status import progress
 
 _SETTINGS = re.compile(
-    r"^(?:shards|init|arch|mode|method|label_fraction|seed|epochs|steps|min_steps|global_batch) = .*$", re.MULTILINE
+    r"^(?:shards|init|arch|mode|method|level|label_fraction|seed|epochs|steps|min_steps|global_batch) = "
+    r"(?:\[\n(?:    .*\n)*\]|.*)$",
+    re.MULTILINE,
 )
-"""Lines of config.toml above its first table; arrays and tables are written on lines of their own."""
+"""Settings above the first table of config.toml; an array has each of its values on an indented line of its own."""
 
 _TAIL_BYTES = 16384
 """End of metrics.jsonl that is read: more than a hundred lines."""
@@ -80,6 +82,7 @@ def _facts(run: Run, names: set[str], now: float, silent_after: float) -> dict[s
         "mode": settings.get("mode") or settings.get("method"),
         "label_fraction": settings.get("label_fraction"),
         "seed": settings.get("seed"),
+        "level": settings.get("level"),
     }
     if done is not None:
         seen, step = _moment(done.get("finished_at")), done.get("steps", progress(rows, settings).step)
@@ -220,6 +223,7 @@ COLUMNS: dict[str, Column] = {
     "mode": Column("mode", _plain),
     "label_fraction": Column("labels", _share),
     "seed": Column("seed", _plain),
+    "level": Column("scored by", _plain),
     "state": Column("state", _plain),
     "step": Column("step", _plain),
     "steps": Column("of", _plain),

@@ -123,6 +123,8 @@ def _print(facts: list[dict[str, Any]], config: Config) -> None:
         print(f"no runs below {config.folder}" + (" meet these filters" if config.where else ""), file=sys.stderr)
         return
     names = [name for name in COLUMNS if any(fact.get(name) is not None for fact in facts)]
+    if all(fact.get("level") in (None, "image") for fact in facts):
+        names = [name for name in names if name != "level"]  # a test AUROC by study is another number than one by image
     lines = [[COLUMNS[name].title for name in names]]
     lines += [[_mark(name, fact) for name in names] for fact in facts]
     widths = [max(len(line[place]) for line in lines) for place in range(len(names))]

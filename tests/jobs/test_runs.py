@@ -71,6 +71,23 @@ def test_the_table_marks_runs_that_stopped_reporting_and_counts_states(study, ca
     assert lines[-1] == "5 runs: 1 done, 1 failed, 1 running, 1 silent, 1 waiting"
 
 
+def test_a_pretraining_on_several_sets_is_listed_by_their_names(tmp_path, capsys):
+    make(tmp_path / "aaa", job="pretrain", shards=["/data/nih", "/data/chexpert"], label_fraction=None)
+    (fact,) = listed(capsys, str(tmp_path))
+    assert (fact["state"], fact["dataset"], fact["arch"]) == ("running", "nih+chexpert", "resnet18")
+
+
+def test_a_test_auroc_by_study_is_told_from_those_by_image(study, capsys):
+    cli.main(["runs", str(study)])
+    assert "scored by" not in capsys.readouterr().out
+    make(study / "fff", level="study").finish(test_auroc=0.9)
+    cli.main(["runs", str(study)])
+    head, *lines = capsys.readouterr().out.splitlines()
+    place = head.index("scored by")
+    assert next(line for line in lines if line.startswith("fff"))[place:].startswith("study ")
+    assert [Path(fact["run"]).name for fact in listed(capsys, str(study), "--where", "level=study")] == ["fff"]
+
+
 def test_silent_after_says_how_long_is_too_long(study, capsys):
     states = {Path(fact["run"]).name: fact["state"] for fact in listed(capsys, str(study), "--silent_after", "60")}
     assert states["ccc"] == "running"
