@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -86,6 +87,8 @@ def _run(words: Sequence[str]) -> int:
         if "profile" not in own:
             raise InputError(f"--{only[0]} is of SLURM jobs: give --profile as well, or leave it out")
     folder = StudyFolder(Path(asked.out).expanduser().absolute())
+    if os.path.isfile(own.get("profile", "")):  # it is meant from here, not from where the study was begun
+        own["profile"] = os.path.abspath(own["profile"])
     held = folder.held()
     study = load(find(asked.study), pairs(asked.set), chosen=held.get("study", {}).get("set"))
     return carry_out(study, folder, own, dry_run=dry_run)
@@ -116,13 +119,38 @@ def carry_out(study: Study, folder: StudyFolder, own: dict[str, str], *, dry_run
     look(study, folder, own, here=here)  # what cannot be run is refused before anything is written
     folder.make()
     with folder.alone():
+        new = folder.check(study)  # again: another command may have begun its study here a moment ago
         folder.freeze(study)
         standings = look(study, folder, own, here=here, held=True)
         if new and folder.log(new[0]).parent.is_dir():
             print(f"new in this study: {', '.join(new)}")
         if not here:
             return _queue(study, folder, standings, own)
+        _refuse_queued(standings)
         return _run_here(study, folder, standings)
+
+
+def _refuse_queued(standings: Sequence[Standing]) -> None:
+    """Refuse to run here what a SLURM job of the same study is going to run, or runs now.
+
+    Raises:
+        InputError: naming the stage and its job.
+    """
+    from slurm import client, jobs_file
+    from slurm.errors import FailedError
+
+    for found in standings:
+        if found.state == "complete":
+            continue
+        work = found.plan.work.folder
+        for name in ("submission", "submission-merge"):
+            jobs = jobs_file.job_ids(work / name)
+            with contextlib.suppress(FailedError):  # a machine without SLURM: its jobs are of another one
+                if busy := client.active(jobs):
+                    raise InputError(
+                        f"stage {found.name} is in the queue as job {busy[-1].job_id}; wait for it, give --profile, or "
+                        f"cxrdist cancel {shown_path(work)}"
+                    )
 
 
 def _run_here(study: Study, folder: StudyFolder, standings: Sequence[Standing]) -> int:
@@ -138,13 +166,21 @@ def _run_here(study: Study, folder: StudyFolder, standings: Sequence[Standing]) 
         report.write(study, folder, look(study, folder, held=True))
     known = study.known(shown_path(folder.path))
     for text in study.show:
-        print(f"\n{Path(fill(text, known)).read_text(encoding='utf-8').rstrip()}")
+        print(f"\n{_text_at(fill(text, known))}")
     records = [folder.record(found.name) for found in standings]
     took = sum(record.get("seconds") or 0 for record in records)
     print(f"\n{study.title}: complete; its stages took {spoken(took)} in all. Report: {shown_path(folder.page)}")
     if study.closing:
         print(fill(study.closing, known).rstrip())
     return 0
+
+
+def _text_at(path: str) -> str:
+    """A text that a study shows at its end; a line instead of it where no stage made it."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").rstrip()
+    except OSError as error:
+        return f"{path} cannot be shown: {error.strerror}"
 
 
 def _queue(study: Study, folder: StudyFolder, standings: Sequence[Standing], own: dict[str, str]) -> int:
@@ -168,7 +204,7 @@ def _with_report(
     names = [plan.name for plan in plans]
     if "report" in names or not any(plan.words[0] in report.RUNS for plan in plans):
         return plans
-    last = Stage(name="report", words=tuple(report.words_of(study, folder, standings)))
+    last = Stage(name="report", words=tuple(report.words_of(study, folder, standings, made=True)))
     options = {key: value for key, value in own.items() if key in ("profile", "partition", "dry_run", "time")}
     [planned] = _chain.plan_stages([last], options, str(study.path), folder_of=folder.stage)
     complete = planned.complete and all(plan.complete for plan in plans)

@@ -196,10 +196,10 @@ def _as_kind(name: str, text: str, like: Any) -> Any:
     if like == NULL:
         with contextlib.suppress(ValueError, RecursionError):
             value = json.loads(text)
-            if isinstance(value, (bool, int, float, list)) and value == value:
+            if isinstance(value, (bool, int, float, list)) and _has_toml(value):
                 return value
     if isinstance(like, str):
-        if not text.strip() or "\0" in text:
+        if not text.strip() or not _is_text(text):
             raise InputError(f"--set {name}= is empty (a variable that is not set?) or no text; give it a value")
         return text
     wanted = {bool: "true or false", int: "a whole number", float: "a number", list: 'a list such as [1, 2] or ["a"]'}
@@ -209,9 +209,25 @@ def _as_kind(name: str, text: str, like: Any) -> Any:
         value = None
     if isinstance(like, float) and type(value) is int:
         value = float(value)
-    if type(value) is not type(like) or value != value:
+    if type(value) is not type(like) or not _has_toml(value):
         raise InputError(f"--set {name}={text[:60]}: must be {wanted[type(like)]}, as {json.dumps(like)} is")
     return value
+
+
+def _has_toml(value: Any) -> bool:
+    """Whether a value that JSON gave can stand in a spec: no null, no NaN, no table, text that is UTF-8."""
+    if isinstance(value, list):
+        return all(map(_has_toml, value))
+    if isinstance(value, str):
+        return _is_text(value)
+    return isinstance(value, (bool, int, float)) and value == value
+
+
+def _is_text(text: str) -> bool:
+    """Whether a file can hold it: no null byte, no bytes that are not UTF-8."""
+    with contextlib.suppress(UnicodeEncodeError):
+        return b"\0" not in text.encode()
+    return False
 
 
 def _as_text(value: Any) -> str:

@@ -27,8 +27,10 @@ from shards.locks import locked
 from slurm.errors import InputError
 
 FORMAT_VERSION = 1
-_OURS = (".lock", "logs", "stages", "specs")
-"""What a study that was killed at its very start may have left, beside its file."""
+_OURS = (".lock",)
+"""What a study that was killed at its very start may have left, beside its file: `freeze` writes specs/ last."""
+_PATIENCE_S = 2.0
+"""How long a run waits for the folder: `is_busy` of another command holds it for a moment."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,21 +77,24 @@ class StudyFolder:
         atomic.write_text(self.stage(name) / "record.json", json.dumps(facts, indent=2) + "\n")
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self, patience: float = _PATIENCE_S) -> Iterator[None]:
         """Hold the folder.
+
+        Args:
+            patience: seconds to wait for another holder.
 
         Raises:
             InputError: another process runs this study.
         """
         busy = InputError(f"another process is running the study in {self.path}; wait for it or stop it")
-        with locked(self.path / ".lock", 0, busy):
+        with locked(self.path / ".lock", patience, busy):
             yield
 
     def is_busy(self) -> bool:
         """Whether a process on this machine (or any, on a file system with locks) runs the study now."""
-        if not (self.path / ".lock").is_file():
+        if not os.access(self.path / ".lock", os.R_OK | os.W_OK):  # none, or a study of someone else's
             return False
-        with contextlib.suppress(InputError), self.alone():
+        with contextlib.suppress(InputError), self.alone(patience=0):
             return False
         return True
 
@@ -103,7 +108,8 @@ class StudyFolder:
             return {}
         try:
             held = json.loads(self.info.read_text(encoding="utf-8"))
-            return {"folder": str(held["folder"]), "study": dict(held["study"])}
+            study = {part: dict(held["study"][part]) for part in ("set", "defaults", "spec", "stage")}
+            return {"folder": str(held["folder"]), "study": study}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{self.info} is damaged: {error!r}; choose another --out") from error
 
@@ -145,11 +151,11 @@ class StudyFolder:
 
         held = self.held()
         values = {"folder": held.get("folder", os.getcwd()), "study": study.record()}
+        _write(self.frozen, study.text)
+        _write(self.info, json.dumps({"format_version": FORMAT_VERSION, **values}, indent=2) + "\n")
         for name, table in study.specs.items():
             text = tomli_w.dumps(fill_value(table, study.known(str(self.path))))
             _write(self.specs / f"{name}.toml", text)
-        _write(self.frozen, study.text)
-        _write(self.info, json.dumps({"format_version": FORMAT_VERSION, **values}, indent=2) + "\n")
 
     def make(self) -> None:
         """Make the folder.

@@ -35,13 +35,15 @@ class Asked:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[Asked]:
-        """Take the signals, and give them back afterwards."""
+        """Take the signals, and give them back afterwards; one that is ignored (HUP under nohup) stays so."""
 
         def count(number: int, frame: object) -> None:
             del number, frame
             self.times += 1
 
-        before = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        taken = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, count) for number in taken}
         try:
             yield self
         finally:

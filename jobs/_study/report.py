@@ -14,12 +14,20 @@ RUNS = ("pretrain", "finetune", "sweep", "evaluate")
 """Commands that leave results."""
 
 
-def words_of(study: Study, folder: StudyFolder, standings: Sequence[Standing]) -> list[str]:
-    """Return the words of the `cxrdist report` that makes the page, without its stages."""
+def words_of(study: Study, folder: StudyFolder, standings: Sequence[Standing], *, made: bool = False) -> list[str]:
+    """Return the words of the `cxrdist report` that makes the page, without its stages.
+
+    Args:
+        study: with its values.
+        folder: of the study.
+        standings: of its stages.
+        made: the command runs when every stage is complete, so that runs outside the folder count that are not there
+            yet.
+    """
     known = study.known(str(folder.path))
     outside = [found.plan.work.folder for found in standings if found.plan.words[0] in RUNS]
     places = [str(folder.path), *(str(path) for path in outside if not path.is_relative_to(folder.path))]
-    places = [place for place in dict.fromkeys(places) if Path(place).is_dir() or place == str(folder.path)]
+    places = [place for place in dict.fromkeys(places) if made or Path(place).is_dir() or place == str(folder.path)]
     words = [fill(word, known) for word in study.report]
     return ["report", *places, "--out", str(folder.page), "--title", study.title, *words]
 

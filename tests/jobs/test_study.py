@@ -147,3 +147,16 @@ def test_a_log_keeps_the_last_state_of_a_progress_bar():
         lines.take(chunk)
     lines.close()
     assert b"".join(kept) == b"100 %\nnext\nred\nlast\n"
+
+
+def test_a_study_under_nohup_goes_on_when_its_terminal_is_closed():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with follow.Asked().listening() as asked:
+            signal.raise_signal(signal.SIGHUP)
+            assert asked.times == 0
+            signal.raise_signal(signal.SIGTERM)
+            assert asked.times == 1
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

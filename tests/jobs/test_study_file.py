@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,10 @@ import pytest
 from jobs import cli
 from jobs._study import file
 from jobs._study.folder import StudyFolder
+from jobs._study.report import words_of
 from jobs._study.standing import _identities, look
+from jobs.study import _text_at
+from slurm import client
 from slurm.errors import InputError
 
 TEXT = """
@@ -77,6 +81,8 @@ def test_values_keep_their_kind_in_specs_and_become_words_in_commands(tmp_path):
         (("", ""), {"data": "x", "epochs": "many"}, "--set epochs=many: must be a whole number, as 3 is"),
         (("", ""), {"data": "x", "epochs": "2.5"}, "must be a whole number"),
         (("", ""), {"data": "x", "fractions": "0.1"}, "must be a list"),
+        (("", ""), {"data": "x", "fractions": "[0.1, null]"}, "must be a list"),
+        (("", ""), {"data": os.fsdecode(b"\xff")}, "--set data= is empty"),
         (("", ""), {"data": "x", "fast": "yes"}, "must be true or false"),
         (('title = "A study"', 'titel = "A study"'), {"data": "x"}, "unknown key 'titel' (did you mean title?)"),
         (('title = "A study"', "title = 5"), {"data": "x"}, "title must be text"),
@@ -231,3 +237,90 @@ def test_a_record_that_is_damaged_counts_as_none(tmp_path):
     folder.info.write_text(json.dumps({"folder": "x"}))
     with pytest.raises(InputError, match="is damaged"):
         folder.held()
+    folder.info.write_text(json.dumps({"folder": "x", "study": {}}))
+    with pytest.raises(InputError, match="is damaged"):
+        folder.held()
+
+
+def test_a_folder_with_specs_or_logs_of_its_own_is_no_place_for_a_study(tmp_path, capsys):
+    written(tmp_path)
+    for name in ("specs/grid.toml", "logs/look.log", "stages/look/record.json"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("mine")
+        words = ["study", "run", str(tmp_path / "study.toml"), "--out", str(tmp_path), "--set", "data=x"]
+        assert cli.main(words) == 2
+        assert "holds something else already" in capsys.readouterr().err
+        assert (tmp_path / name).read_text() == "mine"
+
+
+def test_of_two_studies_that_begin_in_one_folder_the_second_is_refused(tmp_path, monkeypatch, capsys):
+    study = written(tmp_path)
+    (tmp_path / "other.toml").write_text('[[stage]]\nname = "a"\nrun = "verify nowhere"\n')
+    make = StudyFolder.make
+
+    def overtaken(self: StudyFolder) -> None:
+        make(self)
+        self.freeze(file.load(tmp_path / "other.toml"))  # after the first look at the folder, before it is held
+
+    monkeypatch.setattr(StudyFolder, "make", overtaken)
+    assert cli.main(["study", "run", str(study), "--out", str(tmp_path / "o"), "--set", "data=x"]) == 2
+    assert "holds a study that differs" in capsys.readouterr().err
+    assert (tmp_path / "o" / "study.toml").read_text() == (tmp_path / "other.toml").read_text()
+
+
+def test_a_status_that_looks_at_the_lock_does_not_keep_a_run_out(tmp_path):
+    folder = StudyFolder(tmp_path)
+    held, enough = threading.Event(), threading.Event()
+
+    def look_at_it() -> None:
+        with folder.alone():
+            held.set()
+            enough.wait(0.3)
+
+    other = threading.Thread(target=look_at_it)
+    other.start()
+    held.wait()
+    with folder.alone():
+        pass
+    other.join()
+
+
+def test_a_profile_file_is_meant_from_where_the_command_is_typed(tmp_path, monkeypatch, capsys):
+    study, folder = written(tmp_path), StudyFolder(tmp_path / "o")
+    monkeypatch.chdir(tmp_path)
+    folder.make()
+    folder.freeze(file.load(study, {"data": "x"}))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "mine.toml").write_text('partition = "mine"\n')
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    words = ["study", "run", str(study), "--out", str(folder.path), "--profile", "mine.toml", "--dry_run"]
+    assert cli.main(words) == 0
+    assert "#SBATCH --partition=mine" in capsys.readouterr().out and Path.cwd() == tmp_path
+
+
+def test_what_a_job_of_the_study_is_going_to_run_is_not_run_here_as_well(tmp_path, monkeypatch, capsys):
+    study, folder = written(tmp_path), StudyFolder(tmp_path / "o")
+    folder.make()
+    folder.freeze(file.load(study, {"data": "x"}))
+    notes = folder.stage("look") / "submission" / "jobs.json"
+    notes.parent.mkdir(parents=True)
+    notes.write_text(json.dumps([{"job_id": "7"}]))
+    monkeypatch.setattr(client, "active", lambda ids: [client.JobInfo(job_id=one, state="PENDING") for one in ids])
+    assert cli.main(["study", "run", str(study), "--out", str(folder.path)]) == 2
+    assert "stage look is in the queue as job 7; wait for it" in capsys.readouterr().err
+    assert not (folder.path / "logs").exists()
+
+
+def test_the_report_of_a_queued_study_counts_runs_outside_its_folder_that_are_yet_to_be_made(tmp_path):
+    run = f"pretrain --shards {{out}}/shards --out {tmp_path}/aside --global_batch 8 --nproc 1"
+    text = TEXT + f'[[stage]]\nname = "simclr"\nneeds = ["shards"]\nrun = "{run}"\n'
+    study, folder = file.load(written(tmp_path, text), {"data": "x"}), StudyFolder(tmp_path / "o")
+    standings = look(study, folder)
+    assert str(tmp_path / "aside") in words_of(study, folder, standings, made=True)
+    assert str(tmp_path / "aside") not in words_of(study, folder, standings)
+
+
+def test_a_text_that_no_stage_made_does_not_end_the_study_in_an_error(tmp_path):
+    (tmp_path / "table.md").write_text("| a |\n")
+    assert _text_at(str(tmp_path / "table.md")) == "| a |"
+    assert _text_at(str(tmp_path / "other.md")).endswith("other.md cannot be shown: No such file or directory")
