@@ -233,7 +233,9 @@ class Run:
         queued for.
         """
         if not self.has_begun and not self.submission.exists():
-            shutil.rmtree(self.path)
+            # On NFS the lock, which is open, leaves a file until it is closed, and with it the empty folder, which is
+            # free as well.
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def is_held(self) -> bool:
         """Whether a process trains the run now, as far as this machine's file locks tell."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,6 +115,23 @@ def test_only_a_start_that_made_nothing_is_discarded(tmp_path: Path) -> None:
     queued.submission.mkdir()
     queued.discard()
     assert queued.info.is_file()
+
+
+def test_a_file_that_cannot_be_removed_yet_does_not_hide_why_a_start_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On NFS an open lock stays until it is closed."""
+    run, unlink = make(tmp_path / "run"), os.unlink
+
+    def busy(path: str, *words: Any, **more: Any) -> None:
+        if str(path).endswith(".lock"):
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        unlink(path, *words, **more)
+
+    with run.alone():
+        monkeypatch.setattr(os, "unlink", busy)
+        run.discard()
+    assert not run.info.exists(), "the name is free again"
 
 
 def test_a_held_run_is_told_from_one_that_stopped(tmp_path: Path) -> None:
