@@ -56,7 +56,7 @@ def run(config: SweepConfig) -> int:
         if missing:
             with contextlib.suppress(FileNotFoundError):
                 (ledger.out / "done.json").unlink()
-            with tracked(ledger.out, config.track):
+            with tracked(ledger.out, config.track, lambda: not ledger.missing(cells)):
                 _driver(config)(config, cells, missing, ledger).run()
         return _close(config, cells, ledger)
 

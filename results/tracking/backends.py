@@ -2,13 +2,16 @@
 
 Two trackers, one class each with the same four methods. Their addresses and accounts are their own settings
 (MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME, WANDB_MODE, WANDB_PROJECT ...). Nothing else is sent: no image, no key
-of a sample, no patient.
+of a sample, no patient, and of what the clients report by themselves (the machine, its user, installed packages, how
+they are used) nothing either, as far as they let themselves be asked.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +26,20 @@ MODULES = {"mlflow": "mlflow", "wandb": "wandb"}
 """Tracker -> the module that must be installed; the extras of this package have the same names."""
 
 Numbers = Mapping[str, float]
+
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false"}
+"""Variables that keep the clients from reporting their own use and errors; what a user has set stays."""
+
+
+def without_secrets(text: str) -> str:
+    """A text without what may give access: user and password of a URL, and what follows its question mark."""
+    return re.sub(r"(://)[^/@\s]*@", r"\1", re.sub(r"(://[^\s?]*)\?[^\s'\")]*", r"\1", text))
+
+
+def quieten() -> None:
+    """Set `QUIET` for this process, before a client is imported."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
 
 
 def names(text: str | None) -> tuple[str, ...]:
@@ -72,12 +89,20 @@ class MLflow:
             held = self.client.get_experiment_by_name(wanted)
             experiment = held.experiment_id if held else self.client.create_experiment(wanted)
             run_id = self.client.create_run(experiment, run_name=name, tags=dict(tags)).info.run_id
-            from mlflow.entities import Param
-
-            params = [Param(key, str(value)[:500]) for key, value in config.items()]
-            for start in range(0, len(params), 100):
-                self.client.log_batch(run_id, params=params[start : start + 100])
+            try:
+                self._describe(run_id, config)
+            except Exception:  # it is tried again, and must not leave a run each time
+                with contextlib.suppress(Exception):
+                    self.client.delete_run(run_id)
+                raise
         self.id = str(run_id)
+
+    def _describe(self, run_id: str, config: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        params = [Param(key, value) for key, value in {_name(key): str(config[key])[:500] for key in config}.items()]
+        for start in range(0, len(params), 100):
+            self.client.log_batch(run_id, params=params[start : start + 100])
 
     def log(self, rows: Sequence[tuple[int, Numbers]]) -> None:
         """Send numbers by step."""
@@ -113,8 +138,15 @@ class Wandb:
             dir=str(place),
             reinit="create_new",
             settings=wandb.Settings(
-                console="off", disable_git=True, disable_code=True, x_disable_stats=True, silent=True, init_timeout=30
-            ),
+                console="off",
+                disable_git=True,
+                disable_code=True,
+                x_disable_stats=True,
+                silent=True,
+                init_timeout=30,
+                x_disable_meta=True,
+                x_save_requirements=False,
+            ),  # fmt: skip
         )
         # Steps logged again after a resume are not smaller than the tracker's own, which count messages.
         self.run.define_metric("*", step_metric="step")

@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from results.errors import InputError
@@ -29,12 +30,13 @@ STOPPED_GRACE_S = 3.0
 
 
 @contextlib.contextmanager
-def tracked(folder: Path, trackers: str | None) -> Iterator[None]:
+def tracked(folder: Path, trackers: str | None, is_done: Callable[[], bool] | None = None) -> Iterator[None]:
     """Mirror the runs below a folder while a `with` block trains them.
 
     Args:
         folder: a run, or a folder of runs.
         trackers: names separated by commas; None or empty mirrors nothing.
+        is_done: whether the block has done all there is to do, asked at its end; None = the folder has a done.json.
 
     Nothing of it raises an error: what a tracker needs is checked where the configuration is (`backends.names`).
     """
@@ -46,16 +48,19 @@ def tracked(folder: Path, trackers: str | None) -> Iterator[None]:
             assert child.stdin is not None
             with contextlib.suppress(OSError):
                 child.stdin.close()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(GRACE_S if (folder / "done.json").is_file() else STOPPED_GRACE_S)
-            if child.poll() is None:
-                child.kill()
-                child.wait()
-                print(
-                    f"cxrdist: not all could be sent to {trackers};"
-                    f" cxrdist track {folder} --to {trackers} sends the rest",
-                    file=sys.stderr,
-                )
+            done = (folder / "done.json").is_file() if is_done is None else is_done()
+            try:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(GRACE_S if done else STOPPED_GRACE_S)
+            finally:  # also where a second Ctrl-C ends the waiting
+                if child.poll() is None:
+                    child.kill()
+                    child.wait()
+                    print(
+                        f"cxrdist: not all could be sent to {trackers};"
+                        f" cxrdist track {shlex.quote(str(folder))} --to {trackers} sends the rest",
+                        file=sys.stderr,
+                    )
 
 
 def _start(folder: Path, trackers: str) -> subprocess.Popen[bytes] | None:
@@ -77,6 +82,7 @@ def main(folder: str, trackers: str) -> int:
     """Mirror until stdin is closed."""
     from results.tracking.mirror import Mirror
 
+    os.nice(10)  # where cores are few, they are the training's
     mirror = Mirror(Path(folder), names(trackers))
     is_open = True
     while is_open:

@@ -7,10 +7,14 @@ goes on as the same one.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import json
 import math
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,7 @@ from results import atomic
 from results.configs import flat
 from results.errors import InputError
 from results.run import RUN_FOLDERS, Run
-from results.tracking.backends import TRACKERS, Tracker
+from results.tracking.backends import TRACKERS, Tracker, quieten, without_secrets
 
 BLOCK_BYTES = 1 << 20
 """Most of metrics.jsonl that is read and sent at a time."""
@@ -32,6 +36,7 @@ class Mirror:
         self.top, self.names = top, tuple(trackers)
         self.open: dict[tuple[Path, str], Tracker] = {}
         self.failing: set[str] = set()
+        self.busy: set[Path] = set()
         self._say = say or (lambda text: print(text, file=sys.stderr, flush=True))
 
     def sync(self) -> bool:
@@ -40,16 +45,25 @@ class Mirror:
         for run in runs_below(self.top):
             for name in self.names:
                 try:
-                    self._sync(run, name)
+                    with _alone(run) as ours:
+                        if ours:
+                            self._sync(run, name)
+                    complete &= ours
+                    self._note_busy(run, not ours)
                     self.failing.discard(name)
                 except Exception as error:  # a tracker may raise anything, and none of it may matter to the training
                     complete = False
                     self.open.pop((run.path, name), None)
                     if name not in self.failing:
                         self.failing.add(name)
-                        text = " ".join(str(error).split())[:300] or type(error).__name__
+                        text = _told(error)
                         self._say(f"cxrdist: {name} cannot be reached ({text}); training goes on, it is tried again")
         return complete
+
+    def _note_busy(self, run: Run, is_busy: bool) -> None:
+        if is_busy and run.path not in self.busy:
+            self._say(f"cxrdist: another process is sending {run.path} just now")
+        (self.busy.add if is_busy else self.busy.discard)(run.path)
 
     def close(self) -> None:
         """Let go of all runs."""
@@ -57,7 +71,7 @@ class Mirror:
             try:
                 tracker.close()
             except Exception as error:
-                self._say(f"cxrdist: {name}: {' '.join(str(error).split())[:300]}")
+                self._say(f"cxrdist: {name}: {_told(error)}")
         self.open.clear()
 
     def _sync(self, run: Run, name: str) -> None:
@@ -72,7 +86,7 @@ class Mirror:
         tracker = self.open.get((run.path, name)) or self._begin(run, name, held["id"])
         held["id"] = tracker.id
         _note(run, name, held)  # before anything is sent: a process that is killed now must not begin another run
-        while rows:
+        while position > held["bytes"]:  # a block may hold no row at all
             tracker.log(rows)
             held["bytes"] = position
             _note(run, name, held)
@@ -88,9 +102,37 @@ class Mirror:
         tags = {"job": str(info.get("job")), "signature": str(info.get("signature")), "run": str(run.path)}
         tags |= {"git_commit": str(info["git_commit"])} if info.get("git_commit") else {}
         title = f"{info.get('job')} {run.path.name}"
-        tracker = TRACKERS[name](title, flat(run.read_config()), tags, run_id, run.path)
+        quieten()
+        config = {key: _safe(value) for key, value in flat(run.read_config()).items()}
+        tracker = TRACKERS[name](title, config, tags, run_id, run.path)
         self.open[run.path, name] = tracker
         return tracker
+
+
+@contextlib.contextmanager
+def _alone(run: Run) -> Iterator[bool]:
+    """Hold what is known of a run's trackers; whether no other process does. Without locks everybody does."""
+    handle = os.open(run.path / ".tracking.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            yield error.errno not in (errno.EAGAIN, errno.EACCES)
+        else:
+            yield True
+    finally:
+        os.close(handle)
+
+
+def _told(error: Exception) -> str:
+    return without_secrets(" ".join(str(error).split()))[:300] or type(error).__name__
+
+
+def _safe(value: Any) -> Any:
+    """A setting without the secrets of URLs in it."""
+    if isinstance(value, list):
+        return [_safe(item) for item in value]
+    return without_secrets(value) if isinstance(value, str) else value
 
 
 def runs_below(top: Path) -> list[Run]:

@@ -150,3 +150,46 @@ def test_a_process_beside_that_hangs_holds_a_stopped_run_for_its_grace_alone(
         pass
     assert hanging.poll() is not None and time.monotonic() - began < 60
     assert "sends the rest" in capsys.readouterr().err
+
+
+def test_a_process_beside_a_run_that_is_done_has_the_longer_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = subprocess.Popen(
+        [sys.executable, "-S", "-c", "import sys, time; sys.stdin.read(); time.sleep(0.5)"], stdin=subprocess.PIPE
+    )
+    monkeypatch.setattr(beside, "_start", lambda folder, trackers: slow)
+    monkeypatch.setattr(beside, "STOPPED_GRACE_S", 0.0)
+    with beside.tracked(tmp_path, "mlflow", lambda: True):  # a sweep, whose done.json is written later
+        pass
+    assert slow.returncode == 0
+
+
+def test_a_run_that_another_process_is_sending_is_left_to_it(tmp_path: Path, sent: dict) -> None:
+    run, said = begun(tmp_path / "run"), []
+    follower = mirror.Mirror(tmp_path, ["mlflow"], said.append)
+    with mirror._alone(run) as ours:
+        assert ours and not follower.sync() and not follower.sync()
+    assert not sent and said == [f"cxrdist: another process is sending {run.path} just now"]
+    assert follower.sync() and len(sent) == 1
+
+
+def test_lines_without_a_step_do_not_stop_what_comes_after_them(
+    tmp_path: Path, sent: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begun(tmp_path / "run")
+    monkeypatch.setattr(mirror, "BLOCK_BYTES", 100)
+    run.metrics_log.write_text(12 * '{"note": 1}\n' + '{"step": 4, "loss": 0.5}\n')
+    assert mirror.Mirror(tmp_path, ["mlflow"]).sync()
+    (found,) = sent.values()
+    assert found["rows"] == [(4, {"loss": 0.5})]
+
+
+def test_what_gives_access_to_a_url_is_neither_sent_nor_printed(tmp_path: Path, sent: dict) -> None:
+    places = ["https://me:secret@host/set?token=abc", "/data/what?/set@2"]
+    Run.create(tmp_path / "run", job="finetune", config={"shards": places, "init": places[0]}, signature="abc")
+    assert mirror.Mirror(tmp_path, ["mlflow"]).sync()
+    (found,) = sent.values()
+    assert found["config"] == {"shards": ["https://host/set", "/data/what?/set@2"], "init": "https://host/set"}
+    error = "API request to http://me:secret@host:5000/api failed (https://host/x?sig=1)"
+    assert backends.without_secrets(error) == "API request to http://host:5000/api failed (https://host/x)"

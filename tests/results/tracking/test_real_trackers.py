@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from results.run import Run
-from results.tracking import beside
+from results.tracking import backends, beside
 from results.tracking.mirror import Mirror
 
 
@@ -49,6 +49,25 @@ def test_mlflow_holds_one_run_with_parameters_history_and_the_final_numbers(
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_a_setting_that_mlflow_would_refuse_neither_fails_nor_leaves_runs_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="mlflow: not installed here")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    run = Run.create(tmp_path / "run", job="finetune", config={"by (label)": 3}, signature="abc")
+    assert Mirror(run.path, ["mlflow"]).sync()
+    client = mlflow.tracking.MlflowClient()
+    held = client.get_experiment_by_name("cxrdist").experiment_id
+    (found,) = client.search_runs([held])
+    assert found.data.params == {"by _label_": "3"}
+    other = Run.create(tmp_path / "other", job="finetune", config={"a": 1}, signature="def")
+    monkeypatch.setattr(backends.MLflow, "_describe", lambda *words: 1 / 0)
+    assert not Mirror(other.path, ["mlflow"], print).sync()
+    assert len(client.search_runs([held])) == 1
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_wandb_offline_writes_the_same_run_id_before_and_after_a_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,6 +79,8 @@ def test_wandb_offline_writes_the_same_run_id_before_and_after_a_resume(
     first.close()
     resumed(run, "wandb")
     folders = sorted((run.path / "wandb").glob("offline-run-*"))
+    inside = {path.name for path in (run.path / "wandb").rglob("*")}
+    assert not inside & {"requirements.txt", "wandb-metadata.json"}, "what is sent is settings and numbers"
     ids = {path.stem for folder in folders for path in folder.glob("run-*.wandb")}
     assert len(folders) == 2 and len(ids) == 1
 
