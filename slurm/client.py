@@ -181,14 +181,8 @@ def job(job_id: str) -> JobInfo:
     Raises:
         FailedError: SLURM absent or not answering.
     """
+    records = parts(job_id)
     job_id, _, cluster = job_id.partition(";")
-    try:
-        text = call("scontrol", "-o", "show", "job", job_id, cluster=cluster or None)
-    except FailedError as error:
-        if "Invalid job id" not in str(error):
-            raise
-        return _from_accounting(job_id, cluster or None)
-    records = [_record(line) for line in text.splitlines() if line.startswith("JobId=")]
     if not records:
         return _from_accounting(job_id, cluster or None)
     # A job array has a record per part: one that is still active speaks for all, else one that did not succeed.
@@ -197,6 +191,25 @@ def job(job_id: str) -> JobInfo:
             if wanted(info):
                 return dataclasses.replace(info, job_id=job_id)
     return records[0]
+
+
+def parts(job_id: str) -> list[JobInfo]:
+    """Return what the controller knows of a job, of a job array one for each part; nothing where it has forgotten it.
+
+    Args:
+        job_id: see `job`.
+
+    Raises:
+        FailedError: SLURM absent or not answering.
+    """
+    job_id, _, cluster = job_id.partition(";")
+    try:
+        text = call("scontrol", "-o", "show", "job", job_id, cluster=cluster or None)
+    except FailedError as error:
+        if "Invalid job id" not in str(error):
+            raise
+        return []
+    return [_record(line) for line in text.splitlines() if line.startswith("JobId=")]
 
 
 def _record(line: str) -> JobInfo:

@@ -24,7 +24,7 @@ from cxrdist.sweep.pending import tasks, unfinished
 from cxrdist.sweep.watchdog import RESTARTS, Watchdog
 from results import atomic
 from results.run import Run
-from slurm import client, jobs_file, profiles, submit
+from slurm import client, jobs_file, profiles, submit, unnoted
 from slurm.errors import FailedError as SlurmError
 from slurm.profiles import Profile
 
@@ -43,6 +43,7 @@ def active_job(out: Path) -> str | None:
     Raises:
         FailedError: SLURM is absent or does not answer.
     """
+    unnoted.adopt(out / "array")  # sbatch's answer may have been lost
     jobs = jobs_file.jobs(out / "array")
     if not jobs:
         return None
@@ -111,7 +112,7 @@ class ArrayDriver(Watchdog):
         """Queue the cells that are left; returns the array's number."""
         plan = json.loads(self.ledger.spec.read_text())
         cells = unfinished(plan, self.ledger)
-        parts = tasks(cells, self.config.array.throttle or len(cells))
+        parts = _at_most(client.max_array_size(), tasks(cells, self.config.array.throttle or len(cells)))
         folder = parts_file(self.out).parent
         request = submit.Request(
             name=f"sweep-{self.out.name}"[:60],
@@ -130,6 +131,7 @@ class ArrayDriver(Watchdog):
         )
         submit.check(request)
         folder.mkdir(mode=0o700, exist_ok=True)
+        submit.refuse_queued(folder)  # an array that may still appear reads its cells from the file that is written now
         atomic.write_text(parts_file(self.out), json.dumps([[cell["signature"] for cell in part] for part in parts]))
         job = submit.submit(request)
         most = f", at most {self.config.array.throttle} at a time" if self.config.array.throttle else ""
@@ -173,13 +175,19 @@ class ArrayDriver(Watchdog):
             )
 
 
+def _at_most(number: int, parts: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
+    """Parts put together until there are no more than `number`, the largest (which come first) not with each other."""
+    return [sum(parts[start::number], []) for start in range(min(number, len(parts)))]
+
+
 def _refuse_cancelled(job: str) -> None:
     """What a person took from the queue must not be queued again.
 
     Raises:
-        FailedError: the array was cancelled.
+        FailedError: the array was cancelled, or a part of it.
     """
-    if client.job(job).state.startswith("CANCELLED"):
+    states = {info.state for info in [*client.parts(job), client.job(job)]}
+    if any(state.startswith("CANCELLED") for state in states):
         raise FailedError(f"array {job} was cancelled; the same command queues what is missing again")
 
 
