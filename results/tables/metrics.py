@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from results import levels
 from results.cells.cell import Cell
 from results.cells.options import Options
 from results.cells.select import RowChoice, choose
@@ -43,7 +44,7 @@ def build(results: pa.Table, options: Options) -> Table:
         column_title="",
         column_names=(*laid.table.column_names, *(name.upper() for name in COUNTS)),
         cells=tuple((*line, *more) for line, more in zip(laid.table.cells, extra, strict=True)),
-        notes=(*laid.table.notes, "TP, FP, TN, FN: images at the threshold (means over seeds)."),
+        notes=(*laid.table.notes, f"TP, FP, TN, FN: {levels.unit(counted)} at the threshold (means over seeds)."),
     )
 
 

@@ -309,6 +309,15 @@ def test_metrics_table_has_a_row_for_each_label_and_counts_are_means_over_seeds(
     assert len(rows) == 3, "two labels and their mean"
 
 
+def test_metrics_table_of_studies_says_that_its_counts_are_of_studies(tmp_path: Path) -> None:
+    results = grid(tmp_path, one={"labels": {"edema": 0.9}, "levels": ("study",)})
+    table = build("metrics", results, Options())
+    cells = lines(table).popitem()[1]
+    row = next(row for row in results.to_pylist() if row["label"] == "edema" and row["metric"] == "tp")
+    assert row["level"] == "study" and cells["TP"].value == row["value"]
+    assert "TP, FP, TN, FN: studies at the threshold (means over seeds)." in table.notes
+
+
 def test_thresholds_table_gives_each_rule_on_test_as_the_predictions_do(tmp_path: Path) -> None:
     results = grid(tmp_path, one={"labels": {"edema": 0.85}})
     rows = lines(build("thresholds", results, Options()))
