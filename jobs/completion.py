@@ -59,7 +59,7 @@ def _add(parser: argparse.ArgumentParser, config: type, positionals: typing.Sequ
     for name, kind in settings(config):
         choices = _choices(kind)
         if name in positionals:
-            many = {"nargs": "*"} if typing.get_origin(kind) is list else {}
+            many: dict[str, Any] = {"nargs": "*"} if typing.get_origin(kind) is list else {}
             action = parser.add_argument(name, choices=choices, **many)
         else:
             action = parser.add_argument(f"--{name}", choices=choices)

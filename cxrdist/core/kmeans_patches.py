@@ -147,8 +147,8 @@ def learn(batches: Iterator[torch.Tensor], n_images: int, config: KMeansConfig) 
             batch_size=10_000,
             init_size=max(10_000, 3 * config.centres),
             max_iter=config.passes,
-            max_no_improvement=None,
-            n_init=1,
+            max_no_improvement=None,  # pyright: ignore[reportArgumentType]  (documented; scikit-learn's types lack it)
+            n_init=1,  # pyright: ignore[reportArgumentType]
         ).fit(white)
     state = {"mean": mean, "whitening": whitening, "centres": found.cluster_centers_}
     tensors = {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in state.items()}

@@ -84,7 +84,7 @@ def to_onnx(encoder: Encoder, labels: Sequence[str], places: Sequence[int], out:
     import onnxruntime  # pyright: ignore[reportMissingImports]
 
     session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
-    (found,) = session.run([name], {"image": images.numpy()})
+    found = np.asarray(session.run([name], {"image": images.numpy()})[0])
     with torch.inference_mode():
         wanted = model(images).numpy()
     return _close(found, wanted, out)
@@ -136,7 +136,7 @@ def to_hf(encoder: Encoder, labels: Sequence[str], places: Sequence[int], folder
 
     tensors = {key: value.detach().cpu().contiguous() for key, value in encoder.module.state_dict().items()}
     try:
-        plain = timm.create_model(encoder.name, in_chans=1, num_classes=len(labels))
+        plain: Any = timm.create_model(encoder.name, in_chans=1, num_classes=len(labels))
     except RuntimeError:
         raise InputError(f"timm has no {encoder.name}; take --to onnx or pth") from None
     config: dict[str, Any] = dict(plain.pretrained_cfg)

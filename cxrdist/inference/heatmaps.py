@@ -154,7 +154,7 @@ def class_maps(
     """
     kept: list[torch.Tensor] = []
     module = network.backbone.get_submodule(layer)
-    hook = module.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
+    hook = module.register_forward_hook(lambda *call: kept.append(call[-1]))
     try:
         with torch.enable_grad():
             # Gradients must reach the layer even where the run froze its weights.

@@ -63,7 +63,7 @@ def draw(results: pa.Table, options: Options) -> Drawing:
         panel_axis.set_yticks(range(len(lines)), names)
         panel_axis.set_ylim(len(lines) - 0.4, -0.6)
         panel_axis.grid(visible=False, axis="y")
-        metric = METRIC_TITLES.get(rows[0]["metric"], rows[0]["metric"])
+        metric = str(METRIC_TITLES.get(rows[0]["metric"], rows[0]["metric"]))
         if reference is not None:
             panel_axis.axvline(0.0, color="#666666", linewidth=0.8)
             panel_axis.set_xlabel(f"{metric}, minus {show(axis, reference)}")

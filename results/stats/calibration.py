@@ -11,6 +11,8 @@ Letters: N images, P patients.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from results.stats.influence import Influence
@@ -118,7 +120,8 @@ def temperature(truth: np.ndarray, score: np.ndarray) -> float:
         return float((np.logaddexp(0.0, eta) - y * eta).mean())
 
     low, high = np.log(TEMPERATURES)
-    return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x))
+    found: Any = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(found.x))
 
 
 def recalibrated(score: np.ndarray, t: float) -> np.ndarray:

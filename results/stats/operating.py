@@ -56,9 +56,10 @@ def rates(
         found["npv"] = influence.influence("precision", ~truth, reversed_called, patients, 0.5, n_patients)
         return found
     recall, specificity = found["recall"], found["specificity"]
-    both = recall is not None and specificity is not None
-    found["precision"] = _predictive(recall, specificity, prevalence) if both else None
-    found["npv"] = _predictive(specificity, recall, 1 - prevalence) if both else None
+    if recall is None or specificity is None:
+        return found | {"precision": None, "npv": None}
+    found["precision"] = _predictive(recall, specificity, prevalence)
+    found["npv"] = _predictive(specificity, recall, 1 - prevalence)
     return found
 
 

@@ -63,7 +63,7 @@ class Canvas:
             cv2.fillPoly(mask, [outline], 255, cv2.LINE_AA, _SHIFT)
         return mask.astype(np.float32) * np.float32(1 / 255)
 
-    def stroke(self, lines: Sequence[Points], width: float, *, closed: bool = False) -> Map:
+    def stroke(self, lines: Sequence[Points] | Points, width: float, *, closed: bool = False) -> Map:
         """Lines of a given unit width as coverage in [0, 1]; thinner than a pixel they grow paler instead."""
         mask = np.zeros((self.height, self.width), np.uint8)
         self._stroke_on(mask, lines, width, closed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from results.stats.metrics import auroc
 from results.tables import build
 from tests.results import simulate
 
-ONE = {"labels": {"edema": 0.8}}
+ONE: dict[str, Any] = {"labels": {"edema": 0.8}}
 
 
 @pytest.fixture(scope="module")

@@ -67,7 +67,7 @@ def off(file: Path, theirs: Callable[[torch.Tensor], torch.Tensor], size: int, p
     assert start.published is not None and start.arch is not None
     grey = start.published.grey or IMAGENET_GREY
     picture = torch.rand(2, 1, size, size, generator=torch.Generator().manual_seed(1))
-    channels = start.published.layout.channels
+    channels = start.published.layout.channels or 1
     mean, std = pixels or ((grey[0],) * channels, (grey[1],) * channels)
     seen = (picture - torch.tensor(mean).view(1, -1, 1, 1)) / torch.tensor(std).view(1, -1, 1, 1)
     backbone = load_init(str(file), start.arch, size, own_pixels=start.published.grey is None)[0].eval()
@@ -218,7 +218,7 @@ def test_register_tokens_are_read_and_three_colours_folded_exactly(tmp_path, nam
         file = written(tmp_path / "dinov2_vits14_reg4_pretrain.pth", state)
     start = describe(str(file))
     assert (start.arch, start.image_size) == ("vit_small_patch14_reg4_dinov2", 28)
-    assert start.published is not None and start.published.grey == IMAGENET_GREY
+    assert start.arch and start.published is not None and start.published.grey == IMAGENET_GREY
     assert off(file, theirs, 28, published.IMAGENET) < 1e-5, "each colour as its publisher normalises it"
     if names == "meta":
         assert load_init(str(file), start.arch, 56)[0](torch.rand(1, 1, 56, 56)).shape == (1, 384)
@@ -297,7 +297,8 @@ def test_real_imagenet_weights_bring_the_pixels_that_timm_says(shared_data, tmp_
         pytest.skip("real data: no weights/ there")
     start = describe(str(file))
     assert start.arch == "tf_efficientnet_lite0" and start.published is not None
-    assert start.published.grey == (0.5, 0.5) == tuple(timm.get_pretrained_cfg(start.arch).mean[:1] * 2)
+    timms: Any = timm.get_pretrained_cfg(start.arch)
+    assert start.published.grey == (0.5, 0.5) == tuple(timms.mean[:1] * 2)
     theirs = timm.create_model(start.arch, num_classes=0)
     theirs.load_state_dict(safetensors.torch.load_file(file), strict=False)
     backbone = load_init(str(file), start.arch, 64)[0].eval()

@@ -92,7 +92,7 @@ def test_moving_the_slider_gives_the_numbers_of_the_predictions(
     assert float(answers[0]["rates"]["accuracy"]) == pytest.approx(stored["accuracy"]["value"], abs=1e-12)
     for answer, wanted in zip(answers[1:], asked, strict=True):
         assert answer["threshold"] == pytest.approx(wanted, abs=1e-9)
-        expected = compute(truth, score, answer["threshold"])
+        expected: Any = compute(truth, score, answer["threshold"])
         counts = {name.upper(): expected[name] for name in ("tp", "fp", "fn", "tn")}
         assert answer["counts"] == answer["chips"] == counts, "all images are on this page, so the list counts them too"
         for name, metric in SHARES.items():

@@ -246,7 +246,8 @@ def test_pool_rules_keep_the_shares_they_name(blobs):
     more = keep_rows(train, PoolConfig(keep={"!pneumonia": 1.0, "pneumonia": 0.5}), seed=0)
     assert set(rows) < set(more)
     pool = open_pool(str(blobs), PoolConfig(holdout=0.2), seed=1)
-    assert pool.val is not None and len(pool.val) == 30 and not set(pool.val.rows) & set(pool.train.rows)
+    assert isinstance(pool.val, ShardSet) and isinstance(pool.train, ShardSet)
+    assert len(pool.val) == 30 and not set(pool.val.rows) & set(pool.train.rows)
     assert len(open_pool(str(blobs), PoolConfig(), seed=1).train) == 150
     with pytest.raises(InputError, match="has the labels pneumonia"):
         keep_rows(train, PoolConfig(keep={"hernia": 1.0}), seed=0)
