@@ -49,7 +49,7 @@ def test_own_profile_wins_over_the_packaged_one_of_the_same_name(tmp_path, monke
         ("setup = 'module load cuda'", ["setup must be a list"]),
         ("setup = ['export WANDB_API_KEY=abc']", ["WANDB_API_KEY looks like a secret"]),
         ("[env]\nHF_TOKEN = 'abc'", ["HF_TOKEN looks like a secret"]),
-        ("[env]\nWORLD_SIZE = 2", ["[env] WORLD_SIZE is what the launcher tells each rank"]),
+        ("[env]\nWORLD_SIZE = 2", ["[env] WORLD_SIZE is set by the launcher for each rank"]),
         ("[sbatch]\nnodes = 3", ["[sbatch] nodes is decided by"]),
         ("[sbatch]\nclusters = 'east'", ["[sbatch] clusters: choose the cluster by `export SLURM_CLUSTERS=NAME`"]),
         ("time = ", ["not TOML"]),

@@ -256,7 +256,7 @@ def test_an_encoder_brings_its_arch_size_and_pixels_into_the_results(tmp_path, b
 def test_an_encoder_is_probed_at_another_resolution_which_the_results_say(tmp_path, blobs, encoder):
     run = trained(tmp_path / "run", blobs, init=str(encoder), mode="linear", arch=None, image_size=48)
     assert run.read_config()["image_size"] == 48 and run.read_info()["init"]["image_size"] == 32
-    assert "image_size = 48" in schema.read_metrics(run.metrics).to_pylist()[0]["config"]
+    assert '"image_size":48' in schema.read_metrics(run.metrics).to_pylist()[0]["config"]
     network = classifier.load(run.model)
     assert network.facts["image_size"] == 48 and network.facts["stem_size"] == 32, "the strides it was trained with"
 
