@@ -273,7 +273,8 @@ def _statistics(rows: Sequence[Row], results: pa.Table, cites: Citations) -> str
         return ""
     unit = levels.unit(tested)
     sentences = []
-    rules = {row["threshold_rule"] or (configs.config_of(row) or {}).get("threshold") for row in tested} - {None}
+    found = (row["threshold_rule"] or (configs.config_of(row) or {}).get("threshold") for row in tested)
+    rules = {str(rule) for rule in found if rule is not None}
     fixed = sorted(rule for rule in rules if fixed_threshold(rule) is not None)
     if rules - set(fixed):
         sentences.append(f"Thresholds were chosen on validation {unit} ({listing(sorted(rules - set(fixed)))}).")
