@@ -17,10 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from results import configs, schema
+from results import configs, dataset_names, schema
 from results.collect import collect
 from results.errors import InputError
 from results.identity import signature
+from results.levels import LEVELS
+from results.levels import of as level_of
 from results.run import Run
 from results.schema import MACRO, Row
 from results.stats.scoring import metric_rows
@@ -51,7 +53,7 @@ def make(paths: Iterable[str], out: Path) -> tuple[list[Run], list[str]]:
     table, warnings = collect(list(paths))
     groups = _groups(table)
     _refuse_unequal(groups)
-    return [_make(members, out) for members in groups], warnings
+    return [_make(members, levels, out) for members, levels in _by_members(groups)], warnings
 
 
 def _groups(table: pa.Table) -> list[list[Row]]:
@@ -70,6 +72,15 @@ def _groups(table: pa.Table) -> list[list[Row]]:
             )
         groups.setdefault(tuple(row[name] for name in SHARED), []).append(row)
     return [sorted(group, key=_role) for group in groups.values()]
+
+
+def _by_members(groups: Sequence[list[Row]]) -> list[tuple[list[Row], list[str]]]:
+    """Ensembles, each with the levels at which all its members were scored."""
+    found: dict[tuple[str, ...], tuple[list[Row], list[str]]] = {}
+    for members in groups:
+        _, held = found.setdefault(tuple(str(row["signature"]) for row in members), (members, []))
+        held.append(level_of(members[0]))
+    return [(members, sorted(held, key=LEVELS.index)) for members, held in found.values()]
 
 
 def _folder(row: Row) -> Path:
@@ -102,22 +113,31 @@ def _names(group: Sequence[Row]) -> str:
     return " + ".join(dict.fromkeys(str(row["init"]) for row in group))
 
 
-def _make(members: Sequence[Row], out: Path) -> Run:
+def _make(members: Sequence[Row], levels: Sequence[str], out: Path) -> Run:
     name = signature({"ensemble": [row["signature"] for row in members]})
     sources = [str(_folder(row).resolve()) for row in members]
     run = Run.create(out / name, job="finetune", config={"ensemble": sources}, signature=name)
-    if run.is_done:
+    if run.is_done and set(levels) <= set(schema.read_metrics(run.metrics)["level"].to_pylist()):
         return run
-    tables = [schema.read_predictions(Run(folder).predictions) for folder in sources]
+    tables = [_own_set(row, folder) for row, folder in zip(members, sources, strict=True)]
     predictions = _mean(tables, sources, name)
-    rows = metric_rows(
-        predictions, _context(members, name), threshold_rule=_rule(members[0]), level=members[0]["level"]
-    )
+    context, rule = _context(members, name), _rule(members[0])
+    rows = [row for level in levels for row in metric_rows(predictions, context, threshold_rule=rule, level=level)]
     run.results.mkdir(exist_ok=True)
     schema.write_predictions(run.predictions, predictions)
     schema.write_metrics(run.metrics, rows)
-    run.finish(members=len(members), **{key: members[0][key] for key in ("n_labelled", "fraction_hash")})
+    value = next(row["value"] for row in rows if (row["label"], row["metric"]) == (MACRO, "auroc"))
+    shared = {key: members[0][key] for key in ("n_labelled", "fraction_hash")}
+    run.finish(members=len(members), test_auroc=value, **shared)
     return run
+
+
+def _own_set(row: Row, folder: str) -> pa.Table:
+    """A member's predictions on the set that it learnt from: other test sets have splits and contents of their own."""
+    table = schema.read_predictions(Run(folder).predictions)
+    known = pc.unique(table["dataset"]).to_pylist()
+    name = dataset_names.in_run(str(row["train_dataset"]), row["train_dataset_hash"], known)
+    return table.filter(pc.equal(table["dataset"], pa.scalar(name, pa.string())))
 
 
 def _rule(row: Row) -> str:
@@ -144,6 +164,7 @@ def _mean(tables: Sequence[pa.Table], sources: Sequence[str], name: str) -> pa.T
 def _context(members: Sequence[Row], name: str) -> dict[str, Any]:
     """What describes an ensemble in the results: what its members share, and where they differ all of it."""
     context = {column: members[0][column] for column in SHARED if column != "level"}
+    context["train_dataset"] = dataset_names.plain(context["train_dataset"], context["train_dataset_hash"])
     for column in ("arch", "mode", "variant", "method", "pretrain_dataset", "pretrain_dataset_hash", "split_scheme"):
         held = list(dict.fromkeys(row[column] for row in members if row[column] is not None))
         context[column] = " + ".join(held) or None

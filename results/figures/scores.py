@@ -156,6 +156,11 @@ def _runs(rows: Sequence[Row], recalibrate: str | None) -> dict[str, list[Scores
         matrix = matrices[source]
         if isinstance(matrix, str):
             raise InputError(f"{matrix} beside {source}; this figure is drawn from predictions")
+        if recalibrate and row["label"] not in matrix.labels:
+            raise InputError(
+                f"{source}: validation has no images with and without {row['label']} to recalibrate on; choose other"
+                " labels with --labels"
+            )
         truth, score, patients = matrix.column(row["label"])
         out.setdefault(row["label"], []).append(
             Scores(truth=truth, score=score, patients=patients, threshold=row["threshold"])

@@ -8,23 +8,21 @@ sets as far as these lie where the runs read them.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from results import configs, used_datasets
+from results import configs, levels, used_datasets
 from results.cells import config_keys
 from results.cells.display import METHOD_TITLES, show
 from results.report import references
 from results.report.datasets import cards, read
+from results.report.recorded import Citations, Settings
 from results.run import Run
 from results.schema import Row
+from results.stats.metrics import fixed_threshold
 from results.wording import count, listing
-
-STYLES = {"markdown": "[@{}]", "latex": "\\cite{{{}}}"}
-"""How a citation is written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,49 +41,28 @@ def methods(results: pa.Table, runs: Mapping[str, Run], style: str = "markdown")
     Args:
         results: collected rows.
         runs: the run folders that are still there, by path.
-        style: one of `STYLES`.
+        style: one of `recorded.STYLES`.
     """
-    cites = _Citations(style)
+    cites = Citations(style)
     infos = [read(run.read_info) for run in runs.values()]
     columns = ["source", "job", "seed", "arch", "init", "mode", "method", "label_fraction", "label_policy"]
     columns += ["train_dataset", "test_dataset", "split_scheme", "threshold_rule", "level", configs.COLUMN]
     rows = results.select(columns).group_by(columns).aggregate([]).to_pylist()
-    tuned = [row for row in rows if row["job"] == "finetune"]
+    scored = [row for row in rows if row["job"] in ("finetune", "evaluate")]  # both say how the run was trained
+    tuned = [row for row in scored if not _is_ensemble(row)]
     pretrained = [row for row in rows if row["job"] == "pretrain"]
     parts = [
         _data(results, runs, infos, cites),
         _pretraining(pretrained, runs, cites),
-        _fine_tuning(tuned, pretrained, cites),
+        _fine_tuning(tuned, cites),
+        _ensembles([row for row in scored if _is_ensemble(row)]),
         _statistics(rows, results, cites),
         _programs(infos, rows, cites),
     ]
     return Methods(text="\n\n".join(part for part in parts if part) + "\n", bibtex=cites.bibtex())
 
 
-class _Citations:
-    """Collects what is cited."""
-
-    def __init__(self, style: str) -> None:
-        self._form, self._entries = STYLES[style], {}
-
-    def of(self, *names: str | None) -> str:
-        """Cite entries of `references` by name; a blank before, empty for none."""
-        return self.entries(*(references.ENTRIES[name] for name in names if name is not None))
-
-    def entries(self, *texts: str) -> str:
-        """Cite BibTeX entries; what is no entry is not cited."""
-        keys = []
-        for text in texts:
-            if (key := references.key_of(text)) is not None:
-                self._entries[key] = text.strip()
-                keys.append(key)
-        return "".join(f" {self._form.format(key)}" for key in keys)
-
-    def bibtex(self) -> str:
-        return "".join(f"{text}\n\n" for _, text in sorted(self._entries.items()))
-
-
-def _data(results: pa.Table, runs: Mapping[str, Run], infos: Iterable[Mapping[str, Any]], cites: _Citations) -> str:
+def _data(results: pa.Table, runs: Mapping[str, Run], infos: Iterable[Mapping[str, Any]], cites: Citations) -> str:
     """One sentence or two a shard set: source, sizes after exclusions, split, shared patients."""
     places = sorted({pair for run in runs.values() for pair in read(run.shard_hashes).items()})
     found, _ = cards(places)
@@ -138,39 +115,19 @@ def _sizes(name: str, card: Mapping[str, Any] | None) -> str:
     return text
 
 
-class _Settings:
-    """The settings of several runs."""
-
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self.held = [config for row in rows if (config := configs.config_of(row)) is not None]
-
-    def values(self, *keys: str) -> list[Any]:
-        """Values of the first key that any run has, as written in its configuration; empty where not recorded."""
-        for key in keys:
-            found = {json.dumps(config[key]): config[key] for config in self.held if config.get(key) is not None}
-            if found:
-                return sorted(found.values(), key=lambda value: (isinstance(value, str), value))
-        return []
-
-    def say(self, form: str, *keys: str) -> str:
-        """`form` with the values in place of {}; empty where not recorded."""
-        values = self.values(*keys)
-        return form.format(listing([config_keys.spell(value) for value in values])) if values else ""
-
-
-def _pretraining(rows: Sequence[Row], runs: Mapping[str, Run], cites: _Citations) -> str:
+def _pretraining(rows: Sequence[Row], runs: Mapping[str, Run], cites: Citations) -> str:
     """How encoders learnt without labels, one sentence a method."""
     sentences = []
     for method in sorted({row["method"] or "simclr" for row in rows}):
         chosen = [row for row in rows if (row["method"] or "simclr") == method]
-        held = _Settings(chosen)
+        held = Settings(chosen)
         archs = sorted({str(row["arch"]) for row in chosen if row["arch"]})
         dones = [read(Run(run).read_done) for run in _folders(chosen, runs)]
         sets = sorted({str(done["dataset"]) for done in dones if done.get("dataset")})
         cite = cites.of(method if method in references.ENTRIES else None)
         words = [
             f"on {listing(sets)}" if sets else "",
-            held.say("for {} epochs", "epochs") if not held.values("steps") else held.say("for {} steps", "steps"),
+            _length(held),
             held.say("with {} images per step", "global_batch"),
             held.say("at {} pixels", "image_size"),
             _optimiser(held, cites),
@@ -194,7 +151,17 @@ def _folders(rows: Sequence[Row], runs: Mapping[str, Run]) -> list[str]:
     return [path for path in runs if any(source.startswith(f"{path}/") for source in sources)]
 
 
-def _optimiser(held: _Settings, cites: _Citations) -> str:
+def _length(held: Settings) -> str:
+    """How long pretraining went: steps where a run counts them, else epochs."""
+    words = {
+        f"{config_keys.spell(config[key])} {key}"
+        for config in held.held
+        if (key := "steps" if config.get("steps") is not None else "epochs") in config
+    }
+    return f"for {listing(sorted(words, key=lambda word: (len(word), word)))}" if words else ""
+
+
+def _optimiser(held: Settings, cites: Citations) -> str:
     names = [str(name) for name in held.values("optim.name")]
     if not names:
         return ""
@@ -220,11 +187,11 @@ _MODES = {
 }
 
 
-def _fine_tuning(rows: Sequence[Row], pretrained: Sequence[Row], cites: _Citations) -> str:
+def _fine_tuning(rows: Sequence[Row], cites: Citations) -> str:
     """From what and on how many labels classifiers were trained."""
     if not rows:
         return ""
-    held = _Settings(rows)
+    held = Settings(rows)
     inits = sorted({str(row["init"]) for row in rows if row["init"]}, key=lambda name: (name != "scratch", name))
     named = [
         "random weights"
@@ -251,7 +218,7 @@ def _fine_tuning(rows: Sequence[Row], pretrained: Sequence[Row], cites: _Citatio
         sentences.append(
             f"Of the labels {listing(shares)} were used, drawn by patient, each share within the larger ones."
         )
-    trained = _Settings([row for row in rows if row["mode"] != "linear"])
+    trained = Settings([row for row in rows if row["mode"] != "linear"])
     least = trained.say(" (or {} steps where that is more)", "min_steps") if trained.values("min_steps") != [0] else ""
     words = [
         held.say("at {} pixels", "image_size"),
@@ -264,7 +231,9 @@ def _fine_tuning(rows: Sequence[Row], pretrained: Sequence[Row], cites: _Citatio
     if any(words):
         sentences.append(f"Training ran {', '.join(word for word in words if word)}.")
     if trained.values("patience"):
-        sentences.append(trained.say("It ended after {} validations without a better AUROC.", "patience"))
+        every = all(config.get("patience") is not None for config in trained.held)
+        form = "ended after {} validations without a better AUROC."
+        sentences.append(trained.say(f"{'It' if every else 'Some of it'} {form}", "patience"))
     if numbers := _seeds(rows):
         most = count(numbers[-1], "seed")
         sentences.append(
@@ -275,42 +244,62 @@ def _fine_tuning(rows: Sequence[Row], pretrained: Sequence[Row], cites: _Citatio
     return " ".join(sentences)
 
 
+def _is_ensemble(row: Row) -> bool:
+    return "ensemble" in (configs.config_of(row) or {})
+
+
+def _ensembles(rows: Sequence[Row]) -> str:
+    """Which runs' predictions were averaged."""
+    if not rows:
+        return ""
+    names = listing(sorted({str(row["init"]) for row in rows}))
+    return f"Ensembles ({names}) predict the mean of the probabilities of their members, image by image."
+
+
 def _seeds(rows: Sequence[Row]) -> list[int]:
     """How many seeds configurations have, rising."""
     found: dict[tuple[Any, ...], set[Any]] = {}
     for row in rows:
         if row["seed"] is not None:
-            key = tuple(
-                row[name] for name in ("train_dataset", "arch", "init", "mode", "label_fraction", configs.COLUMN)
-            )
+            key = tuple(row[name] for name in _MODEL)
             found.setdefault(key, set()).add(row["seed"])
     return sorted({len(seeds) for seeds in found.values()})
 
 
-def _statistics(rows: Sequence[Row], results: pa.Table, cites: _Citations) -> str:
+def _statistics(rows: Sequence[Row], results: pa.Table, cites: Citations) -> str:
     """How numbers were made: what this package's tables do, with the choices that the runs record."""
     tested = [row for row in rows if row["test_dataset"]]
     if not tested:
         return ""
-    levels = {row["level"] for row in tested}
-    unit = "studies" if levels and levels <= {"study", "study_max"} else "images"
+    unit = levels.unit(tested)
     sentences = []
-    rules = sorted({str(row["threshold_rule"]) for row in tested if row["threshold_rule"]})
-    if rules:
-        sentences.append(f"Thresholds were chosen on validation {unit} ({listing(rules)}).")
+    found = (row["threshold_rule"] or (configs.config_of(row) or {}).get("threshold") for row in tested)
+    rules = {str(rule) for rule in found if rule is not None}
+    fixed = sorted(rule for rule in rules if fixed_threshold(rule) is not None)
+    if rules - set(fixed):
+        sentences.append(f"Thresholds were chosen on validation {unit} ({listing(sorted(rules - set(fixed)))}).")
+    if fixed:
+        sentences.append(f"Thresholds were fixed at {listing(fixed)}.")
     several = len({row["seed"] for row in tested if row["seed"] is not None}) > 1
     sentences.append(
         f"Intervals are at 95 % and count patients, not {unit}, as independent: an AUROC's variance over patients is"
         f" DeLong's{cites.of('delong')} in its clustered form{cites.of('obuchowski')}"
         + (f", to which the spread over seeds is added as over readers{cites.of('readers')}" if several else "")
         + f"; intervals of metrics between 0 and 1 are Wilson's{cites.of('wilson')} at the effective number of {unit}."
-        f" Models were compared on the same test {unit}, with p values corrected by Holm's method{cites.of('holm')}."
     )
+    if len({tuple(row[name] for name in _MODEL) for row in tested}) > 1:
+        sentences.append(
+            f"Models were compared on the same test {unit}, with p values corrected by Holm's method{cites.of('holm')}."
+        )
     sets = sorted({str(row["test_dataset"]) for row in tested})
     return f"Tests were on {listing(sets)}. " + " ".join(sentences)
 
 
-def _programs(infos: Sequence[Mapping[str, Any]], rows: Sequence[Row], cites: _Citations) -> str:
+_MODEL = ("train_dataset", "arch", "init", "mode", "label_fraction", configs.COLUMN)
+"""What tells models apart beside their seed."""
+
+
+def _programs(infos: Sequence[Mapping[str, Any]], rows: Sequence[Row], cites: Citations) -> str:
     """Versions as the runs recorded them."""
     found: dict[str, set[str]] = {}
     for info in infos:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import numpy as np
 
@@ -48,14 +49,16 @@ def validation_scores(row: Row) -> ScoreMatrix | None:
     return None if images is not None and np.array_equal(images.keys, matrix.keys) else matrix
 
 
-@functools.lru_cache(maxsize=256)
 def _validation_matrix(source: str, sets: tuple[tuple[str, str | None], ...], level: str) -> ScoreMatrix | None:
     path = predictions_beside(source)
-    if path is None:
-        return None
     try:
-        held = score_matrices(read_predictions(path), "val", level)
-    except InputError:
+        return None if path is None else _read(path, sets, level, path.stat().st_mtime_ns)
+    except (InputError, OSError):
         return None
+
+
+@functools.lru_cache(maxsize=256)
+def _read(path: Path, sets: tuple[tuple[str, str | None], ...], level: str, _written: int) -> ScoreMatrix | None:
+    held = score_matrices(read_predictions(path), "val", level)
     names = [dataset_names.in_run(name, content, (known for known, _ in held)) for name, content in sets]
     return next((held[name, "val"] for name in names if name is not None), None)

@@ -18,7 +18,7 @@ from results.stats import calibration, effects, influence, uncertainty
 from results.stats.influence import Influence
 from results.stats.metrics import expected_calibration_error
 from results.stats.recalibrate import METHODS, recalibrated_scores, sentence
-from results.tables.predicted import cell_of, labels_of, mean_over_labels, run_groups, scores_of
+from results.tables.predicted import cell_of, labels_of, mean_over_labels, run_groups, scores_of_seeds
 from results.tables.render import Table
 
 COLUMNS = ("brier", "ece", "slope", "intercept")
@@ -32,7 +32,7 @@ def build(results: pa.Table, options: Options) -> Table:
         raise InputError(f"--recalibrate {options.recalibrate}: there is {', '.join(METHODS)}")
     found = run_groups(results, options, ("init",))
     lines = [_line(cell.rows, options) for cell in found.groups.values()]
-    cells = [cell for line in lines for cell in line if cell.interval]
+    cells = [cell for line in lines for cell in line]
     unit = levels.unit(found.rows)
     one = len({row["label"] for row in found.rows}) == 1 and found.rows[0]["label"] != "macro"
     title = "Calibration" + ("" if one else ", means over labels")
@@ -53,7 +53,7 @@ def build(results: pa.Table, options: Options) -> Table:
         notes.append(f"\u2021 No interval: {effects.TOO_FEW}.")
     return Table(
         caption=caption_of(title, found.rows, found.axes, cells),
-        notes=tuple(notes),
+        notes=(*notes, *found.notes()),
         row_titles=found.titles,
         row_names=tuple(found.names(key) for key in found.groups),
         column_names=("Brier score", "ECE", "Slope", "Intercept"),
@@ -65,11 +65,10 @@ def build(results: pa.Table, options: Options) -> Table:
 def _line(rows: Sequence[Row], options: Options) -> tuple[Cell, ...]:
     found: dict[str, list[Influence | None]] = {name: [] for name in COLUMNS}
     few = False
-    for row in rows:
-        matrix = scores_of(row)
-        total = int(matrix.patients.max(initial=-1)) + 1
-        labels = labels_of(row, matrix)
-        matrix = recalibrated_scores(row, matrix, options.recalibrate) if options.recalibrate else matrix
+    for row, tested in zip(rows, scores_of_seeds(rows), strict=True):
+        total = int(tested.patients.max(initial=-1)) + 1
+        labels = labels_of(row, tested)
+        matrix = recalibrated_scores(row, tested, options.recalibrate) if options.recalibrate else tested
         parts: dict[str, list[Influence | None]] = {name: [] for name in COLUMNS}
         for label in labels:
             if matrix is None or label not in matrix.labels:

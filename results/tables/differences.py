@@ -62,7 +62,7 @@ def with_differences(laid: LaidOut, options: Options) -> LaidOut:
         column_names=(*laid.table.column_names, *heads),
         column_title="",
         cells=tuple(lines),
-        notes=(*laid.table.notes, _note(name, outcomes, tested, bases, cells)),
+        notes=(*laid.table.notes, _note(name, outcomes, tested, bases, cells, with_p=options.test)),
     )
     return dataclasses.replace(laid, table=table)
 
@@ -127,11 +127,14 @@ def _note(
     tested: dict[Place, Difference],
     bases: dict[Place, Place],
     cells: tuple[tuple[Cell | None, ...], ...],
+    *,
+    with_p: bool,
 ) -> str:
     text = f"Differences: minus {name}, on the same test set"
     if tested:
         methods = sorted({one.method for one in tested.values()})
-        text += f"; intervals and p by {listing(methods)}, p Holm-corrected over {count(len(tested), 'difference')}"
+        text += f"; intervals{' and p' if with_p else ''} by {listing(methods)}"
+        text += f", p Holm-corrected over {count(len(tested), 'difference')}" if with_p else ""
     text += "."
     reasons = sorted({one for one in outcomes.values() if isinstance(one, str)})
     text += f" Not tested: {listing(reasons)}." if reasons else ""

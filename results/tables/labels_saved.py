@@ -67,7 +67,7 @@ def build(results: pa.Table, options: Options) -> Table:
         *setting_notes(rows, [cell.rows for cell in cells.values()], (*added, axis, X)),
     ]
     title = f"Labels saved: the share of labels at which {show(axis, reference)} reaches the {{metric}} of others"
-    printed = [cell for key, cell in cells.items()]
+    printed = [cell for line in lines for cell in line[:2] if cell is not None]
     return Table(
         caption=caption_of(title, rows, (*added, axis, X), printed, "block"),
         notes=tuple(notes),

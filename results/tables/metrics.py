@@ -10,7 +10,7 @@ import pyarrow as pa
 from results import levels
 from results.cells.cell import Cell
 from results.cells.options import Options
-from results.cells.select import RowChoice, choose
+from results.cells.select import RowChoice, choose, make_axes
 from results.metric_names import COUNTS
 from results.schema import MACRO
 from results.tables.pivot import Pivot, lay_out
@@ -27,12 +27,15 @@ PIVOT = Pivot(
 
 
 def build(results: pa.Table, options: Options) -> Table:
-    """Metrics with intervals, and with the table's own metrics the confusion counts (means over seeds)."""
+    """Metrics with intervals, and with the table's own metrics the confusion counts (means over seeds).
+
+    Counts belong to labels: rows of means have none.
+    """
     laid = lay_out(PIVOT, results, options)
-    if options.metric or options.columns:
+    if options.metric or options.columns or all(row["label"] == MACRO for row in laid.rows):
         return laid.table
-    label = None if options.label == MACRO else options.label
-    counted = choose(results, RowChoice.of(dataclasses.replace(options, label=label), COUNTS, None))
+    counted = choose(results, RowChoice.of(options, COUNTS, None))
+    make_axes(counted, laid.down)
     held: dict[tuple[Any, ...], dict[str, list[float]]] = {}
     for row in counted:
         if row["value"] is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from results.cells import comparable
+from results.cells.captions import threshold_sentence
 from results.cells.cell import Cell
 from results.cells.options import Options
 from results.cells.select import RowChoice, choose
@@ -54,12 +55,16 @@ def _with_misses_and_size(laid: LaidOut, results: pa.Table, options: Options) ->
     note = "False negatives: missed positives of all positives"
     note += f", over {len(labels)} labels together" if len(labels) > 1 else ""
     note += "; mean over seeds" if any(len(runs) > 1 for runs in missed.values()) else ""
+    fixed = threshold_sentence(laid.rows).startswith("Thresholds fixed")
     return dataclasses.replace(
         laid.table,
         column_title="",
         column_names=(*laid.table.column_names, "False negatives", "Parameters"),
         cells=tuple((*line, *more) for line, more in zip(laid.table.cells, extra, strict=True)),
-        notes=(*laid.table.notes, f"{note}, at the threshold chosen on validation."),
+        notes=(
+            *laid.table.notes,
+            f"{note}, at the {'fixed threshold' if fixed else 'threshold chosen on validation'}.",
+        ),
     )
 
 

@@ -23,7 +23,7 @@ from results.stats.metrics import check_rule
 from results.stats.operating import RATES
 from results.stats.scoring import val_thresholds
 from results.stats.validation import validation_scores
-from results.tables.predicted import cell_of, labels_of, mean_over_labels, run_groups, scores_of
+from results.tables.predicted import cell_of, labels_of, mean_over_labels, run_groups, scores_of_seeds
 from results.tables.render import Table
 
 TITLES = {"recall": "Sensitivity", "specificity": "Specificity", "precision": "PPV", "npv": "NPV"}
@@ -50,7 +50,7 @@ def build(results: pa.Table, options: Options) -> Table:
     title = "Operating points" + ("" if one else ", means over labels")
     return Table(
         caption=caption_of(title, found.rows, found.axes, cells),
-        notes=tuple(_notes(found.rows, lines, options, found.note)),
+        notes=(*_notes(found.rows, lines, options, found.note), *found.notes()),
         row_titles=(*found.titles, "Chosen on validation"),
         row_names=tuple(names),
         column_names=("Threshold", *(TITLES[rate] for rate in RATES)),
@@ -69,8 +69,7 @@ def _line(rows: Sequence[Row], rule: str, options: Options) -> tuple[Cell, ...]:
     """The threshold and the four rates of one group of runs."""
     found: dict[str, list[Influence | None]] = {rate: [] for rate in RATES}
     thresholds, few = [], False
-    for row in rows:
-        matrix = scores_of(row)
+    for row, matrix in zip(rows, scores_of_seeds(rows), strict=True):
         total = int(matrix.patients.max(initial=-1)) + 1
         labels = labels_of(row, matrix)
         chosen = val_thresholds(labels, validation_scores(row), rule)
@@ -88,16 +87,16 @@ def _line(rows: Sequence[Row], rule: str, options: Options) -> tuple[Cell, ...]:
             )
         for rate in RATES:
             found[rate].append(mean_over_labels([part[rate] for part in parts]))
-    return (_range(thresholds, options.digits), *(cell_of(found[rate], few) for rate in RATES))
+    return (_range(thresholds, len(rows), options.digits), *(cell_of(found[rate], few) for rate in RATES))
 
 
-def _range(thresholds: Sequence[float], digits: int) -> Cell:
+def _range(thresholds: Sequence[float], seeds: int, digits: int) -> Cell:
     """The thresholds of all seeds and labels: their one value, or from the lowest to the highest."""
     if not thresholds:
         return Cell()
     low, high = min(thresholds), max(thresholds)
     text = f"{low:.{digits}f}" + (f"\u2013{high:.{digits}f}" if high > low else "")
-    return Cell(value=sum(thresholds) / len(thresholds), n=len(thresholds), text=text)
+    return Cell(value=sum(thresholds) / len(thresholds), n=seeds, text=text)
 
 
 def _notes(rows: Sequence[Row], lines: Sequence[Sequence[Cell]], options: Options, left_out: str) -> list[str]:

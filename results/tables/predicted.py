@@ -6,9 +6,11 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from results.cells import comparable
+from results.cells.captions import macro_notes, setting_notes
 from results.cells.cell import Cell, gather
 from results.cells.display import AXIS_TITLES, show, sorted_keys
 from results.cells.options import Options
@@ -31,6 +33,8 @@ class RunGroups:
     """Value of the axes -> the runs, with their AUROC, in the order of the rows."""
     rows: list[Row]
     """All of them."""
+    by: tuple[str, ...]
+    """Those of the axes that tell comparisons apart: groups that agree in them have means over the same labels."""
     note: str
     """Which runs were left out by default; empty where none."""
 
@@ -43,15 +47,22 @@ class RunGroups:
         """A group as its row shows it."""
         return tuple(show(axis, value) for axis, value in zip(self.axes, key, strict=True))
 
+    def notes(self) -> list[str]:
+        """Over which labels means go, and in which settings runs differ."""
+        groups = [cell.rows for cell in self.groups.values()]
+        return [*macro_notes(self.rows, self.by), *setting_notes(self.rows, groups, self.axes)]
 
-def run_groups(results: pa.Table, options: Options, axes: tuple[str, ...], *, all_fractions: bool = False) -> RunGroups:
+
+def run_groups(results: pa.Table, options: Options, axes: tuple[str, ...]) -> RunGroups:
     """The runs that a table is about, by what tells them apart.
+
+    Groups stand below each other and are compared, so that their means go over the labels that all of them have. Only
+    the largest label fraction is taken, unless fractions are rows or chosen by a filter.
 
     Args:
         results: collected results.
         options: what the user asked for; `metric` has no effect.
         axes: the table's own, where the user names none.
-        all_fractions: whether all label fractions are shown where the user chose none; else the largest alone.
 
     Raises:
         InputError: no fitting results, results that may not be mixed, groups that are not one thing.
@@ -64,13 +75,13 @@ def run_groups(results: pa.Table, options: Options, axes: tuple[str, ...], *, al
     rows = [row for row in choose(results, choice) if row["value"] is not None]
     if not rows:
         raise InputError("no run has positives and negatives of these labels in its test set")
-    rows, note = (rows, "") if all_fractions else largest_fraction(rows, options)
-    down, _ = layout(rows, tuple(options.rows or axes), (), chosen=bool(options.rows))
-    rows = comparable.with_common_labels(rows, results, down, choice.among)
+    rows, note = (rows, "") if "label_fraction" in options.rows else largest_fraction(rows, options)
+    down, by = layout(rows, tuple(options.rows or axes), (), chosen=bool(options.rows))
+    rows = comparable.with_common_labels(rows, results, by, choice.among)
     rows = [row for row in rows if row["value"] is not None]
     cells = gather(rows, down, (), options.allow)
     order = sorted_keys({key for key, _ in cells}, down)
-    return RunGroups(axes=down, groups={key: cells[key, ()] for key in order}, rows=rows, note=note.strip())
+    return RunGroups(axes=down, groups={key: cells[key, ()] for key in order}, rows=rows, by=by, note=note.strip())
 
 
 def labels_of(row: Row, matrix: ScoreMatrix) -> tuple[str, ...]:
@@ -89,6 +100,23 @@ def scores_of(row: Row) -> ScoreMatrix:
     found = load_scores(str(row["source"]), str(row["test_dataset"]), row["test_dataset_hash"], level_of(row))
     if isinstance(found, str):
         raise InputError(f"{found} beside {row['source']}; this table is made from predictions")
+    return found
+
+
+def scores_of_seeds(rows: Sequence[Row]) -> list[ScoreMatrix]:
+    """The test predictions behind the rows of one group, by seed.
+
+    Raises:
+        InputError: as `scores_of`, or the runs were tested on different images, so that patients cannot be matched.
+    """
+    found = [scores_of(row) for row in rows]
+    for row, one in zip(rows, found, strict=True):
+        if not (np.array_equal(one.keys, found[0].keys) and np.array_equal(one.patients, found[0].patients)):
+            raise InputError(
+                f"{row['source']} and {rows[0]['source']} were tested on different images of {row['test_dataset']}, and"
+                " this table cannot take them together; choose one set with --where test_dataset_hash=..., or evaluate"
+                " them on one set"
+            )
     return found
 
 

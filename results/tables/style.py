@@ -10,14 +10,19 @@ import statistics
 
 from results.cells.captions import interval_sentence
 from results.cells.cell import Cell
+from results.errors import InputError
 from results.tables.render import Table
 
 
 def with_deviations(table: Table) -> Table:
-    """The table with mean and standard deviation (n - 1) in every cell of results; differences keep their intervals."""
+    """The table with mean and standard deviation (n - 1) in every cell of results; differences keep their intervals.
+
+    Raises:
+        InputError: the table has no cells of results, such as one that is made from predictions.
+    """
     before = [cell for line in table.cells for cell in line if cell is not None and cell.rows]
     if not before:
-        return table
+        raise InputError(f"--style mean-sd: {table.name} has no means of runs to show so; leave the option out")
     counts = sorted({cell.n for cell in before if cell.value is not None and cell.text is None})
     seeds = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}" if counts else "n = 0"
     said = f"Mean \u00b1 standard deviation over seeds ({seeds}), which does not include the spread over test patients."
@@ -32,4 +37,4 @@ def _spread(cell: Cell) -> Cell:
         return cell
     values = [row["value"] for row in cell.rows if row["value"] is not None]
     sd = statistics.stdev(values) if len(values) > 1 else None
-    return dataclasses.replace(cell, low=None, high=None, interval=None, few=False, sd=sd)
+    return dataclasses.replace(cell, low=None, high=None, interval=None, sd=sd)

@@ -1,6 +1,6 @@
 """`subgroups`: AUROC and rates at the threshold by sex, age band and view, and the largest gap between groups.
 
-Thresholds are those of the run, chosen on all validation images: what a model would be used with.
+Thresholds are those of the run, the same for every group: what a model would be used with.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from results import levels
@@ -18,6 +19,7 @@ from results.cells.cell import Cell
 from results.cells.display import FEW_MARK, METRIC_TITLES
 from results.cells.options import Options
 from results.errors import InputError
+from results.metric_names import THRESHOLD_METRICS
 from results.schema import Row
 from results.stats import effects, groups, influence, multiple_testing, uncertainty
 from results.stats.delong import Difference
@@ -65,7 +67,7 @@ def build(results: pa.Table, options: Options) -> Table:
     return Table(
         caption=caption_of(title, _as(found.rows, metrics), shown, cells),
         notes=(
-            *_notes([block for _, block in blocks], absent, found.note, options),
+            *_notes([block for _, block in blocks], absent, found.note, metrics, options),
             *setting_notes(found.rows, [cell.rows for cell in found.groups.values()], found.axes),
         ),
         row_titles=(*found.titles, "Attribute", "Group", levels.unit(found.rows).capitalize(), "Patients"),
@@ -131,7 +133,7 @@ def _attribute(rows: Sequence[Row], attribute: str, metrics: Sequence[str], opti
             return one
     runs = [one for one in found if isinstance(one, Grouped)]
     names = list(runs[0].groups)
-    if any(list(run.groups) != names or run.n_patients != runs[0].n_patients for run in runs):
+    if not all(_same_images(run, runs[0]) for run in runs):
         return "the seeds were tested on different images"
     wanted = labels_of(rows[0], next(iter(runs[0].groups.values())))
     large = [name for name in names if _count(runs[0], name) >= MIN_PATIENTS]
@@ -156,6 +158,18 @@ def _attribute(rows: Sequence[Row], attribute: str, metrics: Sequence[str], opti
         labels=common,
         dropped=len(wanted) - len(common),
         unknown=runs[0].unknown,
+    )
+
+
+def _same_images(run: Grouped, other: Grouped) -> bool:
+    """Whether two runs have the same images and patients in the same groups."""
+    return (
+        list(run.groups) == list(other.groups)
+        and run.n_patients == other.n_patients
+        and all(
+            np.array_equal(one.keys, two.keys) and np.array_equal(one.patients, two.patients)
+            for one, two in zip(run.groups.values(), other.groups.values(), strict=True)
+        )
     )
 
 
@@ -227,10 +241,12 @@ def _as(rows: Sequence[Row], metrics: Sequence[str]) -> list[Row]:
     return [{**row, "metric": metric} for row in rows for metric in metrics]
 
 
-def _notes(blocks: Sequence[Attribute], absent: dict[str, str], left_out: str, options: Options) -> list[str]:
-    notes = [
-        "Thresholds are those of the runs, chosen on all validation images." + (f" {left_out}" if left_out else "")
-    ]
+def _notes(
+    blocks: Sequence[Attribute], absent: dict[str, str], left_out: str, metrics: Sequence[str], options: Options
+) -> list[str]:
+    notes = [left_out] if left_out else []
+    if set(metrics) & set(THRESHOLD_METRICS):
+        notes.insert(0, "Thresholds are those of the runs, the same for every group.")
     if any(gap for block in blocks for gap in block.gaps):
         text = (
             "Largest gap: the largest difference between two groups of an attribute, with an interval that holds for"

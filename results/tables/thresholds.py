@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 
 from results import levels
-from results.cells.captions import data_sentence
+from results.cells.captions import data_sentence, setting_notes
 from results.cells.cell import Cell
+from results.cells.checks import check
 from results.cells.display import AXIS_TITLES, METRIC_TITLES, show
 from results.cells.options import Options
 from results.cells.select import RowChoice, choose, constant, layout
@@ -20,6 +21,7 @@ from results.stats.metrics import compute, fixed_threshold, pick_threshold
 from results.stats.predictions import ScoreMatrix, load_scores
 from results.stats.validation import validation_scores
 from results.tables.render import Table
+from results.wording import count
 
 RULES = ("0.5", "balanced_accuracy", "accuracy", "f1", "sensitivity=0.9")
 """The first is what is used when nobody chooses."""
@@ -32,7 +34,7 @@ def build(results: pa.Table, options: Options) -> Table:
     Everything is computed from the predictions; several seeds give means.
 
     Raises:
-        InputError: no fitting results, no predictions, or no validation predictions to choose on.
+        InputError: no fitting results, no predictions, or a row whose runs differ in more than their seed.
     """
     choice = RowChoice.of(dataclasses.replace(options, metric=None), ("auroc",), None)
     rows = [row for row in choose(results, choice) if row["label"] != MACRO]
@@ -47,20 +49,25 @@ def build(results: pa.Table, options: Options) -> Table:
     for row in rows:
         groups.setdefault((*(row[axis] for axis in down), row["label"]), []).append(row)
     names, cells = [], []
+    partial = 0
     for key, group in groups.items():
+        check(group, options.allow)
         for rule in RULES:
             found = [_at(row, rule) for row in group]
+            partial += any(0 < sum(one.get(name) is not None for one in found) < len(found) for name in METRICS)
             shown = (show(axis, value) for axis, value in zip((*down, "label"), key, strict=True))
             names.append((*shown, _rule(rule)))
             cells.append(tuple(_mean([one.get(name) for one in found]) for name in ("threshold", *METRICS)))
     titles = tuple(METRIC_TITLES.get(name, name) for name in METRICS)
     axes = tuple(AXIS_TITLES.get(axis, axis) for axis in (*down, "label"))
+    notes = ["Means over seeds where a row has several."] if any(len(group) > 1 for group in groups.values()) else []
+    if partial:
+        verb = "averages" if partial == 1 else "average"
+        notes.append(f"{count(partial, 'row')} {verb} some metrics over only the seeds for which they are defined.")
     return Table(
         caption=f"Thresholds fixed, and chosen on validation {levels.unit(rows)}, with the metrics on test at each. "
         + data_sentence(rows),
-        notes=("Means over seeds where a row has several.",)
-        if any(len(group) > 1 for group in groups.values())
-        else (),
+        notes=(*notes, *setting_notes(rows, list(groups.values()), (*down, "label"))),
         row_titles=(*axes, "Rule"),
         row_names=tuple(names),
         column_names=("Threshold", *titles),

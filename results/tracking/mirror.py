@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from results import atomic
+from results import atomic, levels
 from results.configs import flat
 from results.errors import InputError
 from results.run import RUN_FOLDERS, Run
@@ -193,13 +193,16 @@ def numbers_in(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def final_numbers(run: Run) -> dict[str, float]:
-    """The numbers of done.json, and every test metric as `test/SET/LABEL/METRIC`."""
+    """The numbers of done.json, and every test metric as `test/SET/LABEL/METRIC`; by study as `test_study/...`."""
     from results.schema import read_metrics
 
     found = numbers_in(run.read_done())
     try:
-        rows = read_metrics(run.metrics).select(["test_dataset", "label", "metric", "value"]).to_pylist()
+        rows = read_metrics(run.metrics).select(["test_dataset", "label", "metric", "value", "level"]).to_pylist()
     except InputError:  # a pretraining run has none
         return found
-    named = {f"test/{row['test_dataset']}/{row['label']}/{row['metric']}": row["value"] for row in rows}
+    tests = {level: "test" if level == levels.IMAGE else f"test_{level}" for level in levels.LEVELS}
+    named = {
+        f"{tests[levels.of(row)]}/{row['test_dataset']}/{row['label']}/{row['metric']}": row["value"] for row in rows
+    }
     return found | numbers_in(named)

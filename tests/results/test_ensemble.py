@@ -91,6 +91,31 @@ def test_members_that_were_tested_on_other_samples_are_refused(tmp_path: Path) -
         make([str(tmp_path / "runs")], tmp_path / "out")
 
 
+def test_test_sets_beside_that_of_the_training_are_left_out(tmp_path: Path) -> None:
+    for init, sets in (("scratch", ("phantom", "other")), ("imagenet", ("phantom",))):
+        hashes = {"train_dataset_hash": "ab" * 32, "test_dataset_hash": "ab" * 32}
+        run = simulate.finetune(tmp_path / "runs", init=init, test_datasets=sets, **hashes, **ONE)
+        rows = schema.read_metrics(run.metrics).to_pylist()
+        schema.write_metrics(
+            run.metrics,
+            [row | ({"test_dataset_hash": "cd" * 32} if row["test_dataset"] == "other" else {}) for row in rows],
+        )
+    (run,), _ = make([str(tmp_path / "runs")], tmp_path / "out")
+    held = {(row["test_dataset"], row["test_dataset_hash"]) for row in schema.read_metrics(run.metrics).to_pylist()}
+    assert held == {("phantom", "ab" * 32)}, "another set's rows would carry this one's hash and split"
+
+
+def test_ensembles_are_scored_at_every_level_of_all_their_members(tmp_path: Path) -> None:
+    for init in ("scratch", "imagenet"):
+        simulate.finetune(tmp_path / "runs", init=init, levels=("image", "study"), **ONE)
+    made, _ = make([str(tmp_path / "runs")], tmp_path / "out")
+    assert len(made) == 1
+    rows = schema.read_metrics(made[0].metrics).to_pylist()
+    values = {row["level"]: row["value"] for row in rows if (row["label"], row["metric"]) == ("edema", "auroc")}
+    assert set(values) == {"image", "study"} and values["image"] != values["study"]
+    assert made[0].read_done()["test_auroc"] == values["image"]
+
+
 def test_an_ensemble_broken_off_is_made_whole_by_the_same_call(tmp_path: Path) -> None:
     for init in ("scratch", "imagenet"):
         simulate.finetune(tmp_path / "runs", init=init, **ONE)

@@ -10,6 +10,7 @@ import pytest
 
 from jobs import cli
 from results.collect import collect
+from results.ensemble import make
 from results.report import references
 from results.report.methods import methods
 from results.report.sections import runs_of
@@ -97,6 +98,37 @@ def test_a_probe_on_frozen_features_is_said_to_have_no_optimiser(tmp_path: Path)
 def test_steps_that_a_small_fraction_takes_at_least_are_said(tmp_path: Path) -> None:
     simulate.finetune(tmp_path, config={**SETTINGS, "min_steps": 60}, history=False, intervals=False)
     assert "for at most 7 epochs (or 60 steps where that is more)" in written(tmp_path).text
+
+
+def test_a_threshold_that_was_fixed_is_not_said_to_be_chosen_on_validation(tmp_path: Path) -> None:
+    simulate.finetune(tmp_path, threshold_rule="0.5", history=False, intervals=False)
+    text = written(tmp_path).text
+    assert "Thresholds were fixed at 0.5." in text and "chosen on validation" not in text
+    assert "Models were compared" not in text, "there is one"
+
+
+def test_patience_of_some_runs_is_not_said_of_all(study: Path, tmp_path: Path) -> None:
+    assert "It ended after 4 validations" in written(study).text
+    for mode, config in (("full", SETTINGS), ("last_n", {**SETTINGS, "patience": None})):
+        simulate.finetune(tmp_path, mode=mode, config=config, history=False, intervals=False)
+    assert "Some of it ended after 4 validations" in written(tmp_path).text
+
+
+def test_lengths_of_pretraining_in_steps_and_in_epochs_are_both_said(tmp_path: Path) -> None:
+    for name, length in (("aaa", {"epochs": 30}), ("bbb", {"epochs": 100, "steps": 500})):
+        run = Run.create(tmp_path / name, job="pretrain", config={"arch": "resnet18", **length}, signature=name)
+        run.finish(dataset="nih", wall_seconds=1.0, gpu_seconds=1.0)
+    text = written(tmp_path).text
+    assert "for 30 epochs and 500 steps" in text and "100 epochs" not in text
+
+
+def test_ensembles_are_said_to_be_averages_and_not_to_have_been_trained(tmp_path: Path) -> None:
+    for mode in ("linear", "full"):
+        simulate.finetune(tmp_path / "runs", mode=mode, config=SETTINGS, history=False, intervals=False)
+    make([str(tmp_path / "runs")], tmp_path / "ensembles")
+    text = written(tmp_path).text
+    assert "updating the head alone on frozen features and all layers." in text
+    assert "Ensembles (scratch) predict the mean of the probabilities of their members, image by image." in text
 
 
 def test_bibtex_holds_exactly_what_the_text_cites(study: Path) -> None:

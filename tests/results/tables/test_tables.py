@@ -385,9 +385,6 @@ def test_peak_accuracy_chooses_on_validation(tmp_path: Path) -> None:
         path = predictions_beside(source)
         assert path is not None
         path.rename(path.with_name("gone"))
-    from results.stats import validation
-
-    validation._validation_matrix.cache_clear()
     assert any("chosen on the test images" in note for note in build("peak-accuracy", results, Options()).notes)
 
 

@@ -13,6 +13,7 @@ import pytest
 from jobs import cli
 from results.errors import InputError
 from results.run import Run
+from results.schema import read_metrics
 from results.tracking import backends, beside, mirror
 from tests.results import simulate
 
@@ -122,6 +123,15 @@ def test_unknown_trackers_and_those_that_are_not_installed_are_refused(monkeypat
     with pytest.raises(InputError, match=r"wandb is not installed; pip install 'cxrdist\[wandb\]'"):
         backends.names("wandb")
     assert backends.names(None) == () and backends.names("") == ()
+
+
+def test_numbers_by_study_do_not_take_the_place_of_those_by_image(tmp_path: Path) -> None:
+    run = simulate.finetune(tmp_path, labels={"edema": 0.8}, levels=("image", "study"), history=False, intervals=False)
+    rows = read_metrics(run.metrics).to_pylist()
+    wanted = {row["level"]: row["value"] for row in rows if (row["label"], row["metric"]) == ("edema", "auroc")}
+    found = mirror.final_numbers(run)
+    assert found["test/phantom/edema/auroc"] == wanted["image"] != wanted["study"]
+    assert found["test_study/phantom/edema/auroc"] == wanted["study"]
 
 
 def test_the_command_refuses_what_cannot_be_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
