@@ -145,7 +145,9 @@ def to_hf(encoder: Encoder, labels: Sequence[str], places: Sequence[int], folder
     if not timm.is_model(encoder.name) or not timm.model_entrypoint(encoder.name).__module__.startswith("timm."):
         raise InputError(f"timm has no {encoder.name}; take --to onnx or pth")
     published = timm.get_pretrained_cfg(encoder.name)
-    sized = {"img_size": encoder.image_size} if published is not None and published.fixed_input_size else {}
+    sized: dict[str, Any] = (
+        {"img_size": encoder.image_size} if published is not None and published.fixed_input_size else {}
+    )
     plain: Any = timm.create_model(encoder.name, in_chans=1, num_classes=len(labels), **sized)
     config: dict[str, Any] = dict(plain.pretrained_cfg)
     if labels:

@@ -226,7 +226,8 @@ def test_vit_huge_has_sixteen_heads(tmp_path):
     processor(tmp_path, [0.5], [0.5], num_attention_heads=16)
     found = published.recognise(shapes, beside=tmp_path)
     assert (found.arch, found.image_size) == ("vit_huge_patch14_224", 224)
-    assert timm.create_model("vit_huge_patch14_224", depth=1).blocks[0].attn.num_heads == 16
+    known: Any = timm.create_model("vit_huge_patch14_224", depth=1)
+    assert known.blocks[0].attn.num_heads == 16
     processor(tmp_path, [0.5], [0.5], num_attention_heads=20)
     with pytest.raises(InputError, match="20 attention heads of a network 1280 wide; vit_huge_patch14_224 has 16"):
         published.recognise(shapes, beside=tmp_path)
