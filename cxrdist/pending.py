@@ -72,7 +72,7 @@ def check_pretraining(config: PretrainConfig) -> None:
             check_pool(config.pool, found, place)
     if all(found is not None for found in cards):
         check_different(cards, places)
-        check_batch(config.global_batch, sum(found.counts["train"]["n"] for found in cards), ", ".join(places))
+        check_batch(config, [found.counts["train"]["n"] for found in cards])
 
 
 def _start(config: FinetuneConfig | PretrainConfig) -> initialisation.Initialisation | None:

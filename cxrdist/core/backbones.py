@@ -237,7 +237,8 @@ def load_init(
     built_for = int(metadata.get("image_size", image_size)) if kind == "small" else image_size
     backbone = build_backbone(arch, built_for, stem=kind)
     if found is not None:
-        tensors = foreign_weights.in_timm_names(tensors, found, backbone, own_pixels)
+        told = own_pixels or {"mean", "std"} <= set(metadata)
+        tensors = foreign_weights.in_timm_names(tensors, found, backbone, told)
     load_weights(backbone, tensors, str(file), arch)
     return backbone, {**metadata, "init": "file", "stem": kind}
 
@@ -274,10 +275,11 @@ def load_weights(backbone: nn.Module, tensors: dict[str, torch.Tensor], source: 
     if "pos_embed" in own and "pos_embed" in tensors and own["pos_embed"].shape != tensors["pos_embed"].shape:
         from timm.layers.pos_embed import resample_abs_pos_embed
 
-        prefix = int(getattr(backbone, "num_prefix_tokens", 1))
+        # Some networks have no places for their class and register tokens.
+        bare = getattr(backbone, "no_embed_class", False)
+        prefix = 0 if bare else int(getattr(backbone, "num_prefix_tokens", 1))
         grid: Any = backbone.patch_embed
-        size = list(grid.grid_size)
-        resampled = resample_abs_pos_embed(tensors["pos_embed"], size, num_prefix_tokens=prefix)
+        resampled = resample_abs_pos_embed(tensors["pos_embed"], list(grid.grid_size), num_prefix_tokens=prefix)
         tensors = {**tensors, "pos_embed": resampled}
     tensors = {k: v for k, v in tensors.items() if k in own}
     wrong = [k for k in own if k not in tensors or tensors[k].shape != own[k].shape]

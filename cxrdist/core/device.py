@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -121,6 +122,21 @@ def _set_float32(kind: str) -> None:
     """How GPUs multiply float32 numbers: ieee or tf32, in matrix products and convolutions alike."""
     torch.backends.cuda.matmul.fp32_precision = kind
     torch.backends.cudnn.conv.fp32_precision = kind  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@contextlib.contextmanager
+def exact_products() -> Iterator[None]:
+    """Context in which GPUs multiply float32 matrices as IEEE says, whatever `resolve_precision` chose.
+
+    For heads that are not trained by gradients: weights of a kernel are large and of both signs, and TF32's 11 bits
+    would leave little of their sum.
+    """
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
 
 
 def _say_emulated() -> None:

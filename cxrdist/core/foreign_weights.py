@@ -83,7 +83,8 @@ def in_timm_names(
         tensors: of the file.
         found: what they were recognised as.
         backbone: of timm, one channel; its position embeddings say at which size they are needed.
-        own_pixels: the user says what pixels the network expects, of which all channels are equal.
+        own_pixels: the user, or the file's metadata, say what pixels the network expects, of which all channels are
+            equal.
 
     Returns:
         Tensors by timm's names, first layers for three channels folded to one.

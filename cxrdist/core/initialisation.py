@@ -66,6 +66,16 @@ class Initialisation:
             facts |= {"pixels": None if self.published.grey is None else list(self.published.grey)}
         return facts
 
+    def pixels_that_count(self, own: float | None) -> tuple[float, float] | None:
+        """Mean and deviation as a signature takes them: those that may stand in another file than the weights.
+
+        Args:
+            own: `init_mean` of the configuration, which is part of it already.
+        """
+        if self.published is None or self.pixel is not None or own is not None:
+            return None
+        return self.published.grey
+
 
 def encoder_file(init: str) -> Path:
     """The encoder file that `init` means: the file itself, encoder.safetensors of a run, or what the hub has.

@@ -197,12 +197,14 @@ def recognise(shapes: Shapes, nest: str = "", arch: str | None = None, beside: P
     Raises:
         InputError: the configuration beside it is of a network with other attention heads.
     """
-    layout = key_layouts.of(shapes)
-    said = arch is not None
-    layout = layout if arch is None else replace(layout, arch=arch)
     told = {} if beside is None else _told(beside)
+    named = _text(told.get("architecture"))
+    if isinstance(told.get("pretrained_cfg"), dict):  # of timm, whose networks of several names may share their shapes
+        arch = arch or named
+    layout, said = key_layouts.of(shapes), arch is not None
+    layout = layout if arch is None else replace(layout, arch=arch)
     _check_heads(layout, told, beside)
-    arch = layout.arch or _text(told.get("architecture"))
+    arch = layout.arch or named
     size = layout.image_size or _size(told)
     pixels = _pixels(told)
     if pixels is not None:
@@ -274,15 +276,15 @@ def _size(told: Mapping[str, Any]) -> int | None:
 
 
 def _check_heads(layout: Layout, told: Mapping[str, Any], beside: Path | None) -> None:
-    """Refuse a transformer whose configuration does not have the 64 channels a head that all known ones have."""
+    """Refuse a transformer whose configuration does not have the heads of the network that its shapes say."""
     heads = told.get("num_attention_heads")
     if layout.kind != "huggingface" or layout.arch is None or heads is None:
         return
     width = layout.shapes["patch_embed.proj.weight"][0]
-    if heads != width // 64:
+    known = 16 if width == 1280 else width // 64  # 64 channels a head, but 80 of ViT-Huge
+    if heads != known:
         raise InputError(
-            f"{beside}: config.json has {heads} attention heads of a network {width} wide; {layout.arch} has"
-            f" {width // 64}"
+            f"{beside}: config.json has {heads} attention heads of a network {width} wide; {layout.arch} has {known}"
         )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from cxrdist.core.device import autocast
+from cxrdist.core.device import autocast, exact_products
 from cxrdist.core.initialisation import describe
 from cxrdist.core.shared_files import digest, once
 from cxrdist.finetune import patch_dictionary
@@ -67,7 +67,7 @@ class Network:
         """Logits of a split's chosen samples, float32 (n, L)."""
         self.model.eval()
         x = self.features(split)
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_products():
             parts = [self.model.head(torch.from_numpy(part).to(self.device)).cpu() for part in _cut(x)]
         return torch.cat(parts).numpy()
 

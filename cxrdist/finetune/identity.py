@@ -85,8 +85,7 @@ def trial_signature(config: FinetuneConfig) -> str:
     values["eval_shards"] = sorted(card(path).sha256 for path in words(config.eval_shards) or [])
     start = describe(config.init)
     values["init"] = start.sha256 or config.init
-    if start.published is not None and config.init_mean is None:
-        values["init_pixels"] = start.published.grey  # may stand in a file beside the weights
+    values["init_pixels"] = start.pixels_that_count(config.init_mean)
     if config.mode != "linear":
         values["method"] = METHOD
     if config.level == "image":

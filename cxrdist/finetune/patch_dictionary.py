@@ -51,26 +51,27 @@ _kept: dict[str, PatchFeatures] = {}
 def _shared(config: FinetuneConfig, text: str) -> PatchFeatures:
     """The dictionary from the cache folder, learnt by the first process that asks; without a folder, learnt here."""
     if config.cache is None:
-        return _learn(config)
+        return _learn(config, None)
+    cache = os.path.expandvars(config.cache)
 
     def fill(path: Path) -> None:
-        safetensors.torch.save_file(_learn(config).state_dict(), path)
+        safetensors.torch.save_file(_learn(config, cache).state_dict(), path)
 
-    file = once(Path(os.path.expandvars(config.cache)) / f"dictionary-{digest(text)}.safetensors", fill)
+    file = once(Path(cache) / f"dictionary-{digest(text)}.safetensors", fill)
     tensors = safetensors.torch.load_file(file)
     features = kmeans_patches.of_state(tensors, file, prefix="")
     features.load_state_dict(tensors)
     return features.eval()
 
 
-def _learn(config: FinetuneConfig) -> PatchFeatures:
+def _learn(config: FinetuneConfig, cache: str | None) -> PatchFeatures:
     train = labelled_data.opened(config.shards, "train", config.stage)
     positions = np.arange(len(train))
     if len(train) > config.kmeans.images:
         rng = np.random.default_rng([config.kmeans.seed, 0x696D])
         positions = np.sort(rng.choice(len(train), config.kmeans.images, replace=False))
     workers = config.workers or config.threads or usable_cores()
-    pixels = Pixels(train, int(config.image_size or 0), positions, config.cache, workers)
+    pixels = Pixels(train, int(config.image_size or 0), positions, cache, workers)
 
     def batches() -> Iterator[torch.Tensor]:
         for start in range(0, len(positions), _CHUNK):

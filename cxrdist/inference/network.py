@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from cxrdist.core import backbones, hub, named_inits
-from cxrdist.core.device import autocast, pick_device, resolve_precision, usable_cores
+from cxrdist.core.device import autocast, exact_products, pick_device, resolve_precision, usable_cores
 from cxrdist.core.initialisation import describe
 from cxrdist.core.named_inits import NamedInit
 from cxrdist.errors import InputError
@@ -77,7 +77,9 @@ class Encoder:
     def scores(self, images: torch.Tensor) -> np.ndarray:
         """Probabilities float32 (B, L) of uint8 images (B, 1, S, S); only of a fine-tuned model."""
         assert self.classifier is not None
-        logits = self.classifier.head(self._filled(images)).float()
+        features = self._filled(images)
+        with exact_products():
+            logits = self.classifier.head(features).float()
         return torch.sigmoid(logits)[: len(images)].cpu().numpy()
 
 

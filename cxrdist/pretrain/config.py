@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -239,8 +241,10 @@ def validate(config: PretrainConfig) -> None:
 
 
 def places_of(config: PretrainConfig) -> list[str]:
-    """The shard sets of a configuration, in order."""
-    parts = config.shards.split(",") if isinstance(config.shards, str) else config.shards
+    """The shard sets of a configuration, in order; a folder whose name has a comma is one."""
+    parts = config.shards
+    if isinstance(parts, str):
+        parts = [parts] if os.path.isdir(os.path.expanduser(parts)) else parts.split(",")
     return [part.strip().rstrip("/") or part.strip() for part in parts if part.strip()]
 
 
@@ -271,17 +275,30 @@ def _check_method(config: PretrainConfig) -> None:
         raise InputError("vicreg.expander is empty; give the width of at least one layer, e.g. [2048, 2048, 2048]")
 
 
-def check_batch(global_batch: int, n: int, shards: str) -> None:
+def check_batch(config: PretrainConfig, sizes: Sequence[int]) -> None:
     """Refuse a global batch that would hold an image twice: its own views would be its negatives, or count twice.
 
+    Args:
+        config: of the run.
+        sizes: number of images that are learnt from of each of its shard sets.
+
     Raises:
-        InputError: the batch is larger than the n images of the pool.
+        InputError: the batch is larger than the pool, or a set's share of it by weight larger than the set.
     """
-    if global_batch > n:
+    batch, n, places = config.global_batch, sum(sizes), places_of(config)
+    if batch > n:
         raise InputError(
-            f"global_batch is {global_batch}, but {shards} has {n} images to learn from: a batch would hold an image "
-            f"twice, as if it were two; take --global_batch {n} or less"
+            f"global_batch is {batch}, but {', '.join(places)} has {n} images to learn from: a batch would hold an "
+            f"image twice, as if it were two; take --global_batch {n} or less"
         )
+    weights = config.shard_weights or []
+    for place, size, weight in zip(places, sizes, weights, strict=False):  # without weights: none
+        share = batch * weight / sum(weights)
+        if share > size:
+            raise InputError(
+                f"{place} has {size} images to learn from, but by shard_weights gives {share:.0f} of the {batch} of a "
+                f"global batch, which would hold images twice, as if they were two; lower its weight or --global_batch"
+            )
 
 
 def check_pool(config: PoolConfig, card: Any, shards: str) -> None:

@@ -151,7 +151,7 @@ def open_data(config: PretrainConfig, sha256: list[str | None] | None = None) ->
     places, weights = places_of(config), config.shard_weights
     pool = open_pools(places, config.pool, config.seed, weights=weights, stage=config.stage, sha256=sha256)
     facts = pool.facts
-    check_batch(config.global_batch, len(pool.train), ", ".join(places))
+    check_batch(config, pool.train.sizes if isinstance(pool.train, ShardUnion) else [len(pool.train)])
     mean, std = pixel_scale.scale(config, describe(config.init), (facts.mean, facts.std))
     side = load_size(config.load_size, config.image_size, facts.image_size)
     augment = Augment(

@@ -120,8 +120,8 @@ class OnlineEvaluation:
         self.method = method
         self.val = None if pool.val is None else self._some(pool.val, 0)
         self.bank = self._some(pool.train, 1)
-        labels = pool.train.labels
-        self.labelled = self.val is not None and config.watch.knn > 0 and len(labels) > 0
+        self.labels = pool.train.labels  # a union's val may be of fewer sets, which have more labels in common
+        self.labelled = self.val is not None and config.watch.knn > 0 and len(self.labels) > 0
 
     def _some(self, shards: ShardSet | ShardUnion, step: int) -> _Sample:
         count = min(len(shards), self.config.watch.samples)
@@ -161,7 +161,7 @@ class OnlineEvaluation:
         return found
 
     def _labels(self, sample: _Sample) -> np.ndarray:
-        return sample.shards.labels_matrix()[sample.positions]
+        return sample.shards.labels_matrix(self.labels)[sample.positions]
 
     def _loss(self, z1: torch.Tensor, z2: torch.Tensor) -> float:
         """The method's loss in batches of the training size, weighted by their sizes; every sample counts once."""

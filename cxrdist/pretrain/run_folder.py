@@ -67,7 +67,7 @@ def resolve(config: PretrainConfig) -> tuple[PretrainConfig, list[str], Initiali
     for held, place in zip(cards, places, strict=True):
         check_pool(config.pool, held, place)
     check_different(cards, places)
-    check_batch(config.global_batch, sum(held.counts["train"]["n"] for held in cards), ", ".join(places))
+    check_batch(config, [held.counts["train"]["n"] for held in cards])
     config = named_inits.expanded(config)
     if config.init not in NAMED_INITS:
         config = dataclasses.replace(config, init=located(config.init))
@@ -86,4 +86,5 @@ def identify(config: PretrainConfig, shards: list[str] | str, start: Initialisat
     """Signature of a resolved configuration: its shard sets and weights file count by content, not by place."""
     content = shards[0] if isinstance(shards, list) and len(shards) == 1 else shards
     by_content = {"shards": content, "init": start.sha256 or config.init, "method": METHOD}
+    by_content |= {"init_pixels": start.pixels_that_count(config.init_mean)}
     return signature(that_counts(plain(config)) | by_content, IGNORED_BY_SIGNATURE)

@@ -29,6 +29,10 @@ from cxrdist.pretrain.sync_norm import synchronise
 from results.run import Run
 from shards import Order
 
+LOWEST_SCALE = 1e-4
+"""Of gradients in fp16. It is halved at every step whose gradient is not finite, which is then not taken: from 65,536
+thirty times in a row."""
+
 
 @dataclass
 class TrainingState:
@@ -209,13 +213,19 @@ class Job:
         """Write a checkpoint on rank 0; a failure is fatal only if it `must` succeed.
 
         Raises:
-            FailedError: the weights are no longer finite, or it had to be saved and was not.
+            FailedError: the weights are no longer finite, gradients are not at any scale, or it had to be saved and was
+                not.
         """
         self.flush()
         if not self.ranks.is_first:
             return
         if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):
             raise FailedError(f"weights are no longer finite at step {done.step}; the last good checkpoint is kept")
+        if self.scaler is not None and self.scaler.get_scale() < LOWEST_SCALE:
+            raise FailedError(
+                f"gradients in fp16 are not finite at any scale (down to {self.scaler.get_scale():.1g}) at step "
+                f"{done.step}, so that the weights no longer move; use --precision bf16 or float32 (in a new --out)"
+            )
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "progress": asdict(done)}
         if self.scaler is not None:
             state["scaler"] = self.scaler.state_dict()

@@ -107,6 +107,9 @@ def _labels(config: Config, root: Path) -> tuple[list[str], SideTable | None]:
     if not columns:
         raise InputError(f"{table}: no column is a known label; its columns are {', '.join(heading) or '(no rows)'}")
     labels = sorted(set(columns.values()))
+    if twice := next((label for label in labels if list(columns.values()).count(label) > 1), None):
+        both = ", ".join(name for name, label in columns.items() if label == twice)
+        raise InputError(f"{table}: columns {both} both hold {twice}; keep one of them")
     found = side_table(
         table, _label_rows(config, table, columns), labels_schema(labels), named=config.match, other="other labels"
     )
@@ -120,7 +123,10 @@ def _label_rows(config: Config, table: Path, columns: dict[str, str]) -> Iterato
             values = {label: cells.label(row[name]) for name, label in columns.items()}
         except ValueError as error:
             raise InputError(f"{table}, line {line}: a label is {error}; allowed are 1, 0, -1 and blank") from error
-        yield line, row[config.match].strip(), [values[label] for label in labels]
+        key = row[config.match].strip()
+        if not key:  # it would be the key of every file whose header says none
+            raise InputError(f"{table}, line {line}: column {config.match} is empty")
+        yield line, key, [values[label] for label in labels]
 
 
 def _unused(config: Config, labelled: SideTable, rows: pa.Table) -> pa.Table:

@@ -79,6 +79,18 @@ def test_position_embeddings_are_resampled_to_another_size(tmp_path):
     assert torch.equal(model.cls_token, big.cls_token)
 
 
+@pytest.mark.parametrize("arch", ["deit3_small_patch16_224", "vit_small_patch14_reg4_dinov2"])
+def test_places_of_networks_that_give_their_class_token_none_are_resampled(tmp_path, arch):
+    side = 14 if "patch14" in arch else 16
+    model: Any = build_backbone(arch, 2 * side)
+    facts = {"arch": arch, "image_size": 2 * side, "stem": "standard"}
+    save_encoder(tmp_path / "e.safetensors", model, facts)
+    other: Any = load_init(str(tmp_path / "e.safetensors"), arch, 4 * side)[0]
+    grid = model.pos_embed.view(1, 2, 2, -1).permute(0, 3, 1, 2)
+    large = torch.nn.functional.interpolate(grid, (4, 4), mode="bicubic", antialias=True)
+    assert torch.allclose(other.pos_embed, large.flatten(2).transpose(1, 2), atol=1e-6)
+
+
 def test_the_documented_lines_load_an_encoder_in_plain_timm(tmp_path, monkeypatch):
     """The fenced block of docs/pretrain.md, run as it stands against a RUN with a resnet18 at 64 pixels."""
     text = (ROOT / "docs" / "pretrain.md").read_text()

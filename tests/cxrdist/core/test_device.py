@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cxrdist.core import device
-from cxrdist.core.device import cpu_has_bf16, job_gpus, pick_device, resolve_precision
+from cxrdist.core.device import cpu_has_bf16, exact_products, job_gpus, pick_device, resolve_precision
 from cxrdist.errors import FailedError, InputError
 from tests.cxrdist.forked import run_forked
 
@@ -142,6 +142,13 @@ def test_float32_is_that_of_ieee_unless_tf32_is_asked_for(products):
     assert resolve_precision("tf32", gpu, 224) == "tf32" and products() == ("tf32", "tf32")
     assert resolve_precision("bf16", gpu, 224) == "bf16" and products() == ("ieee", "ieee")
     assert resolve_precision("tf32", CPU, 224) == "float32" and products() == ("ieee", "ieee")
+
+
+def test_heads_multiply_exactly_even_where_networks_take_tf32(products):
+    resolve_precision("tf32", torch.device("cuda"), 224)
+    with exact_products():
+        assert products() == ("ieee", "tf32")
+    assert products() == ("tf32", "tf32")
 
 
 def test_fp16_is_chosen_for_cards_without_bf16_where_gradients_are_scaled(products, monkeypatch):

@@ -202,6 +202,37 @@ def test_rad_dino_and_its_like_bring_their_pixels_in_the_file_beside_them(tmp_pa
         published.recognise({k: tuple(v.shape) for k, v in hugging_face(theirs.state_dict()).items()}, beside=tmp_path)
 
 
+def test_timms_own_configuration_names_a_network_whose_shapes_another_has_too(tmp_path):
+    theirs = vit("vit_tiny_patch16_224", 32)
+    file = written(tmp_path / "model.safetensors", theirs.state_dict())
+    told = {"architecture": "deit_tiny_patch16_224", "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    start = describe(str(file))
+    assert start.arch == "deit_tiny_patch16_224" and start.published is not None and start.published.arch_said
+    assert start.published.grey == (0.5, 0.25)
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "ViT"}))  # of another program
+    start = describe(str(file))
+    assert start.arch == "vit_tiny_patch16_224" and start.published is not None and not start.published.arch_said
+
+
+def test_vit_huge_has_sixteen_heads(tmp_path):
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.cls_token": (1, 1, 1280),
+        "embeddings.position_embeddings": (1, 257, 1280),
+        "embeddings.patch_embeddings.projection.weight": (1280, 3, 14, 14),
+        "layernorm.weight": (1280,),
+        **{f"encoder.layer.{block}.intermediate.dense.weight": (5120, 1280) for block in range(32)},
+    }
+    processor(tmp_path, [0.5], [0.5], num_attention_heads=16)
+    found = published.recognise(shapes, beside=tmp_path)
+    assert (found.arch, found.image_size) == ("vit_huge_patch14_224", 224)
+    known: Any = timm.create_model("vit_huge_patch14_224", depth=1)
+    assert known.blocks[0].attn.num_heads == 16
+    processor(tmp_path, [0.5], [0.5], num_attention_heads=20)
+    with pytest.raises(InputError, match="20 attention heads of a network 1280 wide; vit_huge_patch14_224 has 16"):
+        published.recognise(shapes, beside=tmp_path)
+
+
 @pytest.mark.parametrize("names", ["meta", "teacher", "huggingface"])
 def test_register_tokens_are_read_and_three_colours_folded_exactly(tmp_path, names):
     theirs = vit("vit_small_patch14_reg4_dinov2", 28)
@@ -278,6 +309,20 @@ def test_a_published_encoder_is_probed_and_embedded_with_its_own_pixels(tmp_path
         tmp_path / "other", blobs, init=str(file), mode="linear", arch=None, image_size=32, init_mean=0.2, init_std=0.1
     )
     assert networks.load(other.path, "cpu").mean == 0.2, "who knows better may say so"
+
+
+def test_a_pretraining_from_weights_of_other_pixels_is_another_run(tmp_path, make_run):
+    file = written(tmp_path / "hub" / "model.safetensors", hugging_face(vit("vit_tiny_patch16_224", 32).state_dict()))
+    asked: dict[str, Any] = {"init": str(file), "arch": "vit_tiny_patch16_224", "image_size": 32, "steps": 1}
+    processor(file.parent, [0.5], [0.5])
+    first = make_run("first", **asked).read_info()["signature"]
+    assert make_run("again", **asked).read_info()["signature"] == first
+    processor(file.parent, [0.4], [0.5])
+    assert make_run("other", **asked).read_info()["signature"] != first
+    own = {"init_mean": 0.5, "init_std": 0.5}
+    said = make_run("said", **asked, **own).read_info()["signature"]
+    processor(file.parent, [0.3], [0.5])
+    assert make_run("still", **asked, **own).read_info()["signature"] == said, "the pixels of the configuration count"
 
 
 def test_pixels_said_beside_the_weights_may_not_change_under_a_run(tmp_path, blobs):

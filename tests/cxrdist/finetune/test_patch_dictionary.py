@@ -76,6 +76,15 @@ def test_trials_share_the_dictionary_and_learn_the_same_without_a_cache(tmp_path
     assert len(list((tmp_path / "cache").glob("features-*"))) == 6
 
 
+def test_a_cache_named_by_a_variable_of_the_node_holds_what_the_dictionary_is_learnt_from(tmp_path, blobs, monkeypatch):
+    patch_dictionary._kept.clear()
+    monkeypatch.setenv("NODE_DISK", str(tmp_path / "disk"))
+    monkeypatch.chdir(tmp_path)
+    trained(tmp_path / "run", blobs, **PATCHES, label_fraction=0.3, cache="$NODE_DISK/cache")
+    assert len(list((tmp_path / "disk" / "cache").glob("images-*"))) == 3
+    assert {path.name for path in tmp_path.iterdir()} == {"disk", "run"}, "no folder by the variable's own name"
+
+
 def test_settings_of_the_dictionary_count_where_there_is_one_and_nowhere_else(tmp_path, blobs):
     signatures = []
     for init in ("kmeans-patches", "scratch"):

@@ -72,6 +72,37 @@ def test_an_encoder_is_exported_under_its_own_name(run: Path, tmp_path: Path) ->
     assert timm.create_model(f"local-dir:{tmp_path / 'export-hf'}", pretrained=True).num_classes == 0
 
 
+def test_a_vision_transformer_is_exported_at_the_size_it_was_trained_at(tmp_path: Path) -> None:
+    from cxrdist.core.backbones import build_backbone, save_encoder
+
+    arch = "vit_tiny_patch16_224"
+    facts = {"arch": arch, "image_size": 32, "stem": "standard", "mean": 0.5, "std": 0.2}
+    save_encoder(tmp_path / "encoder.safetensors", build_backbone(arch, 32), facts)
+    assert cli.main(["export", str(tmp_path), "--to", "hf"]) == 0
+    again = timm.create_model(f"local-dir:{tmp_path / 'export-hf'}", pretrained=True)
+    assert again.pos_embed.shape == (1, 5, 192)
+
+
+def test_what_only_this_package_registers_is_refused_for_hf(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from cxrdist.core.backbones import build_backbone, save_encoder
+
+    facts = {"arch": "eva_x_tiny_patch16", "image_size": 32, "stem": "standard", "mean": 0.5, "std": 0.2}
+    save_encoder(tmp_path / "encoder.safetensors", build_backbone("eva_x_tiny_patch16", 32), facts)
+    assert cli.main(["export", str(tmp_path), "--to", "hf"]) == 2
+    assert "timm has no eva_x_tiny_patch16; take --to onnx or pth" in capsys.readouterr().err
+
+
+def test_an_export_that_computes_something_else_leaves_no_weights(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cxrdist.inference import export
+
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)  # as if no difference were small enough
+    assert cli.main(["export", str(run), "--to", "hf", "--out", str(tmp_path / "hf")]) == 1
+    assert "would give other numbers than the network" in capsys.readouterr().err
+    assert not (tmp_path / "hf" / "model.safetensors").exists()
+
+
 def test_onnx_gives_the_probabilities_of_grey_values(run: Path, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="onnx: the extra `onnx` is not installed")
     pytest.importorskip("onnxscript", reason="onnx: the extra `onnx` is not installed")

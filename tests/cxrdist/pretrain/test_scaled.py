@@ -9,8 +9,11 @@ import torch
 from torch import nn
 
 from cxrdist.core import checkpoint
+from cxrdist.core.distributed import Ranks
+from cxrdist.errors import FailedError
 from cxrdist.pretrain.losses.nt_xent import nt_xent
 from cxrdist.pretrain.step import JointEmbedding, Step
+from cxrdist.pretrain.trainer import Job, TrainingState
 from tests.cxrdist.conftest import same
 from tests.cxrdist.pretrain.test_data_parallel import go
 
@@ -33,6 +36,25 @@ def test_a_scaled_step_leaves_the_gradient_times_the_scale(micro_batch):
     for a, b in zip(plain.parameters(), scaled.parameters(), strict=True):
         assert a.grad is not None and b.grad is not None
         assert torch.allclose(a.grad * 1024, b.grad, rtol=1e-5, atol=1e-4)
+
+
+def test_a_run_whose_gradients_are_finite_at_no_scale_ends_with_an_error(make_run):
+    job = object.__new__(Job)
+    job.run, job.ranks, job.model, job._pending = make_run(), Ranks(), model(), None
+    job.scaler = torch.amp.GradScaler("cpu", init_scale=65536.0)
+    optimizer = torch.optim.SGD(job.model.parameters(), lr=1.0)
+    before = [p.clone() for p in job.model.parameters()]
+    nothing: Any = None
+    for _ in range(40):  # each step is skipped, and the loss says nothing of it
+        for parameter in job.model.parameters():
+            parameter.grad = torch.full_like(parameter, torch.nan)
+        job.scaler.scale(torch.ones(()))
+        job.scaler.step(optimizer)
+        job.scaler.update()
+    assert all(torch.equal(a, b) for a, b in zip(before, job.model.parameters(), strict=True))
+    with pytest.raises(FailedError, match="not finite at any scale .* at step 40"):
+        job.save(TrainingState(step=40), nothing)
+    assert not checkpoint.steps(job.run.checkpoints)
 
 
 @pytest.mark.slow  # fp16 is emulated on CPUs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,17 @@ import pytest
 
 from cxrdist.core import checkpoint
 from cxrdist.core.backbones import load_encoder
+from cxrdist.core.distributed import Ranks
 from cxrdist.core.initialisation import describe
 from cxrdist.errors import InputError
 from cxrdist.inference.network import own_shards
 from cxrdist.pending import check_pretraining
 from cxrdist.pretrain import loop
+from cxrdist.pretrain.online_eval import OnlineEvaluation
+from cxrdist.pretrain.samples import Pool
 from cxrdist.pretrain.union import facts_of
 from results.collect import collect
-from shards import read_card
+from shards import ShardSet, ShardUnion, read_card
 from tests.cxrdist import findings
 from tests.cxrdist.conftest import same, train
 from tests.cxrdist.finetune.test_finetune import trained
@@ -108,6 +112,19 @@ def test_weights_change_the_batches_and_the_pixels(blobs, other, make_run):
     assert facts_of(cards).sha256 == pool.facts.sha256, "which images are drawn more often is no other dataset"
 
 
+def test_the_online_evaluation_compares_labels_that_all_sets_have_where_one_has_no_val(blobs, other):
+    union = ShardUnion([ShardSet(blobs, "train"), ShardSet(other, "train")])
+    val = ShardUnion([ShardSet(other, "val")])
+    assert union.labels == ("pneumonia",) and len(val.labels) == 2
+    config = loop.PretrainConfig(shards=f"{blobs},{other}", out="-")
+    nothing: Any = None
+    pool = Pool(union, val, facts_of([read_card(blobs), read_card(other)]))
+    watch = OnlineEvaluation(config, pool, nothing, Ranks(), "float32", nothing)
+    assert watch.val is not None
+    expected = val.sets[0].labels_matrix(["pneumonia"])[watch.val.positions]
+    assert np.array_equal(watch._labels(watch.val), expected)
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -121,18 +138,25 @@ def test_weights_change_the_batches_and_the_pixels(blobs, other, make_run):
         ({"shards": "HERE,OTHER", "shard_weights": [1.0, 2.0], "window": 1}, "exclude each other"),
         ({"shards": "HERE,OTHER", "pool": {"keep": {"edema": 1.0}}}, "pool.keep names 'edema'"),
         ({"shards": "HERE,OTHER", "global_batch": 4096}, "global_batch is 4096"),
+        ({"shards": "HERE,OTHER", "global_batch": 96, "shard_weights": [1.0, 99.0]}, "other has 90 .* gives 95 of"),
     ],
 )  # fmt: skip
 def test_sets_that_do_not_go_together_are_refused(blobs, other, make_run, tmp_path, changes, says):
     (tmp_path / "copy").symlink_to(blobs)
-    import shutil
-
     shutil.copytree(blobs, tmp_path / "again")
     for word, place in (("HERE", blobs), ("OTHER", other), ("COPY", tmp_path / "again")):
         changes = {**changes, "shards": changes["shards"].replace(word, str(place))}
     with pytest.raises(ValueError, match=says) as caught:
         make_run(**changes)
     assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
+
+
+def test_a_folder_whose_name_has_a_comma_is_one_set(blobs, make_run, tmp_path):
+    shutil.copytree(blobs, tmp_path / "a,b")
+    run = make_run(shards=str(tmp_path / "a,b"))
+    assert run.read_info()["signature"] == make_run("plain").read_info()["signature"]
+    config = loop.from_dict(loop.PretrainConfig, run.read_config())
+    assert loop.places_of(config) == [str(tmp_path / "a,b")]
 
 
 def test_a_chain_checks_the_sets_that_are_there_already(blobs, tmp_path):

@@ -348,6 +348,12 @@ def test_a_dicom_folder_is_a_set_by_itself(tmp_path: Path) -> None:
     (root / "labels.csv").write_text(table + "1.2.3.99,1\n")
     with pytest.raises(InputError, match=r"1 rows of labels.csv name no image \(first: 1.2.3.99\)"):
         make(config("dicom", root, table="labels.csv", out=tmp_path / "o3"))
+    (root / "labels.csv").write_text(table + ",1\n")
+    with pytest.raises(InputError, match=r"line 7: column SOPInstanceUID is empty"):
+        make(config("dicom", root, table="labels.csv", out=tmp_path / "o4"))
+    (root / "labels.csv").write_text("SOPInstanceUID,Effusion,Pleural Effusion\n1.2.3.0,0,1\n")
+    with pytest.raises(InputError, match="columns Effusion, Pleural Effusion both hold pleural_effusion"):
+        make(config("dicom", root, table="labels.csv", out=tmp_path / "o5"))
 
 
 # --- what all refuse
