@@ -552,7 +552,7 @@ def test_wrong_names_and_values_are_refused_with_the_right_ones(results: pa.Tabl
             build(name, results, options)
     with pytest.raises(InputError, match="there are markdown, latex, siunitx, csv, html"):
         render(build("cost", results), "docx")
-    assert set(FORMATS) == {"markdown", "latex", "csv", "html"}
+    assert set(FORMATS) == {"markdown", "latex", "siunitx", "csv", "html"}
 
 
 def test_filters_and_lists_of_words_are_split_as_a_shell_would() -> None:
