@@ -118,7 +118,7 @@ BROKEN = {
     "one pixel": (png(np.zeros((1, 1), np.uint8)), "too small"),
     "a strip": (png(np.zeros((16, 900), np.uint8)), "strip"),
     "floating point tiff": (saved(Image.fromarray(GREY.astype(np.float32)), "tiff"), "floating-point"),
-    "two pictures": (saved(RGB, "tiff", save_all=True, append_images=[RGB]), "2 pictures"),
+    "two images": (saved(RGB, "tiff", save_all=True, append_images=[RGB]), "2 images"),
 }
 
 
