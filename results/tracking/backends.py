@@ -88,7 +88,7 @@ class MLflow:
             wanted = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
             held = self.client.get_experiment_by_name(wanted)
             experiment = held.experiment_id if held else self.client.create_experiment(wanted)
-            run_id = self.client.create_run(experiment, run_name=name, tags=dict(tags)).info.run_id
+            run_id = str(self.client.create_run(experiment, run_name=name, tags=dict(tags)).info.run_id)
             try:
                 self._describe(run_id, config)
             except Exception:  # it is tried again, and must not leave a run each time

@@ -38,7 +38,10 @@ def test_differences_name_the_settings_by_their_whole_name() -> None:
     held = {"lr": 0.1, "epochs": 3, "optim": {"name": "sgd", "fused": True}, "labels": ["edema", "mass"]}
     assert differences(held, CONFIG | {"lr": 0.10}) == []
     changed = CONFIG | {"epochs": 4, "optim": {"name": "adam", "fused": True}, "cache": "x"}
-    assert differences(held, changed, ["epochs"]) == ['cache is None there, "x" here', 'optim.name is "sgd" there, "adam" here']
+    assert differences(held, changed, ["epochs"]) == [
+        'cache is None there, "x" here',
+        'optim.name is "sgd" there, "adam" here',
+    ]
 
 
 def test_signature_ignores_order_unset_values_and_what_it_is_told_to() -> None:
