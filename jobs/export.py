@@ -41,8 +41,8 @@ def run(config: Config) -> int:
         raise InputError(f"{config.run} is a file, not a run: say with --out where to write")
     out = Path(config.out or Path(config.run) / {"onnx": "export.onnx"}.get(config.to, f"export-{config.to}"))
     if config.to == "onnx":
-        if out.is_dir():
-            raise InputError(f"--out {out} is a folder; name a file that ends in .onnx")
+        if out.is_dir() or out.suffix != ".onnx":
+            raise InputError(f"--out {out}: name a file that ends in .onnx")
         gap = export.to_onnx(network, labels, places, out)
         print(f"{out}: checked by onnxruntime, largest difference {gap:.1e}", file=sys.stderr)
         return 0
@@ -63,6 +63,15 @@ def _ours(folder: object) -> bool:
     """Whether a folder holds an earlier export and nothing else."""
     from pathlib import Path
 
+    from cxrdist.inference.export import PREPROCESSING
+    from cxrdist.inference.model_card import LIMITS
+
+    def says(name: str, words: str) -> bool:
+        path = Path(str(folder)) / name
+        return path.is_file() and words in path.read_text(encoding="utf-8", errors="replace")
+
     inside = {path.name for path in Path(str(folder)).iterdir()}
-    hub = {"model.safetensors", "config.json", "README.md"}
-    return inside <= hub or all(name.startswith("best_") and name.endswith((".pth", ".json")) for name in inside)
+    if inside <= {"model.safetensors", "config.json", "README.md"}:
+        return says("README.md", LIMITS[0])
+    facts = {name for name in inside if name.endswith(".json") and says(name, PREPROCESSING)}
+    return all(name in facts or (name.endswith(".pth") and f"{name[:-4]}.json" in facts) for name in inside)

@@ -35,11 +35,14 @@ def run(config: Config) -> None:
     without_pandas()
     from results.atomic import write_text
     from results.cells.options import Options, filters
+    from results.errors import InputError
     from results.report.methods import methods
     from results.report.report import chosen
     from results.report.sections import runs_of
     from results.stats.rescore import open_results
 
+    if config.out is not None and config.bib is not None and Path(config.out).resolve() == Path(config.bib).resolve():
+        raise InputError(f"--out and --bib name the same file {config.out}; the text and its BibTeX need one each")
     results, warnings = open_results(config.inputs)
     if warnings:
         print(f"note: {warnings[0]}" + (f" (and {len(warnings) - 1} more)" if warnings[1:] else ""), file=sys.stderr)

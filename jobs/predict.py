@@ -51,6 +51,9 @@ def run(config: Config) -> int:
 
     network = networks.load(config.run, config.device, classify=True)
     run, paths = run_of(config.run), predict.find_images(config.images)
+    out = None if config.out is None else Path(config.out)
+    if out is not None and (out.is_dir() or any(out.exists() and out.samefile(path) for path in paths)):
+        raise InputError(f"--out {out} is {'a folder' if out.is_dir() else 'one of the images'}; name another file")
     labels, places = predict.columns_of(config.run, network)
     limits = predict.thresholds(run, labels, config.threshold)
     conversion = _conversion(config, network)
@@ -60,12 +63,9 @@ def run(config: Config) -> int:
     scored = predict.predict(network, paths, conversion, typical)
     lines = config.format == "jsonl" or (config.format is None and str(config.out).endswith(".jsonl"))
     counts = predict.Counts()
-    if config.out is None:
+    if out is None:
         counts = predict.write(sys.stdout, scored, columns, lines=lines)
     else:
-        out = Path(config.out)
-        if out.is_dir():
-            raise InputError(f"--out {out} is a folder; name a file")
 
         def fill(temporary: Path) -> None:
             nonlocal counts

@@ -26,8 +26,8 @@ def run(config: PretrainConfig) -> int:
         code = local("cxrdist.pretrain", [str(run.path)], nproc=config.nproc, max_restarts=config.max_restarts)
         if code and new and not run.has_begun:
             run.discard()  # no step was taken; once the cause is fixed, this name must be free
-            print(f"cxrdist: pretraining failed before its first step (exit code {code}); {run.path} was removed",
-                  file=sys.stderr)  # fmt: skip
+            what = "" if run.info.exists() else f"; {run.path} was removed"
+            print(f"cxrdist: pretraining failed before its first step (exit code {code}){what}", file=sys.stderr)
             return code
     if code:
         print(f"cxrdist: pretraining failed (exit code {code}); the same command goes on from the last checkpoint",

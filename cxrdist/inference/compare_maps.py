@@ -167,8 +167,9 @@ def draw(
 
 
 def _column_title(axis: Any, one: Picked, run: TestedRun, label: str, *, name: bool) -> None:
-    at = int(np.searchsorted(run.matrix.keys.astype(str), one.key))
-    truth = {1: "positive", 0: "negative"}.get(int(run.matrix.only([label]).truth[at, 0]), "not known")
+    (found,) = np.nonzero(run.matrix.keys == one.key)
+    value = int(run.matrix.only([label]).truth[found[0], 0]) if len(found) else -1
+    truth = {1: "positive", 0: "negative"}.get(value, "not known")
     key = one.key if len(one.key) <= 24 else f"{one.key[:11]}...{one.key[-10:]}"
     lines = [run.name] if name else []
     axis.set_title("\n".join([*lines, key, f"{one.why + ', ' if one.why else ''}truth {truth}"]), fontsize=7)

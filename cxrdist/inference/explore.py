@@ -115,8 +115,13 @@ def refuse_other(out: Path) -> None:
     Raises:
         InputError: `out` is something else.
     """
-    if out.is_dir() or (out.exists() and b"cxrdist explore" not in out.read_bytes()[:400]):
+    if out.is_dir() or (out.exists() and not _is_page(out)):
         raise InputError(f"--out {out} exists and is not a page of cxrdist explore; choose another name")
+
+
+def _is_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(400).startswith(b"<!doctype html>\n<!-- cxrdist explore")
 
 
 def explore(

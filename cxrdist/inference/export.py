@@ -26,6 +26,10 @@ TOLERANCE = 1e-5
 """Largest difference of a probability (of a feature, relative to the largest) that an export may show."""
 
 
+PREPROCESSING = "one channel of grey, 8 bits"
+"""How `preprocessing` begins, by which the facts of an export are known."""
+
+
 class _FromGrey(nn.Module):
     """Grey values 0 to 255 (B, 1, S, S) -> probabilities (B, L), or features (B, D) of an encoder."""
 
@@ -44,7 +48,7 @@ def preprocessing(encoder: Encoder) -> str:
     """What must be done to an image before it goes into the exported network, in words."""
     size = encoder.image_size
     return (
-        "one channel of grey, 8 bits (MONOCHROME1 inverted), the centre square, area-averaged to "
+        f"{PREPROCESSING} (MONOCHROME1 inverted), the centre square, area-averaged to "
         f"{size} x {size} pixels; then (value / 255 - {encoder.mean:.6g}) / {encoder.std:.6g}"
     )
 
@@ -120,8 +124,8 @@ def to_pth(encoder: Encoder, labels: Sequence[str], folder: Path) -> list[Path]:
         facts |= {key: encoder.classifier.facts[key] for key in ("labels", "head", "stem")}
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     file = folder / f"{name}.pth"
+    atomic.write_text(file.with_suffix(".json"), json.dumps(facts, indent=2) + "\n")  # first: it tells whose file it is
     atomic.write(file, lambda temporary: torch.save(tensors, temporary))
-    atomic.write_text(file.with_suffix(".json"), json.dumps(facts, indent=2) + "\n")
     return [file, file.with_suffix(".json")]
 
 
@@ -162,11 +166,11 @@ def to_hf(encoder: Encoder, labels: Sequence[str], places: Sequence[int], folder
     described = {"architecture": encoder.name, "num_classes": len(labels), "pretrained_cfg": kept}
     described |= {"num_features": int(plain.num_features), "label_names": list(labels), "model_args": {"in_chans": 1}}
     folder.mkdir(parents=True, exist_ok=True)
+    atomic.write_text(folder / "README.md", card)  # first: it tells whose folder it is
     atomic.write(
         folder / "model.safetensors", lambda path: safetensors.torch.save_file(tensors, path, {"format": "pt"})
     )
     atomic.write_text(folder / "config.json", json.dumps(described, indent=2) + "\n")
-    atomic.write_text(folder / "README.md", card)
     again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     images = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 1, size, size)).astype(np.float32))
     with torch.inference_mode():

@@ -236,10 +236,13 @@ def thresholds(run: Run | None, labels: Sequence[str], rule: str | None) -> dict
         if rule is not None and fixed is None:
             raise InputError(f"--threshold {rule}: no results lie beside the model to choose it on; name the run")
         return dict.fromkeys(labels, fixed)
-    first = schema.read_metrics(run.metrics).slice(0, 1).to_pylist()[0]
-    own = str(first["train_dataset"])
+    rows = schema.read_metrics(run.metrics).select(["train_dataset", "test_dataset"]).to_pylist()
+    own = str(rows[0]["train_dataset"])
     if rule is None:
-        return {label: effects.thresholds_of(str(run.metrics), own).get(label) for label in labels}
+        tested = [str(row["test_dataset"]) for row in rows]
+        # All its test sets have the thresholds of val, and its own set may have no test split.
+        found = effects.thresholds_of(str(run.metrics), own if own in tested else tested[0])
+        return {label: found.get(label) for label in labels}
     val = score_matrices(schema.read_predictions(run.predictions), "val").get((own, "val"))
     if val is None and fixed is None:
         raise InputError(f"--threshold {rule}: {run.path} was trained without a val split to choose it on")

@@ -162,8 +162,8 @@ function judge(card, run) {
 }
 function facts() {
   const i = state.now, has = page.labels.filter(label => page.findings[label]?.[i] === 1);
-  const words = [page.key[i], `patient ${page.patient[i]}`, page.view[i], page.sex[i], page.age[i] === null ? null : `${page.age[i]} years`];
-  $("facts").textContent = `${words.filter(Boolean).join(" · ")} · ${has.length ? has.join(", ") : "none of these labels"}`;
+  const words = [page.key[i], page.patient[i] && `patient ${page.patient[i]}`, page.view[i], page.sex[i], page.age[i] === null ? null : `${page.age[i]} years`];
+  $("facts").textContent = `${words.filter(Boolean).join(" · ")} · ${has.length ? has.join(", ") : "none of these labels marked positive"}`;
 }
 function open(i) {
   if (!(i >= 0 && i < n)) return;
@@ -251,8 +251,9 @@ function nearest(event) {
 // ---- what a hand does ----
 let waiting = false;
 function setThreshold(k, value) {
-  if (!(value >= 0 && value <= 1)) return;
-  column(page.runs[k]).threshold = value;
+  const c = column(page.runs[k]);
+  if (!(value >= 0 && value <= 1) && value !== c.own) return; // a run's own may lie just above a highest score of 1
+  c.threshold = value;
   judge(cards[k], page.runs[k]); drawRoc();
   if (waiting) return;
   waiting = true; // the list follows some 30 times a second, however fast the slider moves
@@ -278,7 +279,7 @@ function build() {
     card.querySelector("h2").textContent = run.name; card.querySelector("h2").style.color = COLOURS[k % COLOURS.length];
     card.querySelector(".model").textContent = run.about;
     card.querySelector(".threshold").addEventListener("input", e => setThreshold(k, Number(e.target.value)));
-    card.querySelector(".exact").addEventListener("input", e => setThreshold(k, Number(e.target.value)));
+    card.querySelector(".exact").addEventListener("input", e => setThreshold(k, e.target.valueAsNumber)); // NaN when empty
     card.querySelector(".reset").addEventListener("click", () => setThreshold(k, column(run).own ?? 0.5));
     card.querySelector(".picture").addEventListener("click", overlay);
     $("cards").append(card); cards.push(card);
@@ -333,6 +334,6 @@ function listen() {
   });
 }
 build(); listen();
-const asked = page.key.indexOf(decodeURIComponent(location.hash.slice(1)));
+const asked = page.key.findIndex(key => [key, encodeURIComponent(key), encodeURI(key)].includes(location.hash.slice(1)));
 relabel();
 open(asked >= 0 ? asked : state.listed[0] ?? 0);

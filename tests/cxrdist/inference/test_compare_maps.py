@@ -47,6 +47,16 @@ def test_the_clearest_images_of_each_kind_are_picked(runs: tuple[Path, Path], bl
     assert gaps[near] == min(gaps.values())
 
 
+def test_an_image_that_was_not_tested_has_no_truth_of_another(runs: tuple[Path, Path], blobs: Path) -> None:
+    from matplotlib.figure import Figure
+
+    network = networks.load(runs[0], "cpu", classify=True)
+    run, axis = tested_run.read(str(runs[0]), "one", network, ShardSet(blobs, "test")), Figure().subplots()
+    for key in ("0", "zzz", str(run.matrix.keys[1])):
+        compare_maps._column_title(axis, compare_maps.Picked(position=0, key=key, why=""), run, "pneumonia", name=False)
+        assert ("truth not known" in axis.get_title()) == (key in ("0", "zzz"))
+
+
 def test_one_figure_shows_the_same_images_for_both_runs(
     runs: tuple[Path, Path], blobs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -137,9 +137,10 @@ def test_strings_in_the_page_cannot_end_its_script() -> None:
 
 def test_a_page_replaces_a_page_and_nothing_else(run: Path, blobs: Path, tmp_path: Path, capsys) -> None:
     other = tmp_path / "notes.html"
-    other.write_text("mine")
-    assert cli.main(["explore", str(run), "--out", str(other), "--device", "cpu"]) == 2
-    assert "is not a page of cxrdist explore" in capsys.readouterr().err and other.read_text() == "mine"
+    for mine in ("mine", "#!/bin/sh\ncxrdist explore runs/ft\n"):
+        other.write_text(mine)
+        assert cli.main(["explore", str(run), "--out", str(other), "--device", "cpu"]) == 2
+        assert "is not a page of cxrdist explore" in capsys.readouterr().err and other.read_text() == mine
     network = networks.load(run, "cpu")
     for limit in (20, 10):
         count = explore.explore(network, ShardSet(blobs, "test"), tmp_path / "p.html", labels=[], limit=limit)

@@ -218,3 +218,16 @@ def test_maps_are_kept_small_and_hottest_at_255() -> None:
 def test_text_in_a_page_cannot_end_its_script() -> None:
     page = explorer.page_of("<b>", "n", {"key": ["</script><script>alert(1)</script>", "@STYLE@"]})
     assert "<script>alert" not in page and "<title>&lt;b&gt;</title>" in page and '"@STYLE@"' in page
+
+
+def test_a_threshold_above_one_comes_back_and_an_empty_field_changes_nothing(page: Path, tmp_path: Path) -> None:
+    script = """
+      const c = column(page.runs[0]), card = document.querySelectorAll(".card")[0], out = [];
+      const exact = card.querySelector(".exact");
+      c.own = 1 + 2 ** -52; // as specificity=0.9 gives it where the highest score of a negative is 1
+      exact.value = "0.25"; exact.dispatchEvent(new Event("input")); out.push(c.threshold);
+      exact.value = ""; exact.dispatchEvent(new Event("input")); out.push(c.threshold);
+      card.querySelector(".reset").click(); out.push(c.threshold);
+      return out;
+    """
+    assert browser.used(page, script, tmp_path) == [0.25, 0.25, 1 + 2**-52]

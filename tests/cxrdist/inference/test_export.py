@@ -54,8 +54,22 @@ def test_a_plain_state_dict_opens_without_unpickling_and_fills_the_network(run: 
     network.load_state_dict(state)
     facts = json.loads((tmp_path / "p" / "best_pneumonia_classifier.json").read_text())
     assert facts["labels"] == ["pneumonia"] and "32 x 32 pixels" in facts["preprocessing"]
+    assert cli.main(["export", str(run), "--to", "pth", "--out", str(tmp_path / "p")]) == 0, "an export is replaced"
     plain = timm.create_model(TINY, in_chans=1, num_classes=0)
     plain.load_state_dict({k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")})
+
+
+@pytest.mark.parametrize(
+    ("to", "name"), [("pth", "best_ssl_model.pth"), ("hf", "README.md"), ("hf", "model.safetensors"), ("onnx", "")]
+)
+def test_files_of_others_that_are_called_the_same_stay(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], to: str, name: str
+) -> None:
+    mine = tmp_path / (name or "model.safetensors")
+    mine.write_text("mine")
+    out = tmp_path if name else mine
+    assert cli.main(["export", str(run), "--to", to, "--out", str(out)]) == 2
+    assert "--out" in capsys.readouterr().err and mine.read_text() == "mine"
 
 
 def test_an_encoder_is_exported_under_its_own_name(run: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -50,6 +51,27 @@ def test_decisions_are_those_of_the_runs_thresholds(run: Path, files: dict[str, 
     for row, line in zip(rows, csv.DictReader((tmp_path / "s.csv").read_text().splitlines()), strict=True):
         assert float(line["pneumonia"]) == pytest.approx(row["pneumonia"], abs=1e-6)
         assert line["pneumonia_positive"] == str(int(row["pneumonia_positive"])) and not line["problem"]
+
+
+def test_a_run_that_was_tested_elsewhere_alone_has_its_thresholds_all_the_same(run: Path, tmp_path: Path) -> None:
+    table = pq.read_table(run / "results" / "metrics.parquet")
+    at = table.column_names.index("test_dataset")
+    other = table.set_column(
+        at, table.schema.field(at), pa.array(["elsewhere"] * len(table)).cast(table["test_dataset"].type)
+    )
+    (tmp_path / "results").mkdir()
+    pq.write_table(other, tmp_path / "results" / "metrics.parquet")
+    found = predict.thresholds(Run(tmp_path), ["pneumonia"], None)
+    assert found == predict.thresholds(Run(run), ["pneumonia"], None) and found["pneumonia"] is not None
+
+
+def test_an_image_is_not_written_over_by_its_own_scores(
+    run: Path, files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = next(iter(files.values()))
+    before = one.read_bytes()
+    assert cli.main(["predict", str(run), str(one), "--out", str(one), "--device", "cpu"]) == 2
+    assert "is one of the images" in capsys.readouterr().err and one.read_bytes() == before
 
 
 def test_another_rule_chooses_its_threshold_on_the_runs_validation(

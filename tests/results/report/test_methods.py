@@ -179,6 +179,12 @@ def test_an_architecture_is_cited_by_the_paper_of_its_own_family(arch: str, name
     assert references.family(arch) == name
 
 
+def test_text_and_bibtex_are_not_written_over_each_other(study: Path, tmp_path: Path, capsys) -> None:
+    both = str(tmp_path / "methods.md")
+    assert cli.main(["methods", str(study), "--out", both, "--bib", both]) == 2
+    assert "name the same file" in capsys.readouterr().err and not Path(both).exists()
+
+
 def test_the_command_writes_text_and_bibtex(study: Path, tmp_path: Path, capsys) -> None:
     out, bib = tmp_path / "methods.tex", tmp_path / "methods.bib"
     assert cli.main(["methods", str(study), "--cite", "latex", "--out", str(out), "--bib", str(bib)]) == 0
