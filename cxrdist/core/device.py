@@ -120,8 +120,16 @@ def resolve_precision(
 
 def _set_float32(kind: str) -> None:
     """How GPUs multiply float32 numbers: ieee or tf32, in matrix products and convolutions alike."""
+    _set_matmul(kind)
+    torch.backends.cudnn.allow_tf32 = kind == "tf32"
+    for operator in ("conv", "rnn"):
+        getattr(torch.backends.cudnn, operator).fp32_precision = kind
+
+
+def _set_matmul(kind: str) -> None:
+    """The older switch first: torch's exporter and compiler still read it, and fail where the two disagree."""
+    torch.backends.cuda.matmul.allow_tf32 = kind == "tf32"
     torch.backends.cuda.matmul.fp32_precision = kind
-    torch.backends.cudnn.conv.fp32_precision = kind  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @contextlib.contextmanager
@@ -132,11 +140,11 @@ def exact_products() -> Iterator[None]:
     would leave little of their sum.
     """
     before = torch.backends.cuda.matmul.fp32_precision
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    _set_matmul("ieee")
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.fp32_precision = before
+        _set_matmul(before)
 
 
 def _say_emulated() -> None:

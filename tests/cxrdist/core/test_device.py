@@ -130,10 +130,13 @@ def test_a_process_that_computes_on_the_cpu_keeps_the_memory_that_tensors_give_b
 @pytest.fixture
 def products():
     """Put back how GPUs multiply float32 numbers."""
-    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # pyright: ignore[reportAttributeAccessIssue]
-    before = matmul.fp32_precision, conv.fp32_precision
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    conv, rnn = cudnn.conv, cudnn.rnn  # pyright: ignore[reportAttributeAccessIssue]
+    before = matmul.fp32_precision, conv.fp32_precision, rnn.fp32_precision
+    older = matmul.allow_tf32, cudnn.allow_tf32
     yield lambda: (matmul.fp32_precision, conv.fp32_precision)
-    matmul.fp32_precision, conv.fp32_precision = before
+    matmul.allow_tf32, cudnn.allow_tf32 = older
+    matmul.fp32_precision, conv.fp32_precision, rnn.fp32_precision = before
 
 
 def test_float32_is_that_of_ieee_unless_tf32_is_asked_for(products):
@@ -142,6 +145,15 @@ def test_float32_is_that_of_ieee_unless_tf32_is_asked_for(products):
     assert resolve_precision("tf32", gpu, 224) == "tf32" and products() == ("tf32", "tf32")
     assert resolve_precision("bf16", gpu, 224) == "bf16" and products() == ("ieee", "ieee")
     assert resolve_precision("tf32", CPU, 224) == "float32" and products() == ("ieee", "ieee")
+
+
+def test_torchs_older_switches_say_the_same_as_the_newer_ones(products):
+    """Its exporter and compiler ask them, and torch raises where the two disagree."""
+    for precision, narrow in (("float32", False), ("tf32", True), ("float32", False)):
+        resolve_precision(precision, torch.device("cuda"), 224)
+        assert torch.backends.cudnn.allow_tf32 is torch.backends.cuda.matmul.allow_tf32 is narrow
+        with exact_products():
+            assert torch.backends.cudnn.allow_tf32 is narrow and not torch.backends.cuda.matmul.allow_tf32
 
 
 def test_heads_multiply_exactly_even_where_networks_take_tf32(products):
