@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from results.run import Run
 from results.tracking import backends, beside
 from results.tracking.mirror import Mirror
+
+
+@pytest.fixture
+def mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module, with a store in a folder of the test's own."""
+    module = pytest.importorskip("mlflow", reason="mlflow: not installed here")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    return module
 
 
 def begun(folder: Path) -> Run:
@@ -29,12 +39,7 @@ def resumed(run: Run, tracker: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_mlflow_holds_one_run_with_parameters_history_and_the_final_numbers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mlflow = pytest.importorskip("mlflow", reason="mlflow: not installed here")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+def test_mlflow_holds_one_run_with_parameters_history_and_the_final_numbers(tmp_path: Path, mlflow: Any) -> None:
     run = begun(tmp_path / "run")
     first = Mirror(run.path, ["mlflow"])
     assert first.sync()
@@ -50,11 +55,8 @@ def test_mlflow_holds_one_run_with_parameters_history_and_the_final_numbers(
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_setting_that_mlflow_would_refuse_neither_fails_nor_leaves_runs_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow: Any
 ) -> None:
-    mlflow = pytest.importorskip("mlflow", reason="mlflow: not installed here")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     run = Run.create(tmp_path / "run", job="finetune", config={"by (label)": 3}, signature="abc")
     assert Mirror(run.path, ["mlflow"]).sync()
     client = mlflow.tracking.MlflowClient()
@@ -86,10 +88,9 @@ def test_wandb_offline_writes_the_same_run_id_before_and_after_a_resume(
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_process_beside_a_training_sends_what_it_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mlflow = pytest.importorskip("mlflow", reason="mlflow: not installed here")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+def test_the_process_beside_a_training_sends_what_it_logs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow: Any
+) -> None:
     run = begun(tmp_path / "run")
     monkeypatch.setattr(beside, "GRACE_S", 120.0)
     with beside.tracked(run.path, "mlflow"):
