@@ -139,7 +139,7 @@ def exact_products() -> Iterator[None]:
     For heads that are not trained by gradients: weights of a kernel are large and of both signs, and TF32's 11 bits
     would leave little of their sum.
     """
-    before = torch.backends.cuda.matmul.fp32_precision
+    before = str(torch.backends.cuda.matmul.fp32_precision)
     _set_matmul("ieee")
     try:
         yield

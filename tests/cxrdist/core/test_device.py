@@ -3,6 +3,7 @@
 import platform
 import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -131,8 +132,9 @@ def test_a_process_that_computes_on_the_cpu_keeps_the_memory_that_tensors_give_b
 @pytest.fixture
 def products():
     """Put back how GPUs multiply float32 numbers."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    conv, rnn = cudnn.conv, cudnn.rnn  # pyright: ignore[reportAttributeAccessIssue]
+    cudnn: Any = torch.backends.cudnn
+    matmul = torch.backends.cuda.matmul
+    conv, rnn = cudnn.conv, cudnn.rnn
     before = matmul.fp32_precision, conv.fp32_precision, rnn.fp32_precision
     older = matmul.allow_tf32, cudnn.allow_tf32
     yield lambda: (matmul.fp32_precision, conv.fp32_precision)
