@@ -128,6 +128,8 @@ def test_checks_of_a_full_cluster_end_in_time_and_leave_nothing_in_the_queue(ful
 def test_run_of_another_configuration_is_refused_and_stays_as_it_was(cluster, shards, here, capsys):
     assert cli.main(f"submit pretrain --time 5 --shards {shards} --out run {SMALL} --steps 3".split()) == 0
     assert cli.main(["cancel", "run"]) == 0
+    # The job may have begun; the node's own line about the end is in the log once the job has left the queue.
+    wait_until(lambda: not subprocess.check_output(["squeue", "-h"]), 30, "the end of the cancelled job")
     before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
     capsys.readouterr()
     assert cli.main(f"submit pretrain --time 5 --shards {shards} --out run {SMALL} --steps 4".split()) == 2
