@@ -60,6 +60,11 @@ class StudyFolder:
         """The report."""
         return self.path / "report.html"
 
+    @property
+    def stage_lock(self) -> Path:
+        """What the stage at work holds, and says which process it is."""
+        return self.path / ".stage.lock"
+
     def stage(self, name: str) -> Path:
         """The folder of a stage's record."""
         return self.path / "stages" / name
@@ -84,10 +89,17 @@ class StudyFolder:
             patience: seconds to wait for another holder.
 
         Raises:
-            InputError: another process runs this study.
+            InputError: another process runs this study, or a stage of one that was killed has not ended yet.
         """
         busy = InputError(f"another process is running the study in {self.path}; wait for it or stop it")
         with locked(self.path / ".lock", patience, busy):
+            if os.access(self.stage_lock, os.R_OK | os.W_OK):
+                left = InputError(
+                    f"the study in {self.path} was killed, and its stage still works ({_text_of(self.stage_lock)}); wait "
+                    "for it or end it"
+                )
+                with locked(self.stage_lock, patience, left):
+                    pass
             yield
 
     def is_busy(self) -> bool:

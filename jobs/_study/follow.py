@@ -51,16 +51,17 @@ class Asked:
                 signal.signal(number, handler)
 
 
-def follow(words: Sequence[str], log: Path, heading: str, asked: Asked) -> int:
+def follow(words: Sequence[str], log: Path, lock: Path, heading: str, asked: Asked) -> int:
     """Run `cxrdist WORDS`, show what it prints, add it to its log and return its exit code.
 
     On a terminal the stage has one as well, so that its progress bars are what they are without a study; of a bar the
     log keeps the last state. The stage is asked to stop as often as this process is, and ended by force at the third
-    time, or when it does not end.
+    time, or when it does not end. Where this process is killed, the stage is interrupted (Linux).
 
     Args:
         words: of the command.
         log: file to add to; its folder is made.
+        lock: file that the stage keeps locked until it has ended.
         heading: line before the output, in the log only.
         asked: requests to stop; those that came before are passed on, too.
 
@@ -73,7 +74,8 @@ def follow(words: Sequence[str], log: Path, heading: str, asked: Asked) -> int:
         with log.open("ab") as kept:
             kept.write(f"# {heading}\n".encode("utf-8", "backslashreplace"))
             process = subprocess.Popen(
-                python("-m", "jobs.cli", *words), stdin=subprocess.DEVNULL, stdout=writer, stderr=writer,
+                python("-m", "jobs._study.stage", str(os.getpid()), str(lock), *words),
+                stdin=subprocess.DEVNULL, stdout=writer, stderr=writer,
                 start_new_session=True,  # Ctrl-C reaches it once, through us
             )  # fmt: skip
             os.close(writer)

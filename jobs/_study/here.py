@@ -68,7 +68,8 @@ def _run(found: Standing, folder: StudyFolder, asked: Asked) -> tuple[int, float
     }  # fmt: skip
     folder.write_record(found.name, facts)
     started, used = time.monotonic(), _cpu_seconds()
-    code = follow(found.plan.words, folder.log(found.name), f"{facts['started_at']} $ {found.shown}", asked)
+    heading = f"{facts['started_at']} $ {found.shown}"
+    code = follow(found.plan.words, folder.log(found.name), folder.stage_lock, heading, asked)
     seconds = time.monotonic() - started
     state = "done" if code == 0 else ("stopped" if asked.times else "failed")
     if state == "done":

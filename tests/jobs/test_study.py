@@ -127,12 +127,34 @@ def test_a_study_that_was_killed_is_not_taken_for_running(tmp_path, capfd):
     assert states(tmp_path / "o", capfd) == {"look": "partly"}
 
 
+def test_the_stage_of_a_study_that_was_killed_ends_and_until_then_keeps_a_second_run_out(tmp_path, capfd):
+    (tmp_path / "study.toml").write_text(
+        '[[stage]]\nname = "long"\nrun = "shard phantom --out {out}/set --patients 4000 --workers 0"\n'
+    )
+    words = ["study", "run", str(tmp_path / "study.toml"), "--out", str(tmp_path / "o")]
+    process = subprocess.Popen([sys.executable, "-m", "jobs.cli", *words], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not any((tmp_path / "o").glob("set/**/*.png")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    [stage] = psutil.Process(process.pid).children(recursive=True)
+    stage.suspend()  # it cannot end yet
+    process.kill()
+    process.wait()
+    assert states(tmp_path / "o", capfd) == {"long": "running"}
+    assert cli.main(words) == 2
+    assert f"still works (process {stage.pid} on " in capfd.readouterr().err
+    stage.resume()
+    psutil.wait_procs([stage], timeout=60)
+    assert not stage.is_running(), "the kernel told it that its study is gone"
+    assert states(tmp_path / "o", capfd) == {"long": "partly"}
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_what_a_stage_prints_is_seen_and_kept(tmp_path, monkeypatch, capfdbinary, terminal):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
     log = tmp_path / "logs" / "one.log"
-    assert follow.follow(["--version"], log, "one", follow.Asked()) == 0
-    assert follow.follow(["nonsense"], log, "two", follow.Asked()) == 2
+    assert follow.follow(["--version"], log, tmp_path / "lock", "one", follow.Asked()) == 0
+    assert follow.follow(["nonsense"], log, tmp_path / "lock", "two", follow.Asked()) == 2
     kept = log.read_text().splitlines()
     assert kept[0] == "# one" and kept[1].startswith("cxrdist 0") and kept[2] == "# two"
     assert "no command 'nonsense'" in kept[3]
