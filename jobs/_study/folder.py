@@ -95,8 +95,8 @@ class StudyFolder:
         with locked(self.path / ".lock", patience, busy):
             if os.access(self.stage_lock, os.R_OK | os.W_OK):
                 left = InputError(
-                    f"the study in {self.path} was killed, and its stage still works ({_text_of(self.stage_lock)}); wait "
-                    "for it or end it"
+                    f"the study in {self.path} was killed, and its stage still works ({_text_of(self.stage_lock)}); "
+                    "wait for it or end it"
                 )
                 with locked(self.stage_lock, patience, left):
                     pass

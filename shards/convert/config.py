@@ -173,11 +173,12 @@ class ChexpertConfig(ConvertConfig):
 class KermanyConfig(ConvertConfig):
     """Paediatric chest X-rays of Kermany et al. in Kaggle's folders."""
 
-    splits: Literal["merged", "patient"] = "merged"
+    splits: Literal["merged", "merged_by_person", "patient"] = "merged"
     """merged: Kaggle's val put into train, then val drawn from it, stratified by class, image by image, test as
-    published; patient: everything pooled and split by person id, stratified by class."""
+    published; merged_by_person: the same with all images of a person in train or in val; patient: everything pooled and
+    split by person id, stratified by class."""
     val_fraction: Annotated[float, "[0, 1)"] = 0.2
-    """Fraction of train (merged: of train with Kaggle's val; patient: of all that is not test) that becomes val."""
+    """Fraction of train (patient: of all that is not test; otherwise: of train with Kaggle's val) that becomes val."""
     test_fraction: Annotated[float, "[0, 1)"] = 0.1
     """Fraction of all images in test (patient)."""
     seed: Annotated[int, SEEDS] = 0

@@ -49,7 +49,7 @@ def plan_kermany(config: KermanyConfig) -> Plan:
         for path in find_files(root, (".jpeg", ".jpg", ".png"), lambda name: _leads_to(name, wanted))
         if path.rpartition("/")[0] in wanted
     ]
-    split_of = _merged(files, config) if config.splits == "merged" else _by_patient(files, config)
+    split_of = _SCHEMES[config.splits](files, config)
     detail = {"val_fraction": config.val_fraction, "seed": config.seed}
     if config.splits == "patient":
         detail["test_fraction"] = config.test_fraction
@@ -129,13 +129,26 @@ def _merged(files: list[str], config: KermanyConfig) -> dict[str, str]:
     return split_of | dict.fromkeys(draw_stratified(classes, config.val_fraction, config.seed), "val")
 
 
+def _merged_by_person(files: list[str], config: KermanyConfig) -> dict[str, str]:
+    """Test as published; of the rest, within each class, whole persons go to val or train."""
+    split_of = {path: "test" for path in files if path.startswith("test/")}
+    rest = [path for path in files if path not in split_of]
+    return split_of | _cut_classes(rest, config.seed, val_fraction=config.val_fraction)
+
+
 def _by_patient(files: list[str], config: KermanyConfig) -> dict[str, str]:
     """Pool everything; within each class, whole persons go to test, val or train."""
+    val_of_all = config.val_fraction * (1 - config.test_fraction)
+    return _cut_classes(files, config.seed, val_fraction=val_of_all, test_fraction=config.test_fraction)
+
+
+def _cut_classes(files: list[str], seed: int, **fractions: float) -> dict[str, str]:
     split_of: dict[str, str] = {}
     for kind in CLASSES:
         members = [path for path in files if path.split("/")[1] == kind]
         patients = [person(path)[0] or path for path in members]
-        val_of_all = config.val_fraction * (1 - config.test_fraction)
-        cut = cut_by_patient(patients, config.seed, val_fraction=val_of_all, test_fraction=config.test_fraction)
-        split_of |= dict(zip(members, cut, strict=True))
+        split_of |= dict(zip(members, cut_by_patient(patients, seed, **fractions), strict=True))
     return split_of
+
+
+_SCHEMES = {"merged": _merged, "merged_by_person": _merged_by_person, "patient": _by_patient}

@@ -63,6 +63,18 @@ def test_patient_scheme_shares_no_person(tmp_path: Path) -> None:
     assert read_card(tmp_path / "out").split_scheme == "patient"
 
 
+def test_merged_by_person_keeps_test_and_has_no_person_in_train_and_val(tmp_path: Path) -> None:
+    root = write_kermany(tmp_path / "chest_xray")
+    for n in range(20):
+        (root / f"train/PNEUMONIA/person{n}_bacteria_{100 + n}.jpeg").write_bytes(jpeg(picture(100 + n)))
+    index, _, _ = make(config(root, splits="merged_by_person", val_fraction=0.3))
+    assert set(index[index.split == "test"].source) == {s for s in index.source if s.startswith("test/")}
+    rest = index[index.split != "test"]
+    assert rest.groupby("patient_id")["split"].nunique().max() == 1
+    assert rest.groupby("split").label_pneumonia.nunique().to_dict() == {"train": 2, "val": 2}
+    assert "train/val" not in read_card(tmp_path / "out").shared_patients
+
+
 def test_virus_and_bacteria_are_labels_of_their_own(tmp_path: Path) -> None:
     index = make(config(write_kermany(tmp_path / "chest_xray")))[0].set_index("source")
     labels = ["label_pneumonia", "label_bacterial_pneumonia", "label_viral_pneumonia"]
