@@ -13,6 +13,7 @@ Shapes: n images, D features.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ def main() -> None:
         print(f"| {name} | {t:.2f} | {before:.3f} | {after:.3f} |")
 
 
-def _kept(folder: Path | None, name: str, compute) -> np.ndarray:
+def _kept(folder: Path | None, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
     """An array of features, from the folder where it lies there."""
     if folder is None:
         return compute()
@@ -89,8 +90,8 @@ def _kept(folder: Path | None, name: str, compute) -> np.ndarray:
 @torch.inference_mode()
 def _features(encoder: Encoder, shards: ShardSet, *, tone: bool) -> np.ndarray:
     """Features float32 (n, D) of all images, as they are or each in one other tone."""
-    size, facts = encoder.image_size, {"mean": encoder.mean, "std": encoder.std}
-    augment = Augment(SHIFTS, size, size, encoder.device, **facts, grey=shards.card.mean)
+    size, grey = encoder.image_size, shards.card.mean
+    augment = Augment(SHIFTS, size, size, encoder.device, mean=encoder.mean, std=encoder.std, grey=grey)
     parts = []
     for positions, images in batches(shards, np.arange(len(shards)), size):
         if not tone:
