@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -41,8 +42,25 @@ class ConvertConfig:
     """Most unusable files, as a fraction of the rows, before the conversion stops."""
     max_pixels: Annotated[int, "[256, inf)"] = 1 << 26
     """Larger images are rejects (a guard against decompression bombs)."""
+    train_list: str | None = dataclasses.field(default=None, metadata={"path": True, "later": True})
+    """A benchmark's list of the train split in place of the set's own splits: a name of an image per line (labels may
+    follow it), or a CSV with a column of names. An image in no list is left out. None: the set's own splits."""
+    val_list: str | None = dataclasses.field(default=None, metadata={"path": True, "later": True})
+    """The list of the val split."""
+    test_list: str | None = dataclasses.field(default=None, metadata={"path": True, "later": True})
+    """The list of the test split."""
+    split_name: str | None = dataclasses.field(default=None, metadata={"later": True})
+    """What the lists are called in the card and in every result, such as chexnet or benchx, before a hash of them;
+    None: list."""
+    allow_shared_patients: bool = dataclasses.field(default=False, metadata={"later": True})
+    """Take lists that put a patient into two splits as they are; the card says how many."""
 
     NOT_IN_BYTES = ("src", "out", "workers", "part", "merge", "allow_missing", "max_rejects")
+
+    def lists(self) -> dict[str, str]:
+        """Return the lists by split, those that are given."""
+        given = {"train": self.train_list, "val": self.val_list, "test": self.test_list}
+        return {split: path for split, path in given.items() if path is not None}
 
     def check(self) -> None:
         """Refuse values out of range.
@@ -50,6 +68,10 @@ class ConvertConfig:
         Raises:
             InputError: naming the option.
         """
+        if not self.lists() and (self.split_name is not None or self.allow_shared_patients):
+            raise InputError("--split_name and --allow_shared_patients belong to --train_list, --val_list, --test_list")
+        if self.split_name is not None and not re.fullmatch(r"[a-z][a-z0-9_-]{0,39}", self.split_name):
+            raise InputError(f"--split_name {self.split_name!r}: lower-case letters, digits, - and _ only, at most 40")
         if wrong := out_of_range(self):
             raise InputError(wrong)
         if self.part is not None and self.merge:
@@ -150,6 +172,18 @@ class NihConfig(ConvertConfig):
     """Fraction of all images that random puts into test, by patient."""
     seed: Annotated[int, SEEDS] = 0
     """Seed of the cut."""
+
+    def check(self) -> None:
+        """Refuse values out of range.
+
+        Raises:
+            InputError: naming the option.
+        """
+        super().check()
+        if self.splits == "list" and self.train_list is None:
+            raise InputError("splits=list needs --train_list FILE (and --val_list, --test_list)")
+        if self.splits != "list" and self.lists():
+            raise InputError(f"--train_list, --val_list and --test_list need --splits list, not {self.splits}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -261,3 +295,5 @@ class CsvConfig(ConvertConfig):
         super().check()
         if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
             raise InputError(f"--delimiter {self.delimiter!r}: one character is needed, e.g. ';'")
+        if self.split_column is not None and self.lists():
+            raise InputError("--split_column and --train_list, --val_list, --test_list exclude each other")

@@ -165,16 +165,13 @@ def _splits(config: NihConfig, root: Path, rows: pa.Table) -> pa.ChunkedArray:
     if config.splits == "random":
         fractions = {"val_fraction": config.val_fraction, "test_fraction": config.test_fraction}
         return cut_rows(rows["patient_id"], config.seed, **fractions)
+    if config.splits == "list":  # shards.convert.lists says which
+        return looked_up(pa.array(["train"]), pa.array(np.zeros(rows.num_rows, dtype=np.int8)))
     if config.splits == "official":
         given = {"train": root / "train_val_list.txt", "test": root / "test_list.txt"}
         absent = [path.name for path in given.values() if not path.is_file()]
         if absent:
             raise InputError(f"{root}: no {', '.join(absent)}; splits=official needs both lists (or --splits random)")
-    else:
-        chosen = {"train": config.train_list, "val": config.val_list, "test": config.test_list}
-        given = {split: Path(path) for split, path in chosen.items() if path is not None}
-        if "train" not in given:
-            raise InputError("splits=list needs --train_list FILE (and --val_list, --test_list)")
     lists = {split: read_names(path) for split, path in given.items()}
     for first in lists:
         for second in lists:

@@ -214,7 +214,7 @@ def build(
         source=source,
         about=about,
         extras={} if boxes is None else {"boxes.parquet": of_samples(boxes, table)},
-        notes=(*notes, *_loud(shared)),
+        notes=(*notes, *loud(shared)),
     )
 
 
@@ -289,7 +289,8 @@ def in_two_splits(members: np.ndarray) -> dict[str, int]:
     return {pair: count for pair, count in pairs.items() if count}
 
 
-def _loud(shared: Mapping[str, int]) -> list[str]:
+def loud(shared: Mapping[str, int]) -> list[str]:
+    """Return a warning for the user per pair of splits that share patients, of what `shared_patients` gives."""
     return [
         f"WARNING: {count} patients are in both {pair.replace('/', ' and ')}; results on this split scheme are "
         "optimistic (recorded in the card)"

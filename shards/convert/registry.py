@@ -83,13 +83,14 @@ def plan(config: ConvertConfig) -> Plan:
     Raises:
         InputError: the source cannot be used.
     """
+    from shards.convert import lists
     from shards.convert.drawn import STYLES, as_drawn, layout_of
 
     kind = f"{type(config).__module__}:{type(config).__name__}"
     for converter in CONVERTERS.values():
         if converter.config == kind:
             make: Any = _load(converter.plan)
-            made = make(config)
+            made = lists.apply(make(config), config)
             found = layout_of(config.src) if made.name in STYLES else None
             return made if found is None else as_drawn(made, *found)
     raise TypeError(f"no converter for {kind}")
