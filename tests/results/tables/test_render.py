@@ -6,6 +6,7 @@ import csv
 import io
 import shutil
 import subprocess
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -63,22 +64,48 @@ def test_special_letters_survive_latex_and_html(tmp_path: Path) -> None:
     assert r"#{x}\|" in render(table, "markdown")
 
 
-def test_latex_compiles(results: pa.Table, tmp_path: Path) -> None:
+def compiled(tables: Sequence[str], packages: str, folder: Path) -> str:
+    """What pdflatex says of a paper that holds the tables; the test is skipped where a package is missing."""
     pdflatex, found = shutil.which("pdflatex"), shutil.which("kpsewhich")
-    if not pdflatex or not found or not subprocess.run([found, "booktabs.sty"], capture_output=True).stdout:
-        pytest.skip("TeX: no pdflatex with booktabs here")
-    parts = [render(build(name, results, Options()), "latex") for name in ("label-efficiency", "models", "cost")]
-    document = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n%s\n\\end{document}\n"
-    (tmp_path / "paper.tex").write_text(document % "\n".join(parts), encoding="utf-8")
+    if not pdflatex or not found:
+        pytest.skip("TeX: no pdflatex here (Debian: texlive-latex-recommended)")
+    for package, debian in (("booktabs", "texlive-latex-recommended"), ("siunitx", "texlive-science")):
+        if package in packages and not subprocess.run([found, f"{package}.sty"], capture_output=True).stdout:
+            pytest.skip(f"TeX: no {package} here (Debian: {debian})")
+    document = f"\\documentclass{{article}}\n\\usepackage{{{packages}}}\n\\begin{{document}}\n%s\n\\end{{document}}\n"
+    (folder / "paper.tex").write_text(document % "\n".join(tables), encoding="utf-8")
     done = subprocess.run(
         [pdflatex, "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         timeout=120,
         text=True,
     )
     assert done.returncode == 0, done.stdout[-2000:]
-    assert (tmp_path / "paper.pdf").read_bytes().startswith(b"%PDF")
+    assert (folder / "paper.pdf").read_bytes().startswith(b"%PDF")
+    return done.stdout
+
+
+def test_latex_compiles(results: pa.Table, tmp_path: Path) -> None:
+    names = ("label-efficiency", "models", "cost")
+    compiled([render(build(name, results, Options()), "latex") for name in names], "booktabs", tmp_path)
+
+
+def test_siunitx_compiles_with_intervals_standard_deviations_differences_and_gaps(
+    results: pa.Table, tmp_path: Path
+) -> None:
+    asked = {
+        "label-efficiency": [Options(), Options(style="mean-sd"), Options(difference="scratch")],
+        "transfer": [Options(difference="scratch", where=("label_fraction=1",)), Options(digits=1)],
+        "per-class": [Options(style="mean-sd")],
+        "models": [Options()],
+        "cost": [Options()],
+    }
+    tables = [
+        render(build(name, results, options), "siunitx") for name, several in asked.items() for options in several
+    ]
+    said = compiled(tables, "booktabs,siunitx", tmp_path)
+    assert "siunitx Error" not in said and "siunitx Warning" not in said
 
 
 def test_wide_tables_are_set_smaller_in_latex(results: pa.Table) -> None:
