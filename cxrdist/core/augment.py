@@ -69,15 +69,16 @@ class Augment:
         """Parameters of some rows of a step's global batch; see `cxrdist.core.augment_params.Recipe.draw`."""
         return self._recipe.draw(seed, step, rows, view, stream)
 
-    def apply(self, images: torch.Tensor, params: Params) -> torch.Tensor:
+    def apply(self, images: torch.Tensor, params: Params, scale: np.ndarray | None = None) -> torch.Tensor:
         """Views of stored images.
 
         Args:
             images: uint8 (B, 1, S, S), on any device; moved to this one's.
             params: for the same B rows.
+            scale: mean and std that each row is normalised with, float32 (B, 2); None = `mean` and `std` for all.
 
         Returns:
-            float32 (B, 1, s, s), normalised with mean and std. What lies outside the image is black.
+            float32 (B, 1, s, s), normalised. What lies outside the image is black.
 
         Raises:
             InputError: the images have another shape or number than expected.
@@ -89,28 +90,32 @@ class Augment:
             raise InputError(f"{len(images)} images and parameters for {len(params)}")
         images = images.to(self.device, non_blocking=True)
         if self.device.type != "cpu":
-            return self._apply(images, params)
+            return self._apply(images, params, scale)
         out = torch.empty((len(images), 1, self.out_size, self.out_size), dtype=torch.float32)
         for at in range(0, len(images), _CHUNK):
             rows = slice(at, at + _CHUNK)
-            out[rows] = self._apply(images[rows], params[rows])
+            out[rows] = self._apply(images[rows], params[rows], None if scale is None else scale[rows])
         return out
 
-    def plain(self, images: torch.Tensor) -> torch.Tensor:
+    def plain(self, images: torch.Tensor, scale: np.ndarray | None = None) -> torch.Tensor:
         """What evaluation sees: resized to s and normalised. uint8 (B, 1, S, S) -> float32 (B, 1, s, s)."""
         count = len(images)
         one = np.tile(np.array([[1, 0, 0], [0, 1, 0]], dtype=np.float32), (count, 1, 1))
         zeros = np.zeros(count, dtype=np.float32)
         table = np.tile((np.arange(256) / 255.0).astype(np.float32), (count, 1))
         box = np.zeros((count, 4), dtype=np.float32)
-        return self.apply(images, Params(one, table, zeros + 1, zeros, zeros, zeros.astype(np.float64), box))
+        return self.apply(images, Params(one, table, zeros + 1, zeros, zeros, zeros.astype(np.float64), box), scale)
 
-    def _apply(self, images: torch.Tensor, params: Params) -> torch.Tensor:
+    def _apply(self, images: torch.Tensor, params: Params, scale: np.ndarray | None) -> torch.Tensor:
         grey = self._to(params.table).gather(1, images.flatten(1).long()).view(images.shape)
         view = self._warp(grey, params)
         self._blur(view, params.sigma * self.out_size)
         self._add_noise(view, params)
-        view.sub_(self.mean).mul_(1 / self.std)
+        if scale is None:
+            view.sub_(self.mean).mul_(1 / self.std)
+        else:
+            own = self._to(scale)[:, :, None, None, None]
+            view.sub_(own[:, 0]).mul_(1 / own[:, 1])
         self._erase(view, params.box)
         return view
 

@@ -11,6 +11,10 @@ import torch
 
 from cxrdist.errors import FailedError, InputError
 
+LOWEST_SCALE = 1e-4
+"""Of gradients in fp16. It is halved at every step whose gradient is not finite, which is then not taken: from 65,536
+thirty times in a row."""
+
 
 def pick_device(name: str = "auto", local_rank: int | None = None) -> torch.device:
     """The device of this process, which keeps freed memory from here on where it computes on the CPU.
@@ -160,6 +164,28 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     if precision not in ("bf16", "fp16"):
         raise InputError(f"precision {precision!r} is unknown; use auto, float32, tf32, bf16 or fp16")
     return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+def gradient_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler | None:
+    """What scales the loss before the backward pass, so that small gradients survive in fp16; None for others.
+
+    A step whose gradient is not finite is not taken and the scale halved, which is how the scale finds its height; the
+    loss itself is not scaled, and one that is not finite is as wrong as in any precision.
+    """
+    return torch.amp.GradScaler(device.type) if precision == "fp16" else None
+
+
+def refuse_lowest_scale(scaler: torch.amp.GradScaler, step: int) -> None:
+    """Stop a run that no longer moves because its gradients are finite at no scale.
+
+    Raises:
+        FailedError: naming scale and step.
+    """
+    if scaler.get_scale() < LOWEST_SCALE:
+        raise FailedError(
+            f"gradients in fp16 are not finite at any scale (down to {scaler.get_scale():.1g}) at step {step}, so that "
+            "the weights no longer move; use --precision bf16 or float32 (in a new --out)"
+        )
 
 
 def set_threads(nproc: int, threads: int | None = None) -> int:

@@ -50,6 +50,9 @@ class Initialisation:
     """Self-supervised method it was trained by; None when it saw no X-rays, or which is not known."""
     pixel: tuple[float, float] | None = None
     """Mean and deviation of the pixels in [0, 1] that the file says its network expects."""
+    per_set: bool = False
+    """Whether it was trained on several shard sets, each normalised by its own mean and deviation, so that it expects
+    those of the images' own set."""
     stem: str | None = None
     """Its first layers, standard or small; None when it does not say."""
     published: Found | None = None
@@ -139,6 +142,7 @@ def _read(path: Path, *_state: int) -> Initialisation:
         dataset_hash=header.get("shards_sha256") or None,
         method=method if dataset else None,
         pixel=_pixel(header),
+        per_set=header.get("normalise") == "set",
         stem=header.get("stem") or None,
         published=foreign,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from cxrdist.core import published
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 IMAGENET_GREY = (0.449, 0.226)
 """Mean and standard deviation of ImageNet pixels, averaged over the colours, which most imagenet weights expect."""
+AS_IMAGENET = re.compile(r"resnet\d+[dt]?|densenet\d+")
+"""Architectures whose imagenet weights all expect `IMAGENET_GREY`."""
 
 
 def check(config: Any, start: Initialisation) -> None:
@@ -47,15 +50,31 @@ def scale(config: Any, start: Initialisation, own: tuple[float, float]) -> tuple
     Args:
         config: a configuration with `init`, `init_mean` and `init_std`.
         start: what its `init` is.
-        own: those of the training set, for a network that starts from scratch.
+        own: those of the training set, for a network that starts from scratch, and for one that was trained on several
+            sets, each normalised by its own.
     """
     if config.init_mean is not None:
         return float(config.init_mean), float(config.init_std)
+    if start.per_set:
+        return own
     if start.pixel is not None:
         return start.pixel
     if start.published is not None and start.published.grey is not None:
         return start.published.grey
     return _of_timm(config.arch) if config.init == "imagenet" else own
+
+
+def that_count(init: str, arch: str | None) -> dict[str, str]:
+    """What a signature holds of the pixels that timm's weights expect, which are known only where timm can be loaded.
+
+    Trials from imagenet once normalised as `IMAGENET_GREY` whatever the architecture. Where timm says otherwise, those
+    are other trials, and so is every architecture of which that is not known here.
+
+    Args:
+        init: of a resolved configuration.
+        arch: its architecture.
+    """
+    return {"imagenet_pixels": "timm"} if init == "imagenet" and not AS_IMAGENET.fullmatch(arch or "") else {}
 
 
 def _of_timm(arch: str) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cxrdist.core import named_inits
+from cxrdist.core import named_inits, pixel_scale
 from cxrdist.core.configs import METHOD
 from cxrdist.core.initialisation import (
     KMEANS_PATCHES,
@@ -86,6 +86,7 @@ def trial_signature(config: FinetuneConfig) -> str:
     start = describe(config.init)
     values["init"] = start.sha256 or config.init
     values["init_pixels"] = start.pixels_that_count(config.init_mean)
+    values |= pixel_scale.that_count(config.init, config.arch)
     if config.mode != "linear":
         values["method"] = METHOD
     if config.level == "image":

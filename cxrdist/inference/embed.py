@@ -68,6 +68,7 @@ def embed(encoder: Encoder, shards: ShardSet, out: Path, *, quiet: bool = False)
         raise InputError(f"{out} exists and is not a file of features; choose another --out")
     if not len(shards):
         raise InputError(f"{shards.path}: no samples in split {shards.split}")
+    encoder = encoder.fitted_to(shards.card)
     width = int(encoder.module.num_features)  # pyright: ignore[reportArgumentType]
     layout = schema_of(shards, width, encoder)
 

@@ -100,6 +100,7 @@ def gather(
     encoder: Encoder, shards: ShardSet, positions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None, list[Any]]:
     """Features (n, D), scores (n, L) or None without a classifier, and thumbnails of some samples."""
+    encoder = encoder.fitted_to(shards.card)
     features, scores, small = [], [], []
     for _, images in batches(shards, positions, encoder.image_size):
         features.append(encoder.features(images))

@@ -47,9 +47,11 @@ class _FromGrey(nn.Module):
 def preprocessing(encoder: Encoder) -> str:
     """What must be done to an image before it goes into the exported network, in words."""
     size = encoder.image_size
+    own = " (or less the mean and divided by the deviation of each shard set's own, as in training)"
     return (
         f"{PREPROCESSING} (MONOCHROME1 inverted), the centre square, area-averaged to "
         f"{size} x {size} pixels; then (value / 255 - {encoder.mean:.6g}) / {encoder.std:.6g}"
+        f"{own if encoder.per_set else ''}"
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from cxrdist.finetune import classifier
 from cxrdist.finetune.classifier import Classifier
 from results.run import Run
 from shards import ShardSet
+from shards.format import Card
 
 BATCH = 64
 """Images a step. The last batch is filled up, so that an image's numbers do not depend on its neighbours."""
@@ -49,7 +50,10 @@ class Encoder:
     classifier: Classifier | None
     """The whole fine-tuned model, where there is one."""
     precision: str
-    """float32 or bf16, as it is run."""
+    """The precision that it is run in, as `resolve_precision` gives it."""
+    per_set: bool = False
+    """Whether it expects each shard set's pixels normalised by the set's own mean and deviation; `mean` and `std` are
+    then those of all sets that it was trained on."""
 
     @property
     def device(self) -> torch.device:
@@ -67,6 +71,10 @@ class Encoder:
             images = images[torch.arange(BATCH) % len(images)]
         with autocast(self.device, self.precision):
             return self.module(self.pixels(images)).float()
+
+    def fitted_to(self, card: Card) -> Encoder:
+        """The encoder for the images of a shard set, by its card: one that expects the set's own pixels gets them."""
+        return replace(self, mean=card.mean, std=card.std) if self.per_set else self
 
     @torch.inference_mode()
     def features(self, images: torch.Tensor) -> np.ndarray:
@@ -113,7 +121,7 @@ def load(path: str | os.PathLike[str], device: str = "auto", *, classify: bool =
             f"{file} does not say what pixels its network expects (no mean and std in its metadata); fine-tune from it"
             " with --init_mean and --init_std, and use that run"
         )
-    size = int(facts["image_size"])
+    size, (precision, scaled) = int(facts["image_size"]), _precision(Path(path))
     return Encoder(
         module=backbone.eval(),
         image_size=size,
@@ -122,7 +130,8 @@ def load(path: str | os.PathLike[str], device: str = "auto", *, classify: bool =
         source=file,
         name=str(facts["arch"]),
         classifier=whole,
-        precision=resolve_precision(_precision(Path(path)), where, size),
+        per_set=whole is None and facts.get("normalise") == "set",
+        precision=resolve_precision(precision, where, size, scaled=scaled),
     )
 
 
@@ -171,10 +180,11 @@ def _file(path: Path, classify: bool) -> Path:
     raise InputError(f"{path} is no {kind}: it holds no {' and no '.join(names)}")
 
 
-def _precision(path: Path) -> str:
-    """As the run was evaluated, so that its scores come out again."""
+def _precision(path: Path) -> tuple[str, bool]:
+    """As the run was evaluated, so that its scores come out again: the setting, and whether it scaled gradients."""
     run = Run(path)
-    return str(run.read_config().get("precision", "auto")) if run.config.is_file() else "auto"
+    config = run.read_config() if run.config.is_file() else {}
+    return str(config.get("precision", "auto")), config.get("mode", "linear") != "linear"
 
 
 def _is_classifier(file: Path) -> bool:

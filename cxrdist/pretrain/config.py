@@ -111,6 +111,9 @@ class PretrainConfig(MethodConfig):
     shard_weights: Annotated[list[float] | None, "(0, inf)"] = None
     """With several shard sets: how often images are drawn from each, relative to the others, in their order. None: by
     their numbers of images, so that an epoch is one pass over all."""
+    normalise: Literal["union", "set"] = "union"
+    """With several shard sets: by which mean and deviation their pixels are normalised. union: those of all train
+    images together; set: each image by those of its own set."""
     out: str
     """Folder of the run; the same request again resumes or returns it."""
     arch: str = "resnet18"
@@ -255,6 +258,10 @@ def _check_sets(config: PretrainConfig) -> None:
         raise InputError("shards names no shard set")
     if len(set(sets)) < len(sets):
         raise InputError(f"shards names a set twice: {', '.join(sets)}; give it more weight by shard_weights")
+    if config.normalise == "set" and len(sets) == 1:
+        raise InputError(
+            "normalise set is for several shard sets: one set's pixels are normalised by its own; leave it out"
+        )
     if config.shard_weights is None:
         return
     if len(config.shard_weights) != len(sets) or len(sets) == 1:

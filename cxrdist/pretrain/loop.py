@@ -28,7 +28,8 @@ from cxrdist.pretrain.config import PretrainConfig, check_batch, from_dict, plac
 from cxrdist.pretrain.logger import Logger
 from cxrdist.pretrain.optim import learning_rate
 from cxrdist.pretrain.samples import Pool, open_pools
-from cxrdist.pretrain.trainer import Job, TrainingState
+from cxrdist.pretrain.state import TrainingState
+from cxrdist.pretrain.trainer import Job
 from results.run import Run
 from results.tracking.beside import tracked
 from shards import Order, ShardUnion, WeightedOrder
@@ -110,6 +111,7 @@ def train(config: PretrainConfig, run: Run, ranks: Ranks, stop: StopRequest, dat
                 return
         job.finish(done, steps, logger)
     finally:
+        job.settle(logger)
         logger.close()
 
 

@@ -106,7 +106,7 @@ def that_counts(values: Mapping[str, Any]) -> dict[str, Any]:
         values: nested, as in config.toml.
     """
     method = values["method"]
-    later = {"comm_hook": "none", "positives": "image", "negatives": "all"}
+    later = {"comm_hook": "none", "positives": "image", "negatives": "all", "normalise": "union"}
     unused = {name for name, value in later.items() if values[name] == value}
     left_out = {*foreign_settings(method), "method", *unused}
     kept = {key: value for key, value in values.items() if key not in left_out}

@@ -21,6 +21,7 @@ from cxrdist.pretrain.config import PretrainConfig
 from cxrdist.pretrain.methods import Method
 from cxrdist.pretrain.samples import Pool
 from cxrdist.pretrain.step import JointEmbedding
+from cxrdist.pretrain.union import own_scale
 from results.stats.metrics import auroc
 from shards import ShardSet, ShardUnion
 from shards.labels import NEGATIVE, POSITIVE
@@ -176,7 +177,8 @@ class OnlineEvaluation:
         seed, stream = self.config.seed, rng.Stream.VALIDATION
 
         def views(images: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
-            both = [self.augment.apply(images, self.augment.draw(seed, 0, rows, v, stream)) for v in (0, 1)]
+            scale = self._scale(sample, rows)
+            both = [self.augment.apply(images, self.augment.draw(seed, 0, rows, v, stream), scale) for v in (0, 1)]
             return torch.cat(both)
 
         def embed(images: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
@@ -188,9 +190,13 @@ class OnlineEvaluation:
 
     def _features(self, model: JointEmbedding, sample: _Sample) -> torch.Tensor:
         def features(images: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
-            return F.normalize(self._run(model.backbone, self.augment.plain(images)), dim=1)
+            return F.normalize(self._run(model.backbone, self.augment.plain(images, self._scale(sample, rows))), dim=1)
 
         return self._over(sample, features)
+
+    def _scale(self, sample: _Sample, rows: np.ndarray) -> np.ndarray | None:
+        """Mean and deviation that each image is normalised with, float32 (B, 2); None: the augmentation's for all."""
+        return own_scale(sample.shards, sample.positions[rows]) if self.config.normalise == "set" else None
 
     def _run(self, module: Any, views: torch.Tensor) -> torch.Tensor:
         with autocast(self.ranks.device, self.precision):

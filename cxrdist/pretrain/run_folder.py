@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from cxrdist.core import named_inits
+from cxrdist.core import named_inits, pixel_scale
 from cxrdist.core.configs import METHOD
 from cxrdist.core.initialisation import NAMED_INITS, Initialisation, check_init, check_weights, describe, located
 from cxrdist.core.shard_sets import SCHEME, card, datasets
@@ -79,7 +79,22 @@ def resolve(config: PretrainConfig) -> tuple[PretrainConfig, list[str], Initiali
         check_init(config.init, config.arch)
     start = describe(config.init)
     check_weights(config, start)
+    if config.normalise == "set":
+        _check_own_pixels(config, start)
     return config, [held.sha256 for held in cards], start
+
+
+def _check_own_pixels(config: PretrainConfig, start: Initialisation) -> None:
+    """Refuse to normalise each set by itself for weights that expect another scale.
+
+    Raises:
+        InputError: naming the weights.
+    """
+    if config.init != "scratch" and not start.per_set:
+        raise InputError(
+            f"normalise set gives each shard set its own scale, but init {config.init} expects the one that it was "
+            "trained with; take --normalise union, or --init scratch"
+        )
 
 
 def identify(config: PretrainConfig, shards: list[str] | str, start: Initialisation) -> str:
@@ -87,4 +102,5 @@ def identify(config: PretrainConfig, shards: list[str] | str, start: Initialisat
     content = shards[0] if isinstance(shards, list) and len(shards) == 1 else shards
     by_content = {"shards": content, "init": start.sha256 or config.init, "method": METHOD}
     by_content |= {"init_pixels": start.pixels_that_count(config.init_mean)}
+    by_content |= pixel_scale.that_count(config.init, config.arch)
     return signature(that_counts(plain(config)) | by_content, IGNORED_BY_SIGNATURE)

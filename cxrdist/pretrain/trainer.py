@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ import torch.utils.deterministic
 from cxrdist.core import checkpoint, rng
 from cxrdist.core.augment import Augment
 from cxrdist.core.backbones import load_init, save_encoder
-from cxrdist.core.device import resolve_precision
+from cxrdist.core.checkpoint_writer import CheckpointWriter, copied
+from cxrdist.core.device import gradient_scaler, refuse_lowest_scale, resolve_precision
 from cxrdist.core.distributed import Ranks, data_parallel
 from cxrdist.errors import FailedError
 from cxrdist.pretrain.config import PretrainConfig
@@ -24,34 +25,12 @@ from cxrdist.pretrain.online_eval import OnlineEvaluation
 from cxrdist.pretrain.optim import build_optimizer, set_rate
 from cxrdist.pretrain.patients import Partners, names, patients_of
 from cxrdist.pretrain.samples import Pool
+from cxrdist.pretrain.state import TrainingState
 from cxrdist.pretrain.step import JointEmbedding, Step
 from cxrdist.pretrain.sync_norm import synchronise
+from cxrdist.pretrain.union import own_scale, per_set_facts
 from results.run import Run
-from shards import Order
-
-LOWEST_SCALE = 1e-4
-"""Of gradients in fp16. It is halved at every step whose gradient is not finite, which is then not taken: from 65,536
-thirty times in a row."""
-
-
-@dataclass
-class TrainingState:
-    """Where a run stands; saved with every checkpoint."""
-
-    step: int = 0
-    """Optimiser steps done."""
-    seconds: float = 0.0
-    """Wall time of all attempts that led here."""
-    evaluated: int = 0
-    """Step of the latest evaluation."""
-    best_loss: float = math.inf
-    """Lowest validation loss."""
-    best_step: int = 0
-    """Its step; 0: none yet."""
-    without_gain: int = 0
-    """Evaluations since then."""
-    order_sha256: str = ""
-    """Hash over the positions of all global batches so far: equal for runs that saw the same samples in order."""
+from shards import Order, ShardUnion
 
 
 class Job:
@@ -81,12 +60,14 @@ class Job:
         self.optimizer = build_optimizer(config.optim, [self.model], fused=None if on_cpu else True)
         asked = (config.precision, ranks.device, config.image_size, self.origin["stem"])
         self.precision = resolve_precision(*asked, scaled=True)
-        self.scaler = torch.amp.GradScaler(ranks.device.type) if self.precision == "fp16" else None
+        self.scaler = gradient_scaler(ranks.device, self.precision)
         self.watch = OnlineEvaluation(config, pool, augment, ranks, self.precision, self.method)
         self.partners = Partners(patients_of(pool.train), config.seed) if config.positives == "patient" else None
         self.patients = patients_of(pool.train) if config.negatives == "other_patients" else None
+        self.per_set = config.normalise == "set"
         self._step = self._build_step()
         self._pending: tuple[int, torch.Tensor, Any] | None = None
+        self._writer = CheckpointWriter()
 
     def _build_step(self) -> Step:
         """The step; with several ranks after a pass that was thrown away."""
@@ -132,19 +113,23 @@ class Job:
         config = self.config
         torch.manual_seed(rng.mix(config.seed, 1 + step, self.ranks.rank))  # dropout, stochastic depth
         images = images.to(self.ranks.device, non_blocking=True)
-        shown = (images, images) if self.partners is None else images.chunk(2)
+        second = None if self.partners is None else self.partners(step, positions)
+        shown = ((images, positions),) * 2 if second is None else zip(images.chunk(2), (positions, second), strict=True)
         views = [
-            self.augment.apply(seen, self.augment.draw(config.seed, step, part, view)).contiguous(
-                memory_format=torch.channels_last
-            )
-            for view, seen in enumerate(shown)
+            self.augment.apply(
+                seen, self.augment.draw(config.seed, step, part, view), self._scale(held[part])
+            ).contiguous(memory_format=torch.channels_last)
+            for view, (seen, held) in enumerate(shown)
         ]
         self.optimizer.zero_grad(set_to_none=True)
-        second = None if self.partners is None else self.partners(step, positions)
         loss = self._step(views[0], views[1], names(positions, second, self.patients))
         self._check(step, loss)
         set_rate(self.optimizer, rate)
         return loss, self._move()
+
+    def _scale(self, positions: np.ndarray) -> np.ndarray | None:
+        """Mean and deviation that each sample's pixels are normalised with; None: the union's for all."""
+        return own_scale(self.pool.train, positions) if self.per_set else None
 
     def _move(self) -> torch.Tensor | None:
         """Clip the gradient and let the optimiser step; with a scaler only if the gradient is finite."""
@@ -186,6 +171,7 @@ class Job:
 
     def _refuse(self, step: int, loss: float) -> None:
         if not math.isfinite(loss):
+            self.settle()
             kept = checkpoint.steps(self.run.checkpoints)
             last = f"the checkpoint of step {kept[-1]} is kept" if kept else "there is no checkpoint yet"
             raise FailedError(
@@ -210,7 +196,12 @@ class Job:
         return better
 
     def save(self, done: TrainingState, logger: Logger, *, must: bool = False) -> None:
-        """Write a checkpoint on rank 0; a failure is fatal only if it `must` succeed.
+        """Write a checkpoint on rank 0: a thread writes a copy of the state, the training goes on meanwhile.
+
+        Args:
+            done: how far the run has come.
+            logger: is told of a failure.
+            must: wait until it is written, and fail if it is not.
 
         Raises:
             FailedError: the weights are no longer finite, gradients are not at any scale, or it had to be saved and was
@@ -221,23 +212,30 @@ class Job:
             return
         if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):
             raise FailedError(f"weights are no longer finite at step {done.step}; the last good checkpoint is kept")
-        if self.scaler is not None and self.scaler.get_scale() < LOWEST_SCALE:
-            raise FailedError(
-                f"gradients in fp16 are not finite at any scale (down to {self.scaler.get_scale():.1g}) at step "
-                f"{done.step}, so that the weights no longer move; use --precision bf16 or float32 (in a new --out)"
-            )
+        if self.scaler is not None:
+            refuse_lowest_scale(self.scaler, done.step)
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "progress": asdict(done)}
         if self.scaler is not None:
             state["scaler"] = self.scaler.state_dict()
+        self.settle(logger)
+        held, root, step = copied(state), self.run.checkpoints, done.step
+        facts, keep, best = {"signature": self.signature} | self._facts(), self.config.checkpoint.keep, done.best_step
+
+        def write() -> None:
+            checkpoint.save(root, step, held, facts)
+            checkpoint.prune(root, keep, best or None)
+
+        self._writer.start(write)
+        if must:
+            self._writer.settle()
+
+    def settle(self, logger: Logger | None = None) -> None:
+        """Wait until no checkpoint is being written; a failure costs that checkpoint alone, and the logger is told."""
         try:
-            checkpoint.save(self.run.checkpoints, done.step, state, {"signature": self.signature} | self._facts())
+            self._writer.settle()
         except FailedError as error:
-            if must:
-                raise
-            logger.say(f"warning: {error}; going on with the earlier one")
-            return
-        best = done.best_step if self.config.export == "best" or self.config.watch.patience is not None else None
-        checkpoint.prune(self.run.checkpoints, self.config.checkpoint.keep, best or done.best_step or None)
+            if logger is not None:
+                logger.say(f"warning: {error}; going on with the earlier one")
 
     def _facts(self) -> dict[str, Any]:
         return {"world": self.ranks.world, "precision": self.precision, "device": self.ranks.device.type}
@@ -266,6 +264,7 @@ class Job:
     def finish(self, done: TrainingState, steps: int, logger: Logger) -> None:
         """Write the encoder and, last, done.json."""
         self.flush()
+        self.settle(logger)
         if self.ranks.is_first:
             exported, weights = self._export(done, logger)
             gpus = self.ranks.world if self.ranks.device.type == "cuda" else 0
@@ -320,4 +319,6 @@ class Job:
             "seed": self.config.seed,
             "precision": self.precision,
         }
+        if self.per_set and isinstance(self.pool.train, ShardUnion):
+            facts |= per_set_facts(self.pool.train)
         return step, save_encoder(self.run.encoder, self.model.backbone, facts)

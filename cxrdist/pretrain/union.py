@@ -1,18 +1,25 @@
 """What a pretraining on several shard sets is called, and which pixels it normalises to. Free of torch.
 
 Several sets are normalised over their union: mean and deviation of all train images, those of each set weighed by how
-often its images are drawn. The encoder's metadata hold these numbers, so that whoever uses it normalises likewise.
+often its images are drawn. The encoder's metadata hold these numbers, so that whoever uses it normalises likewise. With
+`normalise set` each image is normalised by the numbers of its own set; the metadata hold them beside the union's.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cxrdist.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from shards import ShardSet, ShardUnion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,3 +83,29 @@ def check_different(cards: Sequence[Any], places: Sequence[str]) -> None:
                 f"{seen[card.sha256]} and {place} hold the same shard set; give it more weight by shard_weights"
             )
         seen[card.sha256] = place
+
+
+def own_scale(shards: ShardSet | ShardUnion, positions: np.ndarray) -> np.ndarray:
+    """Mean and deviation of the train pixels of the set that each sample is of.
+
+    Args:
+        shards: the sets.
+        positions: of B samples, int64 (B,).
+
+    Returns:
+        float32 (B, 2), of pixels in [0, 1].
+    """
+    import numpy as np
+
+    from shards import ShardUnion
+
+    sets = shards.sets if isinstance(shards, ShardUnion) else (shards,)
+    owner = np.searchsorted(np.cumsum([len(one) for one in sets]), positions, side="right")
+    return np.array([(one.card.mean, one.card.std) for one in sets], dtype=np.float32)[owner]
+
+
+def per_set_facts(shards: ShardUnion) -> dict[str, str]:
+    """What an encoder's metadata say of sets that were normalised each by itself."""
+    cards = [one.card for one in shards.sets]
+    own = [{"name": card.name, "sha256": card.sha256, "mean": card.mean, "std": card.std} for card in cards]
+    return {"normalise": "set", "sets": json.dumps(own)}

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from cxrdist.core import initialisation
+from cxrdist.core import initialisation, pixel_scale
 from cxrdist.core.backbones import build_backbone, load_encoder, save_encoder
 from cxrdist.errors import InputError
+from cxrdist.finetune import identity
 from cxrdist.finetune import trial as finetuning
+from cxrdist.finetune.config import IGNORED_BY_SIGNATURE, run_settings
 from cxrdist.finetune.evaluate import evaluate
 from cxrdist.pretrain import loop
 from cxrdist.sweep import folder, worker
@@ -26,6 +28,7 @@ from cxrdist.sweep.grid import expand
 from jobs import cli
 from results import configs, schema
 from results.collect import collect
+from results.identity import signature
 from results.run import Run
 from results.stats.predictions import ScoreMatrix, load_scores
 from results.used_datasets import facts_of, of_info
@@ -401,3 +404,25 @@ def test_weights_that_do_not_say_what_pixels_they_expect_are_refused(ending, blo
     pre = make_run("pre", init=str(weights), stem="standard", init_mean=0.5, init_std=1 / 2048)
     _, _, augment = loop.open_data(loop.from_dict(loop.PretrainConfig, pre.read_config()))
     assert (augment.mean, augment.std) == (0.5, 1 / 2048)
+
+
+def test_the_signature_says_whose_imagenet_weights_expect_other_pixels_than_those_of_imagenet(
+    blobs, tmp_path, make_run
+):
+    import timm
+
+    usual = [name for name in timm.list_models() if pixel_scale.AS_IMAGENET.fullmatch(name)]
+    assert {"resnet18", "resnet50", "densenet121"} <= set(usual)
+    for name in usual:
+        assert pixel_scale._of_timm(name) == pytest.approx(pixel_scale.IMAGENET_GREY, abs=1e-9), name
+    assert pixel_scale._of_timm("tf_efficientnet_lite0") == (0.5, 0.5)
+    assert pixel_scale.that_count("imagenet", "resnet18") == {} == pixel_scale.that_count("scratch", "vit_small")
+    wanted = {"imagenet_pixels": "timm"}
+    assert pixel_scale.that_count("imagenet", "tf_efficientnet_lite0") == wanted
+    lite = {"arch": "tf_efficientnet_lite0", "init": "imagenet", "stem": "standard"}
+    config, _ = trial(tmp_path / "lite", blobs, **{**LINEAR, **lite})
+    values = run_settings(config) | {"shards": read_card(blobs).sha256, "eval_shards": [], "init_pixels": None}
+    values.pop("level")
+    assert identity.trial_signature(config) == signature(values | wanted, IGNORED_BY_SIGNATURE)
+    pre = make_run("pre", **lite)
+    assert pre.read_info()["signature"] != make_run("other", **{**lite, "init": "scratch"}).read_info()["signature"]

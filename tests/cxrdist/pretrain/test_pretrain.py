@@ -2,10 +2,12 @@
 
 import json
 import os
+import time
 from typing import Any
 
 import pytest
 import torch
+import torch.utils._pytree
 
 from cxrdist.core import checkpoint
 from cxrdist.core.checkpoint import CheckpointWarning
@@ -78,6 +80,35 @@ def test_torn_and_foreign_checkpoints_are_passed_over_and_the_run_ends_the_same(
     with pytest.warns(CheckpointWarning, match="cut off"):
         go(run)
     assert same(run, whole)
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_which_holds_the_state_of_its_step(make_run, monkeypatch):
+    stopped, run = make_run("stopped"), make_run("run", checkpoint={"every_steps": 4, "keep": 5})
+    go(stopped, 4)
+    save, seen = torch.save, []
+
+    def slow(state, file):
+        until = time.monotonic() + 20
+        while state["progress"]["step"] == 4 and time.monotonic() < until:
+            seen[:] = [row["step"] for row in run.read_log()]
+            if max(seen) > 6:
+                break
+            time.sleep(0.01)
+        save(state, file)
+
+    monkeypatch.setattr(torch, "save", slow)
+    go(run)
+    assert max(seen) > 6, "the training waited for the disk"
+    states = [
+        checkpoint.load(checkpoint.folder(one.checkpoints, 4), str(one.read_info()["signature"]))[0]
+        for one in (stopped, run)
+    ]
+    for part in ("model", "optimizer"):
+        held, wanted = (torch.utils._pytree.tree_leaves(state[part]) for state in states)
+        assert len(held) == len(wanted)
+        for a, b in zip(held, wanted, strict=True):
+            assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+    assert states[0]["progress"]["order_sha256"] == states[1]["progress"]["order_sha256"]
 
 
 def test_a_full_disk_at_a_save_does_not_stop_the_run_nor_lose_the_earlier_checkpoint(make_run, monkeypatch, capsys):

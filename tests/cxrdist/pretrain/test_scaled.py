@@ -12,8 +12,9 @@ from cxrdist.core import checkpoint
 from cxrdist.core.distributed import Ranks
 from cxrdist.errors import FailedError
 from cxrdist.pretrain.losses.nt_xent import nt_xent
+from cxrdist.pretrain.state import TrainingState
 from cxrdist.pretrain.step import JointEmbedding, Step
-from cxrdist.pretrain.trainer import Job, TrainingState
+from cxrdist.pretrain.trainer import Job
 from tests.cxrdist.conftest import same
 from tests.cxrdist.pretrain.test_data_parallel import go
 
