@@ -25,6 +25,7 @@ class Saver:
         network: torch.nn.Module,
         optimiser: torch.optim.Optimizer | None,
         best: dict[str, torch.Tensor] | None,
+        scaler: torch.amp.GradScaler | None = None,
     ) -> None:
         """Write a checkpoint of the state's step; the one before stays until it is complete."""
         content = {
@@ -33,6 +34,8 @@ class Saver:
             "optimiser": None if optimiser is None else optimiser.state_dict(),
             "best": best,
         }
+        if scaler is not None:
+            content["scaler"] = scaler.state_dict()
         checkpoint.save(self.run.checkpoints, state.step, content, {"signature": self.signature})
         checkpoint.prune(self.run.checkpoints, keep=2)
 

@@ -136,9 +136,10 @@ class FinetuneConfig:
     images always, and predictions hold images."""
     n_boot: Annotated[int, "[0, 10^6]"] = 1000
     """0 leaves the intervals out; any other number gives them (they are computed without resampling)."""
-    precision: Literal["auto", "float32", "tf32", "bf16"] = "auto"
-    """float32: IEEE's. tf32: float32 whose products GPUs round to 11 bits. auto: bfloat16 where the device gains from
-    it."""
+    precision: Literal["auto", "float32", "tf32", "bf16", "fp16"] = "auto"
+    """float32: IEEE's. tf32: float32 whose products GPUs round to 11 bits. bf16: autocast. fp16: autocast with scaled
+    gradients, for GPUs without bf16. auto: bf16 where the device gains from it; fp16 where layers are trained on a GPU
+    without it; else float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto, cpu or cuda."""
     workers: Annotated[int, "[0, 1024]"] = 0

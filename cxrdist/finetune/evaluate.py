@@ -72,7 +72,10 @@ def evaluate(
     check_policy(uncertain or {}, model.facts["labels"])
     where = pick_device(device)
     model.to(where)
-    network = Network(config, model, resolve_precision(config.precision, where, model.facts["image_size"]))
+    layers = config.mode != "linear"
+    network = Network(
+        config, model, resolve_precision(config.precision, where, model.facts["image_size"], scaled=layers)
+    )
     with locked(run.path / ".results.lock"):
         kept, rows = schema.read_predictions(run.predictions), schema.read_metrics(run.metrics)
         described = kept_context(run, config, rows)

@@ -21,7 +21,7 @@ from torch import nn
 from tqdm import tqdm
 
 from cxrdist.core import rng
-from cxrdist.core.device import autocast
+from cxrdist.core.device import autocast, gradient_scaler, refuse_lowest_scale
 from cxrdist.core.weight_decay import split_decay
 from cxrdist.errors import FailedError
 from cxrdist.finetune.config import FinetuneConfig, weight_decay
@@ -186,6 +186,7 @@ class Fit:
         self.best: dict[str, torch.Tensor] | None = None
         self._optimiser: torch.optim.Optimizer | None = None
         self._phase = -1
+        self.scaler = gradient_scaler(problem.y.device, problem.precision)
         self._since_save = time.monotonic()
         self.earlier_seconds = 0.0
 
@@ -275,21 +276,40 @@ class Fit:
         loss = masked_bce(logits, problem.y[at], problem.mask[at], problem.weights)
         penalty = head_penalty(self.config.head, problem.head)
         optim.zero_grad(set_to_none=True)
-        (loss if penalty is None else loss + penalty).backward()
+        whole = loss if penalty is None else loss + penalty
+        (whole if self.scaler is None else self.scaler.scale(whole)).backward()
+        self._move(optim)
+        return loss.detach()
+
+    def _move(self, optim: torch.optim.Optimizer) -> None:
+        """Clip the gradient and let the optimiser step; with a scaler only if the gradient is finite."""
+        if self.scaler is not None:
+            self.scaler.unscale_(optim)
         if self.config.optim.clip_norm is not None:
             nn.utils.clip_grad_norm_(
                 [p for group in optim.param_groups for p in group["params"]], self.config.optim.clip_norm
             )
-        optim.step()
-        return loss.detach()
+        if self.scaler is None:
+            optim.step()
+        else:
+            self.scaler.step(optim)
+            self.scaler.update()
 
     def _log(self, loss: torch.Tensor) -> None:
         value = float(loss)
         if not math.isfinite(value):
-            raise FailedError(f"the loss became {value} at step {self.state.step}; lower optim.lr and run again")
+            raise FailedError(
+                f"the loss became {value} at step {self.state.step}; lower optim.lr{self._wider()} and run again"
+            )
+        if self.scaler is not None:
+            refuse_lowest_scale(self.scaler, self.state.step)
         assert self._optimiser is not None
         rate = max(group["lr"] for group in self._optimiser.param_groups)
         self.run.log(self.state.step, epoch=round(self.state.step / self.per_epoch, 3), loss=value, lr=rate)
+
+    def _wider(self) -> str:
+        """What else helps against numbers that are not finite: fp16 ends at 65,504."""
+        return " or take --precision bf16 or float32" if self.problem.precision == "fp16" else ""
 
     def _validate(self) -> Validation:
         state, problem = self.state, self.problem
@@ -302,7 +322,9 @@ class Fit:
         value = macro_auroc(logits, problem.val_y, problem.val_mask, problem.trainable)
         loss = self._val_loss(logits)
         if not math.isfinite(loss):
-            raise FailedError(f"the val loss became {loss} at step {state.step}; lower optim.lr and run again")
+            raise FailedError(
+                f"the val loss became {loss} at step {state.step}; lower optim.lr{self._wider()} and run again"
+            )
         merit = [-math.inf if value is None else value, -loss]
         best = merit > state.best_merit
         gained = merit > state.phase_merit
@@ -335,7 +357,7 @@ class Fit:
         """Write a checkpoint of this step."""
         if self.saver is not None:
             optim = self._optimiser
-            self.saver.save(self.state, self.problem.network, optim, self.best)
+            self.saver.save(self.state, self.problem.network, optim, self.best, self.scaler)
         self._since_save = time.monotonic()
 
     def _restore(self) -> None:
@@ -351,6 +373,8 @@ class Fit:
             self._enter_phase(self.state.step - 1)
             assert self._optimiser is not None
             self._optimiser.load_state_dict(found["optimiser"])
+        if self.scaler is not None and found.get("scaler"):
+            self.scaler.load_state_dict(found["scaler"])
         self.earlier_seconds = self.state.seconds
 
 

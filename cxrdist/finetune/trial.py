@@ -85,7 +85,8 @@ class Trial:
         set_threads(1, config.threads)
         self.device = pick_device(config.device)
         assert config.image_size is not None
-        self.precision = resolve_precision(config.precision, self.device, config.image_size)
+        layers = config.mode != "linear"
+        self.precision = resolve_precision(config.precision, self.device, config.image_size, scaled=layers)
         refuse_another(run, config.init)
         self.data: TrialData = labelled_data.load(config, shard_sets.expected(run, config.shards))
         check_studies(self.data.test, [config.level])
