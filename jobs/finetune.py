@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from cxrdist.finetune.config import FinetuneConfig
+from slurm.importing import large_modules
 
 HELP = "Train one classifier from an initialisation on a fraction of the labels, and test it."
 Config = FinetuneConfig
@@ -20,7 +21,8 @@ def run(config: FinetuneConfig) -> int:
     new = not Path(config.out).exists()
     trial = identity.make_run(resolved)
     if not trial.is_done:
-        from cxrdist.finetune.trial import main
+        with large_modules():
+            from cxrdist.finetune.trial import main
 
         with trial.alone():
             try:

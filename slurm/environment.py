@@ -11,6 +11,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from slurm import atomic
+
 PREFIXES = ("SLURM_", "CUDA_", "NCCL_", "GLOO_", "OMP_", "TORCH_", "NVIDIA_VISIBLE", "RAY_ADDRESS")
 """Variables that say how a job ran; everything else in the environment stays unwritten."""
 NEVER = ("TOKEN", "SECRET", "PASS", "KEY", "JWT", "CREDENTIAL", "AUTH")
@@ -51,7 +53,4 @@ def write(path: Path, extra: Mapping[str, str] | None = None) -> None:
         "versions": versions(),
         "variables": variables(extra),
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(facts, indent=2) + "\n")
-    temporary.chmod(0o600)
-    os.replace(temporary, path)
+    atomic.write(path, json.dumps(facts, indent=2) + "\n")

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 from pathlib import Path
+
+from slurm import atomic
 
 
 def claim_path(folder: Path) -> Path:
@@ -28,9 +29,7 @@ class Fence:
 
     def claim(self) -> None:
         """Become the owner, replacing whoever was."""
-        temporary = self.path.with_name(f".owner-{uuid.uuid4().hex}")
-        temporary.write_text(json.dumps({"owner": self.owner}) + "\n")
-        os.replace(temporary, self.path)
+        atomic.write(self.path, json.dumps({"owner": self.owner}) + "\n")
 
     def lost(self) -> str | None:
         """Return who took over, as a sentence, or None while no job did (or nothing can be read just now)."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from slurm import atomic
 from slurm.errors import InputError
 
 NUMBER = "job_id"
@@ -88,19 +88,6 @@ def locked(folder: Path, seconds: float) -> Iterator[None]:
         lock.release()
 
 
-def write(path: Path, content: str) -> None:
-    """Write a file that only the user can read, in one piece."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.touch(mode=0o600)
-        temporary.write_text(content)
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-
-
 def _all(folder: Path) -> list[dict[str, Any]]:
     path = folder / "jobs.json"
     try:
@@ -112,4 +99,4 @@ def _all(folder: Path) -> list[dict[str, Any]]:
 
 
 def _store(folder: Path, notes: list[dict[str, Any]]) -> None:
-    write(folder / "jobs.json", json.dumps(notes, indent=2) + "\n")
+    atomic.write(folder / "jobs.json", json.dumps(notes, indent=2) + "\n")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from slurm import atomic
 from slurm.errors import FailedError
 
 FIRST, LAST = 20100, 32100
@@ -58,9 +59,7 @@ def _is_free(port: int) -> bool:
 
 def publish(path: Path, port: int) -> None:
     """Tell the other nodes the port."""
-    half = path.with_name(f"{path.name}.tmp")
-    half.write_text(str(port))
-    os.replace(half, path)
+    atomic.write(path, str(port))
 
 
 def published(path: Path, seconds: float = WAIT_S) -> int:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from slurm import hosts, meeting
+from slurm import atomic, hosts, meeting
 from slurm.errors import FailedError
 from slurm.fence import Fence
 from slurm.inherited import for_ranks
@@ -74,10 +74,7 @@ def _own_folder() -> Path:
 
 
 def _write_token(path: Path) -> None:
-    half = path.with_suffix(".tmp")
-    half.touch(mode=0o600)
-    half.write_text(secrets.token_hex(32))
-    os.replace(half, path)
+    atomic.write(path, secrets.token_hex(32))
 
 
 def _first(

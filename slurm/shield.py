@@ -15,6 +15,7 @@ import signal
 import sys
 
 from slurm import by_node, meeting
+from slurm.importing import large_modules
 from slurm.inherited import AGENT, LAUNCHER, forget_ranks
 from slurm.signals import die_with_parent
 
@@ -35,7 +36,8 @@ def main() -> None:
     sys.argv = [module, *args]
     if module == TORCHRUN:
         os.environ[AGENT] = str(os.getpid())
-        torchrun = importlib.import_module(TORCHRUN)
+        with large_modules():
+            torchrun = importlib.import_module(TORCHRUN)
         by_node.register()
         # Keep it from catching TERM: it would give the ranks 30 seconds and kill them, saved or not.
         if "--signals-to-handle" in torchrun.get_args_parser().format_help():

@@ -19,7 +19,7 @@ from typing import Any
 from submitit.core.utils import DelayedSubmission
 from submitit.slurm.slurm import SlurmExecutor
 
-from slurm import client, jobs_file, node, requeue, unnoted
+from slurm import atomic, client, jobs_file, node, requeue, unnoted
 from slurm.errors import FailedError, InputError
 from slurm.gpus import shown
 from slurm.jobs_file import job_ids
@@ -258,7 +258,7 @@ def submit(request: Request) -> str:
             refuse_queued(folder)
             DelayedSubmission(node.run, request.task).dump(folder / "task.pkl")
             (folder / "task.pkl").chmod(0o600)
-            jobs_file.write(folder / "job.sbatch", _executor(request).text())
+            atomic.write(folder / "job.sbatch", _executor(request).text())
             jobs_file.reserve(folder, facts)
             job = _send(folder)
             with _cancelled_if_unknown(folder, job):

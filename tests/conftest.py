@@ -33,6 +33,7 @@ def shared_data() -> Path:
 
 LONGEST = (
     "tests/slurm",
+    "tests/slurm/test_launch.py",
     "tests/jobs/test_demo.py",
     "tests/cxrdist/sweep/test_sweep.py",
     "tests/cxrdist/sweep/test_sweep_kills.py",
@@ -47,10 +48,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: _place(group_of(item.nodeid)))
 
 
+WITHOUT_CLUSTER = tuple(
+    f"tests/slurm/test_{name}.py" for name in ("importing", "launch", "meeting", "node", "profiles", "requeue")
+)
+
+
 def group_of(nodeid: str) -> str:
-    """What stays on one worker: a file, whose tests share fixtures; and all of tests/slurm, which shares a cluster."""
+    """What stays on one worker: a file, whose tests share fixtures; and those of tests/slurm that share a cluster."""
     file = nodeid.partition("::")[0]
-    return "tests/slurm" if file.startswith("tests/slurm/") else file
+    return "tests/slurm" if file.startswith("tests/slurm/") and file not in WITHOUT_CLUSTER else file
 
 
 def _place(group: str) -> tuple[int, bool]:

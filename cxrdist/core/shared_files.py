@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 
+from shards import atomic
 from shards.locks import locked
 
 
@@ -20,14 +20,7 @@ def once(path: Path, fill: Callable[[Path], None]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(f".{path.name}.lock")):
         if not path.is_file():
-            temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-            try:
-                fill(temporary)
-                with open(temporary, "rb") as file:
-                    os.fsync(file.fileno())
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            atomic.write_with(path, fill)
     return path
 
 

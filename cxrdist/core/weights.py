@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,8 @@ import torch
 from cxrdist.core.initialisation import safetensors_metadata
 from cxrdist.errors import FailedError, InputError
 from results.run import Run
+from shards import atomic
+from shards.errors import FailedError as NoRoomError
 
 KEY = "weights_sha256"
 """Name of the hash in a file's metadata and in done.json."""
@@ -43,17 +44,17 @@ def write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str
     Raises:
         FailedError: no room, or the folder cannot be written to.
     """
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     digest = fingerprint(plain)
-    try:
+
+    def fill(temporary: Path) -> None:
         safetensors.torch.save_file(plain, temporary, {**metadata, KEY: digest})
         _sort_metadata(temporary)
-        os.replace(temporary, path)
-    except (OSError, safetensors.SafetensorError) as error:
+
+    try:
+        atomic.write_with(path, fill)
+    except (OSError, NoRoomError, safetensors.SafetensorError) as error:
         raise FailedError(f"{path} could not be written: {error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
     return digest
 
 
@@ -71,8 +72,6 @@ def _sort_metadata(path: Path) -> None:
         assert len(text) == length, "the same JSON in another order has the same length"
         file.seek(8)
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

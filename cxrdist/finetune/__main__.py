@@ -3,7 +3,10 @@
 import sys
 from pathlib import Path
 
-from cxrdist.finetune.trial import main
+from slurm.importing import large_modules
+
+with large_modules():
+    from cxrdist.finetune.trial import main
 
 if __name__ == "__main__":
     try:

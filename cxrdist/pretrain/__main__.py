@@ -2,7 +2,10 @@
 
 import sys
 
-from cxrdist.pretrain.loop import run_worker
+from slurm.importing import large_modules
+
+with large_modules():
+    from cxrdist.pretrain.loop import run_worker
 
 if __name__ == "__main__":
     sys.exit(run_worker(sys.argv[1:]))

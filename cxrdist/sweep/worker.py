@@ -23,6 +23,7 @@ from cxrdist.finetune.parse import from_plain
 from cxrdist.sweep.folder import SweepFolder
 from results.run import Run
 from shards.locks import locked
+from slurm.importing import large_modules
 
 BUSY_SECONDS = 60
 """A cell that another process still holds is waited for this long: its worker may just be dying."""
@@ -40,8 +41,9 @@ def validations(out: str, cell: dict[str, Any], stop: Any = None) -> Iterator[fl
         Stopped: `stop` was requested; a checkpoint was written, and nothing has failed.
         Whatever the trial raises, after it was recorded as a failed attempt.
     """
-    from cxrdist.finetune import trial
-    from cxrdist.finetune.loop import Stopped
+    with large_modules():
+        from cxrdist.finetune import trial
+        from cxrdist.finetune.loop import Stopped
 
     ledger, name = SweepFolder(Path(out)), str(cell["signature"])
     with _logged(ledger.log(name)):

@@ -185,9 +185,7 @@ def _save(path: Path, image: np.ndarray, options: list[int]) -> None:
     if not done:
         raise InputError(f"phantom: cannot encode {path.name}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data.tobytes())
-    os.replace(temporary, path)
+    write_bytes(path, [data.tobytes()], durable=False)
 
 
 def _nih_picture(root: Path, style: Style, case: Case, size: int, test: bool, detector: tuple[int, int, float]) -> Row:

@@ -14,10 +14,12 @@ import signal
 import time
 from pathlib import Path
 
-import torch
-import torch.distributed as dist
-
+from slurm.importing import large_modules
 from slurm.signals import StopRequest
+
+with large_modules():
+    import torch
+    import torch.distributed as dist
 
 GLOBAL_BATCH = 12
 
