@@ -214,15 +214,29 @@ def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
         encoded = encoded.unify_dictionaries().chunk(0) if encoded.num_chunks else None
     if encoded is None:
         return np.empty(0, np.int32), pa.array([], pa.large_string())
-    return encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32), encoded.dictionary
+    return _values(encoded.indices, -1).astype(np.int32), encoded.dictionary
 
 
 def _numbers(column: pa.ChunkedArray, dtype, null, where: str) -> np.ndarray:
     if column.null_count:
         if null is None:
             raise InputError(f"{where} has {column.null_count} empty value(s): convert the dataset again")
-        column = column.fill_null(null if dtype is np.float32 else int(null))
-    return column.to_numpy().astype(dtype, copy=False)
+    parts = [_values(chunk, null) for chunk in column.chunks]
+    return np.concatenate(parts).astype(dtype, copy=False) if parts else np.empty(0, dtype)
+
+
+def _values(array: pa.Array, null: float | None) -> np.ndarray:
+    """Numbers of an Arrow array, `null` where there is none.
+
+    pyarrow's own conversion imports pandas, which would cost every rank of a training a second.
+    """
+    if not pa.types.is_primitive(array.type) or pa.types.is_boolean(array.type):
+        return (array if null is None else array.fill_null(null)).to_numpy(zero_copy_only=False)
+    if not array.null_count:
+        return np.from_dlpack(array)
+    held = np.frombuffer(array.buffers()[1], dtype=array.type.to_pandas_dtype())
+    valid = np.from_dlpack(array.is_valid().cast(pa.uint8())).astype(bool)
+    return np.where(valid, held[array.offset : array.offset + len(array)], null)
 
 
 def _strings(name: str, column: pa.ChunkedArray) -> Iterator[Part]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from slurm import meeting
 
-PRELOADED = ["cxrdist.pretrain.loop", "tests.cxrdist.rank_worker"]
+PRELOADED = ["cxrdist.pretrain.loop", "jsonargparse", "tests.cxrdist.rank_worker", "tests.cxrdist.resume_worker"]
 
 
 def run_forked(work: Callable[..., Any], *args: Any, nproc: int, log: Path, timeout: float = 540) -> tuple[int, str]:

@@ -36,18 +36,29 @@ def population(path: Path, patients: np.ndarray, labels: dict[str, np.ndarray], 
     return Index.open(path)
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Index:
-    """8,000 samples of about 2,400 patients with long-tailed image counts and labels that run in patients."""
+def long_tailed(path: Path, n: int, persons: int) -> Index:
+    """Samples of patients with long-tailed image counts and labels that run in patients; a tenth is the test split."""
     rng = np.random.default_rng(0)
-    images = np.minimum(rng.geometric(0.3, 2400), 60)
-    patients = np.repeat(np.arange(2400), images)[:8000]
-    ill = rng.random(2400)
+    images = np.minimum(rng.geometric(0.3, persons), 60)
+    patients = np.repeat(np.arange(persons), images)[:n]
+    ill = rng.random(persons)
     labels = {}
     for name, share in {"common": 0.3, "middling": 0.05, "rare": 0.01}.items():
-        liable = rng.random(2400) < share * (0.5 + ill)
+        liable = rng.random(persons) < share * (0.5 + ill)
         labels[name] = np.where(liable[patients], rng.choice([1, 1, 0, -1], len(patients)), 0)
-    return population(tmp_path_factory.mktemp("drawn") / "index.parquet", patients, labels, n_test=800)
+    return population(path, patients, labels, n_test=n // 10)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """8,000 samples of about 2,400 patients."""
+    return long_tailed(tmp_path_factory.mktemp("drawn") / "index.parquet", 8000, 2400)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """2,000 samples of about 600 patients, for what is drawn from very often."""
+    return long_tailed(tmp_path_factory.mktemp("few") / "index.parquet", 2000, 600)
 
 
 @settings(max_examples=15, deadline=None)
@@ -56,17 +67,17 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Index:
     seed=st.integers(0, 10_000),
 )
 def test_fractions_of_one_seed_are_nested_hold_whole_patients_and_the_asked_share(
-    drawn: Index, fractions: list[float], seed: int
+    few: Index, fractions: list[float], seed: int
 ) -> None:
-    rows = drawn.rows("train")
-    patient = drawn.patient[rows]
+    rows = few.rows("train")
+    patient = few.patient[rows]
     smaller: set[int] = set()
     for fraction in sorted(fractions):
-        manifest = fraction_manifest(drawn, rows, fraction, seed)
+        manifest = fraction_manifest(few, rows, fraction, seed)
         chosen = set(manifest.rows.tolist())
         assert smaller <= chosen <= set(rows.tolist())
         assert np.array_equal(manifest.rows, np.sort(manifest.rows)) and len(chosen) == len(manifest.keys)
-        assert np.isin(patient, drawn.patient[manifest.rows]).sum() == len(chosen)
+        assert np.isin(patient, few.patient[manifest.rows]).sum() == len(chosen)
         most = np.bincount(patient).max()
         assert abs(len(chosen) - fraction * len(rows)) <= max(most / 2, most - fraction * len(rows))
         smaller = chosen
