@@ -9,16 +9,18 @@ DEMO ?= runs/demo
 WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-# pip with a line for each large download and each stage; all that it says is in $(PIP_LOG).
+# pip with a line for each large download and each stage; all that it says is in $(PIP_LOG). pip compiles every module on
+# one core, the tests of every package too, for longer than all else that it does: so it is compiled afterwards, on all cores.
 PIP_LOG := $(VENV)/pip.log
 comma := ,
 define pip_install
 set -o pipefail; echo "pip: cxrdist[$(1)] and what it needs, as in constraints.txt (in full: $(PIP_LOG))"; \
-$(BIN)/python -m pip install --progress-bar off --constraint constraints.txt --editable '.[$(1)]' 2>&1 \
+$(BIN)/python -m pip install --no-compile --progress-bar off --constraint constraints.txt --editable '.[$(1)]' 2>&1 \
 | tee $(PIP_LOG) | sed -unE -e '/^ *(Downloading|Using cached) .*\(([0-9]{2,}(\.[0-9]+)? MB|[0-9.]+ GB)\)/{s/^ */pip: /;p}' \
--e 's/^Installing collected packages.*/pip: unpacking the packages, 1 to 4 minutes/p' \
+-e 's/^Installing collected packages.*/pip: unpacking the packages, a minute or two/p' \
 -e 's/^Successfully installed.*/pip: done/p' -e '/^ *(ERROR|error)/p' \
-|| { echo "pip failed; the end of $(PIP_LOG):"; tail -n 15 $(PIP_LOG); exit 1; } >&2
+|| { echo "pip failed; the end of $(PIP_LOG):"; tail -n 15 $(PIP_LOG); exit 1; } >&2; \
+echo "compiling the packages"; $(BIN)/python -m compileall -qq -j 0 -x '/(tests?|testing)/' $(VENV)/lib || true
 endef
 
 .PHONY: help install demo test test-slow check format bench bench-gpu clean

@@ -25,8 +25,8 @@ CASES = {
     "plain": ("simclr", "test_convnext", False, torch.float32, 0),
     "parts": ("simclr", "test_convnext", False, torch.float32, 5),
     "norm": ("simclr", "resnet10t", True, torch.float32, 0),
-    "double": ("simclr", "resnet10t", True, torch.float64, 0),
-    "vicreg": ("vicreg", "resnet10t", True, torch.float64, 0),
+    "double": ("simclr", "test_resnet", True, torch.float64, 0),
+    "vicreg": ("vicreg", "test_resnet", True, torch.float64, 0),
     "vicreg in float32": ("vicreg", "test_convnext", False, torch.float32, 0),
     "vicreg in parts": ("vicreg", "test_convnext", False, torch.float32, 5),
 }

@@ -1,5 +1,8 @@
 """Workers of test_data_parallel: ranks that stop of themselves, exchanges that are counted, parameters without use."""
 
+import os
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,30 @@ def train(path: str, steps: int) -> None:
     torch.set_num_threads(1)
     with join(CPU) as ranks:
         loop.train(config, run, ranks, StopAfter(steps))
+
+
+class KilledAfter(StopRequest):
+    """Has this process killed a moment after a number of steps have begun, whatever it does by then."""
+
+    def __init__(self, steps: int, seconds: float) -> None:
+        super().__init__()
+        self.left, self.seconds = steps, seconds
+
+    @property
+    def requested(self) -> bool:
+        self.left -= 1
+        if self.left == 0:
+            threading.Timer(self.seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return False
+
+
+def train_until_killed(path: str, victim: int, steps: int, seconds: float) -> None:
+    """Train a run; rank `victim` is killed `seconds` after it has begun its step number `steps` in this process."""
+    run = Run.open(path)
+    config = loop.from_dict(loop.PretrainConfig, run.read_config())
+    torch.set_num_threads(1)
+    with join(CPU) as ranks:
+        loop.train(config, run, ranks, KilledAfter(steps if ranks.rank == victim else 0, seconds))
 
 
 class Idle(nn.Module):

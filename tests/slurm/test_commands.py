@@ -37,7 +37,9 @@ def end_of(folder: Path, seconds: float) -> str:
 
 def test_submitted_pretraining_crosses_nodes_is_stopped_and_goes_on(cluster, shards, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Path("one.toml").write_text("ranks_per_node = 1\n")  # test_cluster.py has two ranks on each node
     words = f"submit pretrain --nodes 2 --time 5 --shards {shards} --out run {SMALL} --steps 24 --log_every 1"
+    words += " --profile one.toml"
     assert cli.main(words.split()) == 0
     run = Run(tmp_path / "run")
     job_id = submit.job_ids(run.submission)[-1]
@@ -51,7 +53,7 @@ def test_submitted_pretraining_crosses_nodes_is_stopped_and_goes_on(cluster, sha
     subprocess.run(["scancel", "--signal=USR2", job_id], check=True)
     assert end_of(run.submission, 240) == "COMPLETED"
     done = run.read_done()
-    assert (done["world"], done["steps"]) == (4, 24)
+    assert (done["world"], done["steps"]) == (2, 24)
     steps = [json.loads(line)["step"] for line in run.metrics_log.read_text().splitlines() if '"images_per_s"' in line]
     assert lost_and_repeated(steps, 24) == (0, 0)
     assert cli.main(["logs", "-f", "run"]) == 0
@@ -83,7 +85,8 @@ name = "shards"
 run = "shard nih --src nih --out shards --size 48 --shard_size 20"
 parts = 2
 """)
-    assert cli.main("submit chain chain.toml --time 5".split()) == 0
+    Path("one.toml").write_text("ranks_per_node = 1\n")
+    assert cli.main("submit chain chain.toml --time 5 --profile one.toml".split()) == 0
     shown = capsys.readouterr().out.splitlines()[-2:]
     assert shown[0].startswith("shards: queued as job") and ", after " in shown[1]
     run = Run(tmp_path / "run")
@@ -98,7 +101,7 @@ parts = 2
     assert cli.main(["status", "chain.toml"]) == 0
     shown = [line.split()[:2] for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
     assert shown == [["shards", "done"], ["simclr", "done"]]
-    assert cli.main("submit chain chain.toml --time 5".split()) == 0
+    assert cli.main("submit chain chain.toml --time 5 --profile one.toml".split()) == 0
     assert capsys.readouterr().out.split("\n")[:2] == ["shards: complete", "simclr: complete"]
 
 

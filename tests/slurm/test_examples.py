@@ -42,7 +42,7 @@ def sbatch(name: str, folder: Path, **variables: object) -> str:
 )
 def test_pretraining_by_hand_is_stopped_requeued_and_completed(cluster, shards, tmp_path, name):
     run = Run(tmp_path / "run")
-    job_id = sbatch(name, tmp_path, RUN=run.path, SHARDS=shards, NPROC=2, OPTIONS=SMALL)
+    job_id = sbatch(name, tmp_path, RUN=run.path, SHARDS=shards, NPROC=1, OPTIONS=SMALL)
     wait_until(lambda: len(run.read_log()) >= 3, 180, "the third step")
     subprocess.run(["scancel", "--signal=USR2", job_id], check=True)
     wait_until(lambda: not client.job(job_id).active, 240, f"the end of job {job_id}", 0.5)

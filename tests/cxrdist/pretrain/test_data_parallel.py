@@ -1,5 +1,8 @@
 """DDP as a run needs it that is interrupted and resumed: nothing of a process's own start is left in the numbers."""
 
+import os
+import random
+import signal
 from typing import Any
 
 import pytest
@@ -40,6 +43,28 @@ def test_more_ranks_than_two_resume_bit_identical(make_run, case):
     assert checkpoint.steps(run.checkpoints)[-1] == 3 and not run.is_done
     go(run, nproc)
     assert same(run, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_hundred_kills_of_one_of_three_ranks_lose_and_repeat_no_sample(make_run):
+    """At random moments, in checkpoints too; the other ranks are ended as torchrun ends them."""
+    dice, wanted = random.Random(20261126), int(os.environ.get("CXRDIST_KILLS", "100"))
+    # A life has at most 5 steps, and what is left of the last one, so the run cannot end before the last kill.
+    changes = {"global_batch": 12, "steps": 8 * wanted, "checkpoint": {"every_steps": 2}}
+    whole, run = make_run("whole", **changes), make_run("run", **changes)
+    go(whole, 3)
+    reached = []
+    for number in range(wanted):
+        life = dice.randrange(3), dice.randint(1, 5), dice.uniform(0, 0.1)
+        log = run.path.with_name("killed.err")
+        code, errors = run_forked(resume_worker.train_until_killed, str(run.path), *life, nproc=3, log=log)
+        assert code == 128 + signal.SIGKILL, (number, errors[-3000:])
+        reached.append(max((row["step"] for row in run.read_log()), default=0))
+    assert not run.is_done
+    go(run, 3)
+    assert same(run, whole)
+    print(f"{wanted} kills at steps {reached} of {8 * wanted}")
 
 
 def test_gradients_in_bf16_are_rounded_and_the_run_is_another_one(make_run):

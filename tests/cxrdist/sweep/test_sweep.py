@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxrdist.sweep.folder import SweepFolder
 from jobs import cli
 from results import schema
 from results.run import Run
@@ -21,7 +21,6 @@ from tests.cxrdist.sweeping import (
     ROOT,
     SPEC,
     check_complete,
-    command,
     done_cells,
     started_by,
     sweep,
@@ -83,15 +82,21 @@ def test_a_cell_of_a_sweep_has_the_numbers_of_the_single_command(finished, blobs
         assert np.array_equal(scores[0], scores[1])
 
 
-def test_only_what_is_missing_runs_again(finished):
+def test_only_what_is_missing_runs_again_and_a_folder_of_another_trial_is_refused_and_kept(finished):
+    """A run of another signature under a cell's name: copied there by hand, or a damaged disk."""
     spec, out, _ = finished
     names = done_cells(out)
-    kept = {name: (out / "cells" / name / "done.json").read_text() for name in names[1:]}
+    kept = {name: (out / "cells" / name / "done.json").read_text() for name in names[2:]}
     (out / "cells" / names[0] / "done.json").unlink()
+    strange = Run(out / "cells" / names[1])
+    shutil.rmtree(strange.path)
+    strange.path.mkdir()
+    strange.info.write_text(json.dumps({"signature": "0123456789ab", "job": "finetune"}))
     said = sweep(spec, out, *ALONE)
-    assert said.returncode == 0 and f"[{CELLS}/{CELLS}]" in said.stderr and "1 to run" in said.stderr
-    check_complete(out)
-    assert {name: (out / "cells" / name / "done.json").read_text() for name in names[1:]} == kept
+    assert said.returncode == 1 and "2 to run" in said.stderr and "signature 0123456789ab there" in said.stderr
+    assert json.loads(strange.info.read_text())["signature"] == "0123456789ab"
+    assert done_cells(out) == [name for name in names if name != names[1]]
+    assert {name: (out / "cells" / name / "done.json").read_text() for name in names[2:]} == kept
 
 
 def test_a_cell_that_fails_is_named_with_its_log_and_the_rest_is_kept(tmp_path, blobs):
@@ -172,22 +177,3 @@ def test_a_cluster_that_does_not_answer_is_an_error_not_a_hang(tmp_path, spec):
     assert "Ray did not start within 8 s" in said.stderr or "Ray ended" in said.stderr
     assert "127.0.0.1:1" in said.stderr and "Traceback" not in said.stderr
     wait_for(lambda: not started_by(str(tmp_path / "out")), None, 30)
-
-
-def test_a_cell_folder_of_another_trial_is_refused_and_kept(tmp_path, spec, finished):
-    """A run of another signature under a cell's name: copied there by hand, or a damaged disk."""
-    from cxrdist.sweep.grid import expand
-    from jobs.cli import parse
-
-    out = tmp_path / "out"
-    words = command(spec, out)
-    cells = expand(parse("sweep", words[words.index("sweep") + 1 :]))
-    SweepFolder(out).claim()
-    (out / "sweep.json").write_text("{}")
-    strange = cells[0].run
-    strange.path.mkdir()
-    strange.info.write_text(json.dumps({"signature": "0123456789ab", "job": "finetune"}))
-    said = sweep(spec, out, *ALONE)
-    assert said.returncode == 1 and "signature 0123456789ab there" in said.stderr
-    assert json.loads(strange.info.read_text())["signature"] == "0123456789ab"
-    assert len(done_cells(out)) == CELLS - 1

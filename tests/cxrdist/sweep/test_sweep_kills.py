@@ -37,7 +37,7 @@ def spec(tmp_path, blobs) -> Path:
     return path
 
 
-def test_ctrl_c_stops_within_seconds_and_the_same_command_goes_on(tmp_path, spec):
+def test_ctrl_c_stops_within_seconds_and_the_same_command_goes_on_and_clears_up_after_a_killed_one(tmp_path, spec):
     out = tmp_path / "out"
     process = subprocess.Popen(command(spec, out, *ALONE), cwd=ROOT, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: len(done_cells(out)) >= 1, process)
@@ -45,14 +45,7 @@ def test_ctrl_c_stops_within_seconds_and_the_same_command_goes_on(tmp_path, spec
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and "goes on from what is complete" in said and "Traceback" not in said
     wait_for(lambda: not started_by(str(out)), None)
-    before = done_cells(out)
-    assert 0 < len(before) < CELLS
-    assert sweep(spec, out, *ALONE).returncode == 0
-    check_complete(out)
-
-
-def test_the_ray_folder_of_a_killed_sweep_is_removed_by_the_next_one(tmp_path, spec):
-    out = tmp_path / "out"
+    assert 0 < len(done_cells(out)) < CELLS
     process = subprocess.Popen(command(spec, out, *ALONE), cwd=ROOT, stderr=subprocess.DEVNULL)
     note = out / "logs" / "ray-folder"
     wait_for(lambda: note.is_file() and note.read_text() != "", process)
