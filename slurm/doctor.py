@@ -115,7 +115,13 @@ def on_nodes(profile: Profile, nodes: int, folder: Path, seconds: float) -> list
     words += [f"--{option}={value}" for option, value in profile.gpu_options(profile.gpus).items()]
     for key, value in profile.sbatch.items():
         words += [f"--{key.replace('_', '-')}" + ("" if value is True else f"={value}")] if value is not False else []
-    words += python("-m", "slurm.probe", str(folder), *(["--gpus"] if profile.gpus else []))
+    inside = profile.container
+    if inside:
+        places = (folder, Path.cwd())
+        words += [*inside.srun(places, profile.env), *inside.words(places, profile.gpus), "-P"]
+    else:
+        words += python()
+    words += ["-m", "slurm.probe", str(folder), *(["--gpus"] if profile.gpus else [])]
     # Inside an allocation srun would become a step of it, with its limits and its nodes.
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=for_slurm())
     asked = time.time()
@@ -131,6 +137,8 @@ def on_nodes(profile: Profile, nodes: int, folder: Path, seconds: float) -> list
     if process.returncode or len(answers) != nodes:
         last = (err.strip().splitlines() or ["no message"])[-1]
         fix = f"is {sys.executable} (this environment) on a file system that the nodes share?"
+        if inside:
+            fix = f"has {inside.image} {inside.python}, and is {inside.runtime} on the nodes without lines of setup?"
         return [Diagnosis(level="FAIL", what="nodes", found=f"{len(answers)} of {nodes} answered: {last}", fix=fix)]
     login = probe.versions()
     findings: list[Diagnosis] = []
@@ -155,7 +163,10 @@ def _node(answer: dict, profile: Profile, login: dict, asked: float, answered: f
     add(skew <= MAX_SKEW_S, "clock", f"differs by {skew:.1f} s at least", "ask for NTP on the nodes", "note")
     differ = [f"{k} {login.get(k)} here, {answer['versions'].get(k)} there" for k in login
               if answer["versions"].get(k) != login[k]]  # fmt: skip
-    add(not differ, "versions", "; ".join(differ) or "the same as here", "use one environment on a shared file system")
+    fix = "use one environment on a shared file system"
+    if profile.container:
+        fix = "build the image again from containers/cxrdist.def, by the constraints.txt that this environment has"
+    add(not differ, "versions", "; ".join(differ) or "the same as here", fix)
     found += _limits(answer, host)
     if profile.gpus:
         count = answer.get("torch_gpus", 0)

@@ -13,7 +13,10 @@ from pathlib import Path
 
 from slurm import atomic
 
-PREFIXES = ("SLURM_", "CUDA_", "NCCL_", "GLOO_", "OMP_", "TORCH_", "NVIDIA_VISIBLE", "RAY_ADDRESS")
+PREFIXES = (
+    "SLURM_", "CUDA_", "NCCL_", "GLOO_", "OMP_", "TORCH_", "NVIDIA_VISIBLE", "RAY_ADDRESS", "APPTAINER_CONTAINER",
+    "SINGULARITY_CONTAINER",
+)  # fmt: skip
 """Variables that say how a job ran; everything else in the environment stays unwritten."""
 NEVER = ("TOKEN", "SECRET", "PASS", "KEY", "JWT", "CREDENTIAL", "AUTH")
 """A name with one of these inside is never written, whatever it begins with."""

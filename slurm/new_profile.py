@@ -131,6 +131,9 @@ def text(found: dict[str, Found], chosen: Found) -> str:
         "",
         "[sbatch]                  # any other sbatch option by its long name",
         '# qos = "long"',
+        "",
+        "# [container]             # jobs in an image: see docs/cluster.md",
+        '# image = "/shared/images/cxrdist.sif"',
     ]
     return "\n".join(lines) + "\n"
 

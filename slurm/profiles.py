@@ -11,7 +11,8 @@ import types
 import typing
 from pathlib import Path
 
-from slurm import gpus
+from slurm import container, gpus
+from slurm.container import Container
 from slurm.errors import InputError
 from slurm.inherited import of_ranks
 
@@ -62,6 +63,8 @@ class Profile:
     """Variables exported on every node; no secrets."""
     sbatch: dict[str, str | int | bool] = dataclasses.field(default_factory=dict)
     """Other sbatch options by their long names, without the dashes."""
+    container: Container | None = None
+    """Image in which jobs run; None runs them in this Python's own environment."""
 
     @property
     def gpus(self) -> int:
@@ -144,6 +147,9 @@ def _typed(values: dict[str, object], path: Path) -> dict[str, typing.Any]:
     fields = {field.name: field for field in dataclasses.fields(Profile) if field.name != "name"}
     hints = typing.get_type_hints(Profile)
     built: dict[str, typing.Any] = {}
+    if "container" in values:
+        built["container"] = container.read(values["container"], str(path))
+        values = {key: value for key, value in values.items() if key != "container"}
     for key, value in values.items():
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1)

@@ -19,7 +19,7 @@ from typing import Any
 from submitit.core.utils import DelayedSubmission
 from submitit.slurm.slurm import SlurmExecutor
 
-from slurm import atomic, client, jobs_file, node, requeue, unnoted
+from slurm import atomic, client, container, jobs_file, node, requeue, unnoted
 from slurm.errors import FailedError, InputError
 from slurm.gpus import shown
 from slurm.jobs_file import job_ids
@@ -114,7 +114,10 @@ def _executor(request: Request) -> _Executor:
     }
     pickle = f'ln -sf task.pkl {shlex.quote(str(folder))}/"${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}'
     pickle += '${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}_submitted.pkl"'
-    executor = _Executor(folder, python=shlex.join(python()))
+    inside, places = profile.container, (folder.parent, Path.cwd())
+    opened = inside.srun(places, profile.env) if inside else []
+    words = [*inside.words(places, task.gpus_per_node), "-P"] if inside else python()
+    executor = _Executor(folder, python=shlex.join(words))
     executor.update_parameters(
         job_name=request.name,
         partition=request.where,
@@ -131,7 +134,13 @@ def _executor(request: Request) -> _Executor:
         additional_parameters=extra,
         # One dead launcher must not leave the others waiting for it. With [sbatch] export = "NONE" srun would hand on
         # nothing of what this script exports.
-        srun_args=["--export=ALL", "--kill-on-bad-exit=1", "--ntasks-per-node=1", f"--cpus-per-task={cores}"],
+        srun_args=[
+            "--export=ALL",
+            "--kill-on-bad-exit=1",
+            "--ntasks-per-node=1",
+            f"--cpus-per-task={cores}",
+            *opened,
+        ],
         setup=[
             "umask 077",
             "# a shell inside another job would hand these on",
@@ -160,13 +169,16 @@ def check_alone(request: Request) -> None:
     """Check of a request what needs no cluster.
 
     Raises:
-        InputError: more nodes at least than at most, several clusters, or a folder that cannot be.
+        InputError: more nodes at least than at most, several clusters, no image, or a folder that cannot be.
     """
     if request.min_nodes is not None and not 1 <= request.min_nodes <= request.nodes:
         raise InputError(f"--min_nodes {request.min_nodes} must be between 1 and --nodes {request.nodes}")
     if "," in os.environ.get("SLURM_CLUSTERS", ""):
         raise InputError(f"SLURM_CLUSTERS={os.environ['SLURM_CLUSTERS']} names several clusters; choose one")
     _refuse_patterns(request.folder)
+    inside = request.profile.container
+    if inside and (reason := container.missing(inside)):
+        raise InputError(f"profile {request.profile.name}: {reason}")
     there = next(folder for folder in (request.folder, *request.folder.parents) if folder.exists())
     if not there.is_dir():
         raise InputError(f"{there} is a file, not a folder; choose another --out")
@@ -178,7 +190,7 @@ def check(request: Request) -> None:
     """Compare a request with the cluster before anything is written.
 
     Raises:
-        InputError: partition unknown or closed, more nodes, GPUs or time than it has.
+        InputError: partition unknown or closed, more nodes, GPUs or time than it has, or no pyxis for its image.
         FailedError: SLURM absent or not answering.
     """
     profile = request.profile
@@ -196,6 +208,11 @@ def check(request: Request) -> None:
     misfits = [_misfit(request, known[name], known) for name in names]
     if all(misfits):  # in a list of partitions one is enough
         raise InputError(f"profile {profile.name}: {'; '.join(filter(None, misfits))}")
+    inside = profile.container
+    if inside and inside.runtime == "pyxis" and "--container-image" not in client.call("srun", "--help"):
+        raise InputError(
+            f"profile {profile.name}: [container] srun of this cluster has no --container-image (no pyxis)"
+        )
 
 
 def _refuse_patterns(folder: Path) -> None:
