@@ -22,6 +22,8 @@ INTERRUPTED = 130
 def main(words: Sequence[str]) -> int:
     """Run the command of a stage, until its end or until the study PARENT is gone; its exit code."""
     parent, lock, *command = words
+    # A shell's script starts commands in its background with SIGINT ignored, which the stage would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with locked(Path(lock), 0):  # free: only who holds the study starts stages, and waits for this lock before
             Path(lock).write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")

@@ -48,13 +48,17 @@ def _relevant(text: str, metric: str | None) -> str:
 
 def differing(rows: Iterable[Row]) -> dict[str, Counter[str]]:
     """Keys that take several values among rows, as far as they can change the rows' values: key -> value -> runs."""
-    runs: dict[tuple[Any, ...], Row] = {}
-    for row in rows:
-        if row.get(COLUMN) is not None:
-            runs.setdefault((row["source"], row[COLUMN], relevant(row)), row)
-    if len({key[2] for key in runs}) < 2:
+    held = [row for row in rows if row.get(COLUMN) is not None]
+    runs = dict.fromkeys((row["source"], row[COLUMN]) for row in held)
+    if len({text for _, text in runs}) < 2:
         return {}
-    found = varied([json.loads(str(key[2])) for key in runs])
+    metrics = {row.get("metric") for row in held}
+    found = varied(
+        [
+            {key: value for key, value in parsed(text).items() if any(matters(key, metric) for metric in metrics)}
+            for _, text in runs
+        ]
+    )
     return {
         key: values
         for key, values in found.items()

@@ -132,7 +132,8 @@ def test_the_stage_of_a_study_that_was_killed_ends_and_until_then_keeps_a_second
         '[[stage]]\nname = "long"\nrun = "shard phantom --out {out}/set --patients 4000 --workers 0"\n'
     )
     words = ["study", "run", str(tmp_path / "study.toml"), "--out", str(tmp_path / "o")]
-    process = subprocess.Popen([sys.executable, "-m", "jobs.cli", *words], stdout=subprocess.DEVNULL)
+    in_background = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]  # as a script's `cxrdist study run ... &`
+    process = subprocess.Popen([*in_background, sys.executable, "-m", "jobs.cli", *words], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not any((tmp_path / "o").glob("set/**/*.png")) and time.monotonic() < deadline:
         time.sleep(0.05)

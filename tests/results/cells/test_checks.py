@@ -112,6 +112,14 @@ def test_settings_that_differ_between_cells_are_named_below_the_table(tmp_path: 
     assert not any("beyond" in note for note in build("ablation", collect(tmp_path / "named")[0], PLAIN).notes)
 
 
+def test_a_run_does_not_differ_from_itself_because_auroc_has_no_threshold(tmp_path: Path) -> None:
+    run(tmp_path, 0, {"threshold": "f1", "optim": {"lr": 0.1}})
+    assert not any("beyond" in note for note in build("metrics", collect(tmp_path)[0], PLAIN).notes)
+    run(tmp_path, 0, {"threshold": "0.5", "optim": {"lr": 0.1}}, init="two")
+    notes = build("metrics", collect(tmp_path)[0], PLAIN).notes
+    assert "The runs differ beyond what the table shows in threshold (0.5 and f1)." in notes
+
+
 def test_a_variant_s_name_does_not_split_what_is_one_configuration(tmp_path: Path) -> None:
     for seed, name in enumerate(("policy=ones", "uncertain=ones")):
         run(tmp_path, seed, {}, variant=name)
