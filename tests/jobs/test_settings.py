@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import math
 import re
@@ -13,7 +14,7 @@ import tomli_w
 
 from cxrdist.core.configs import from_dict, hints, is_section, settings
 from cxrdist.errors import InputError
-from jobs import cli
+from jobs import _options, cli
 from jobs._options import UsageError, parse_options
 from shards.ranges import interval, out_of_range, ranges
 
@@ -115,7 +116,8 @@ def test_every_default_is_in_its_range():
 
 
 @pytest.mark.parametrize("command", CONFIGS)
-def test_a_number_outside_its_range_is_refused_in_a_file_and_on_the_command_line(command, tmp_path):
+def test_a_number_outside_its_range_is_refused_in_a_file_and_on_the_command_line(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(_options, "_parser", functools.cache(_options._parser))  # a new one for each value takes long
     config, positionals = CONFIGS[command]
     spec = tmp_path / "spec.toml"
     start = _words_of_positionals(config, positionals)

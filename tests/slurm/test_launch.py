@@ -63,15 +63,15 @@ def test_two_agents_of_two_ranks_meet_on_one_machine_whatever_the_working_folder
     assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])["world"] == 4
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stop_signal_to_the_launcher_saves_once_and_the_next_start_goes_on_at_the_next_step(tmp_path, number, unbroken):
-    first = start(2, tmp_path, "--steps", "30", "--step_seconds", "0.1", "--save_every", "1000")
-    wait_for_step(tmp_path, 4)
-    first.send_signal(number)
-    assert first.wait(180) == 0
-    seen = steps(tmp_path)
-    assert len(seen) < 30 and not (tmp_path / "final.json").exists()
-    assert len((tmp_path / "saves.jsonl").read_text().splitlines()) == 1
+def test_stop_signal_to_the_launcher_saves_once_and_the_next_start_goes_on_at_the_next_step(tmp_path, unbroken):
+    for starts, number in enumerate((signal.SIGTERM, signal.SIGINT), 1):
+        process = start(2, tmp_path, "--steps", "30", "--step_seconds", "0.2", "--save_every", "1000")
+        wait_for_step(tmp_path, len(steps(tmp_path)) + 4)
+        process.send_signal(number)
+        assert process.wait(180) == 0
+        seen = steps(tmp_path)
+        assert len(seen) < 30 and not (tmp_path / "final.json").exists()
+        assert len((tmp_path / "saves.jsonl").read_text().splitlines()) == starts
     words = [str(tmp_path), "--steps", "30", "--step_seconds", "0"]
     assert launch.local("counting_worker", words, nproc=2, env=ENV) == 0
     assert steps(tmp_path) == list(range(1, 31))
