@@ -14,7 +14,10 @@ from slurm.errors import InputError
 from slurm.profiles import Profile, check, load, nodes_for, time_seconds
 from slurm.task import Task
 
-PLAIN = ("evaluate", "collect", "table", "plot", "report", "embed", "explain", "explore", "predict", "export", "verify")
+PLAIN = (
+    "evaluate", "collect", "table", "plot", "report", "embed", "compare-embeddings", "explain", "explore", "predict",
+    "export", "verify",
+)  # fmt: skip
 """Commands that run on one node as they are; they may be interrupted and run again."""
 SUBMITTABLE = ("pretrain", "finetune", "sweep", "shard", *PLAIN)
 
@@ -231,7 +234,7 @@ def prepare(words: Sequence[str]) -> None:
 def _command(name: str, config: Any, rest: Sequence[str], at: SubmitOptions, *, kind: str) -> Submission:
     folder = at.folder if at.folder is not None and kind == "command" else _folder(name, config)
     mark = folder / "submission" / f"complete-{_digest([name, *rest], config, at)}"
-    uses_gpu = name in ("evaluate", "embed", "explain", "explore", "predict")
+    uses_gpu = name in ("evaluate", "embed", "compare-embeddings", "explain", "explore", "predict")
     less = {} if kind == "ray" else {"ranks_per_node": 1, "gpus_per_node": int(uses_gpu and at.profile.gpus > 0)}
     task = _task(
         at, kind=kind, words=("jobs.cli", name, *rest), folder=str(folder / "submission"), listens=False,

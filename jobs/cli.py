@@ -43,6 +43,7 @@ COMMANDS: dict[str, str] = {
     "methods": "a paragraph for a paper's methods section, and its BibTeX, from the runs",
     "explain": "heat maps of what a fine-tuned model looked at",
     "embed": "write encoder features of a shard set to Parquet",
+    "compare-embeddings": "what several encoders make of the same images: probes, shortcuts, CKA, maps",
     "explore": "one HTML page to browse an embedding of a shard set",
     "predict": "score image files with a fine-tuned model",
     "export": "a trained network as ONNX, plain PyTorch weights, or a folder that timm loads",
@@ -121,7 +122,8 @@ def _dispatch(words: list[str]) -> int:
 
 def _overview() -> str:
     lines = ["usage: cxrdist COMMAND [options]      (cxrdist COMMAND --help lists a command's options)", ""]
-    lines += [f"  {name:<12} {text}" for name, text in COMMANDS.items() if _exists(name)]
+    width = max(map(len, COMMANDS))
+    lines += [f"  {name:<{width}} {text}" for name, text in COMMANDS.items() if _exists(name)]
     return "\n".join([*lines, "", "  --debug    show the traceback of an error", "", EPILOG])
 
 

@@ -235,17 +235,17 @@ def _boxed(
     return wanted
 
 
-def claim(out: Path, settings: dict[str, Any]) -> None:
-    """Make the output folder, or take one that holds explanations already.
+def claim(out: Path, settings: dict[str, Any], marker: str = MARKER) -> None:
+    """Make the output folder, or take one that such a command made already: it holds the file `marker`.
 
     Raises:
         InputError: the folder holds something else.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; name a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
+    if out.is_dir() and any(out.iterdir()) and not (out / marker).is_file():
         raise InputError(f"--out {out} holds something else; name a new or an empty folder")
-    atomic.write_text(out / MARKER, json.dumps(settings, indent=2) + "\n")
+    atomic.write_text(out / marker, json.dumps(settings, indent=2) + "\n")
 
 
 def explain(

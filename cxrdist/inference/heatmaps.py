@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from math import isqrt
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from torch.nn import functional as F
 
 from cxrdist.errors import InputError
 from cxrdist.finetune.classifier import Classifier
+
+_Network = TypeVar("_Network", bound=nn.Module)
 
 MIN_CELLS = 4
 """Maps come from the deepest layer with at least this many cells a side. Finer layers point no better than chance,
@@ -170,7 +173,7 @@ def class_maps(
     return np.stack(found)
 
 
-def untrained(network: Classifier, seed: int = 0) -> Classifier:
+def untrained(network: _Network, seed: int = 0) -> _Network:
     """A copy with all weights drawn anew as its layers draw them, and running statistics put back."""
     fresh = copy.deepcopy(network)
     with torch.random.fork_rng(devices=[]):

@@ -244,8 +244,12 @@ def validate(config: PretrainConfig) -> None:
 
 
 def places_of(config: PretrainConfig) -> list[str]:
-    """The shard sets of a configuration, in order; a folder whose name has a comma is one."""
-    parts = config.shards
+    """The shard sets of a configuration, in order."""
+    return split_places(config.shards)
+
+
+def split_places(parts: list[str] | str) -> list[str]:
+    """Shard sets given as a list or separated by commas; a folder whose name has a comma is one."""
     if isinstance(parts, str):
         parts = [parts] if os.path.isdir(os.path.expanduser(parts)) else parts.split(",")
     return [part.strip().rstrip("/") or part.strip() for part in parts if part.strip()]

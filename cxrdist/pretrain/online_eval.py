@@ -64,6 +64,18 @@ def effective_rank(z: torch.Tensor) -> float:
     return float(torch.exp(-(p * torch.log(p.clamp(min=1e-300))).sum()))
 
 
+def knn_scores(bank: torch.Tensor, bank_labels: np.ndarray, queries: torch.Tensor, k: int) -> np.ndarray:
+    """Share of the weighted votes that call each query positive, float64 (M, L); see `knn_auroc`. 0 without a vote."""
+    similarity, nearest = (queries.float() @ bank.float().T).topk(min(k, len(bank)), dim=1)
+    weight, near = torch.exp((similarity - 1) / 0.07).double().cpu().numpy(), nearest.cpu().numpy()
+    scores = np.empty((len(queries), bank_labels.shape[1]))
+    for column in range(bank_labels.shape[1]):
+        votes = bank_labels[near, column]
+        counted = weight * ((votes == POSITIVE) | (votes == NEGATIVE))
+        scores[:, column] = (weight * (votes == POSITIVE)).sum(1) / np.maximum(counted.sum(1), 1e-12)
+    return scores
+
+
 def knn_auroc(
     bank: torch.Tensor, bank_labels: np.ndarray, queries: torch.Tensor, labels: np.ndarray, k: int
 ) -> float | None:
@@ -79,15 +91,10 @@ def knn_auroc(
     Returns:
         Mean over the labels with both classes among the queries; None when there is no such label.
     """
-    similarity, nearest = (queries.float() @ bank.float().T).topk(min(k, len(bank)), dim=1)
-    weight, near = torch.exp((similarity - 1) / 0.07).double().cpu().numpy(), nearest.cpu().numpy()
     scores: list[float] = []
-    for column in range(labels.shape[1]):
+    for column, score in enumerate(knn_scores(bank, bank_labels, queries, k).T):
         truth = labels[:, column]
         known = (truth == POSITIVE) | (truth == NEGATIVE)
-        votes = bank_labels[near, column]
-        counted = weight * ((votes == POSITIVE) | (votes == NEGATIVE))
-        score = (weight * (votes == POSITIVE)).sum(1) / np.maximum(counted.sum(1), 1e-12)
         positive = truth[known] == POSITIVE
         if positive.any() and not positive.all():
             scores.append(auroc(positive, score[known]))
