@@ -43,9 +43,11 @@ def trial(config: Any, waits: bool) -> None:
     from cxrdist import pending
     from cxrdist.finetune import identity
     from cxrdist.finetune.config import IGNORED_BY_SIGNATURE, check, run_settings
+    from cxrdist.finetune.unused import check_used
     from results.run import Run
 
     check(config)
+    check_used(config)
     if waits:
         pending.check_trial(config)
         _complete.refuse_other(config.out, "finetune", *_complete.trial_settings(config))

@@ -16,7 +16,9 @@ def run(config: FinetuneConfig) -> int:
     """Make the run, or take up an earlier one, train it in this process and print its numbers."""
     from cxrdist.finetune import identity
     from cxrdist.finetune.config import check
+    from cxrdist.finetune.unused import check_used
 
+    check_used(config)
     resolved = identity.resolve(check(config))
     new = not Path(config.out).exists()
     trial = identity.make_run(resolved)

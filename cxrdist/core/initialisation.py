@@ -279,6 +279,8 @@ def check_start(config: Any, start: Initialisation) -> None:
             raise InputError(f"init {KMEANS_PATCHES} has no layers to train in mode {config.mode}; take --mode linear")
     elif config.arch == SMALL_CNN and config.init != "scratch":
         raise InputError(f"{SMALL_CNN} starts from scratch only, not from init {config.init}")
+    if config.norm != "batch" and config.arch != SMALL_CNN:
+        raise InputError(f"norm {config.norm} is for arch {SMALL_CNN} alone; other networks are as published")
     check_weights(config, start)
 
 

@@ -16,18 +16,24 @@ HIDDEN = 444
 
 
 class SmallCNN(nn.Module):
-    """Images (B, C, S, S) with S >= 8 -> features (B, 444); the last layer of the 2-layer head is the trial's own."""
+    """Images (B, C, S, S) with S >= 8 -> features (B, 444); the last layer of the 2-layer head is the trial's own.
+
+    Args:
+        in_chans: C.
+        dropout: probability in the blocks.
+        norm: whether the blocks have BatchNorm.
+    """
 
     num_features = HIDDEN
 
-    def __init__(self, in_chans: int = 1, dropout: float = 0.25):
+    def __init__(self, in_chans: int = 1, dropout: float = 0.25, *, norm: bool = True):
         super().__init__()
         self.blocks = nn.ModuleList()
         for width, wider in zip((in_chans, 32, 64), (32, 64, 128), strict=True):
             self.blocks.append(
                 nn.Sequential(
                     nn.Conv2d(width, wider, 3, padding=1),
-                    nn.BatchNorm2d(wider),
+                    nn.BatchNorm2d(wider) if norm else nn.Identity(),
                     nn.ReLU(inplace=True),
                     nn.MaxPool2d(2),
                     nn.Dropout(dropout),

@@ -49,42 +49,45 @@ class Classifier(nn.Module):
             part.eval()
         return self
 
-    def unfreeze(self, last: int | None) -> list[nn.Parameter]:
-        """Let gradients into the head and the last stages of the backbone.
+    def unfreeze(self, last: int | None, by_layer: bool = False) -> list[nn.Parameter]:
+        """Let gradients into the head and the last stages, or layers, of the backbone.
 
         Args:
             last: stages counted from the output; 0 = the head alone, None = everything.
+            by_layer: count layers instead.
 
         Returns:
             The backbone's parameters that are trained now.
 
         Raises:
-            InputError: the backbone has fewer stages.
+            InputError: the backbone has fewer.
         """
-        trained = self._last(last)
+        trained = self._last(last, by_layer)
         for name, parameter in self.backbone.named_parameters():
             parameter.requires_grad_(name in trained)
         self._frozen = [self.backbone] if not trained else _still(self.backbone)
         self.train(self.training)
         return [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
 
-    def trained(self, last: int | None) -> int:
-        """Number of weights that train with the last stages (see `unfreeze`), the head's among them."""
-        names = self._last(last)
+    def trained(self, last: int | None, by_layer: bool = False) -> int:
+        """Number of weights that train with the last stages or layers (see `unfreeze`), the head's among them."""
+        names = self._last(last, by_layer)
         sizes = [parameter.numel() for name, parameter in self.backbone.named_parameters() if name in names]
         return sum(sizes) + parameters(self.head)
 
-    def _last(self, last: int | None) -> set[str]:
-        """Names of the backbone's parameters in its last stages; see `unfreeze`."""
+    def _last(self, last: int | None, by_layer: bool) -> set[str]:
+        """Names of the backbone's parameters in its last stages or layers; see `unfreeze`."""
         if not last:
             return {name for name, _ in self.backbone.named_parameters()} if last is None else set()
-        arch = self.facts["arch"]
+        arch, option, unit = self.facts["arch"], *(("last_layers", "layers") if by_layer else ("last_n", "stages"))
         try:
-            groups = stages(self.backbone)
+            groups = layers(self.backbone) if by_layer else stages(self.backbone)
         except NotImplementedError:
-            raise InputError(f"last_n {last}: timm does not divide {arch} into stages; take mode full") from None
+            raise InputError(
+                f"last_n {last}: timm does not divide {arch} into stages; count layers (last_layers), or take mode full"
+            ) from None
         if last > len(groups):
-            raise InputError(f"last_n {last}: {arch} has {len(groups)} stages; take fewer, or mode full")
+            raise InputError(f"{option} {last}: {arch} has {len(groups)} {unit}; take fewer, or mode full")
         return {name for group in groups[len(groups) - last :] for name in group}
 
 
@@ -120,6 +123,23 @@ def stages(backbone: nn.Module) -> list[list[str]]:
     return joined
 
 
+def layers(backbone: nn.Module) -> list[list[str]]:
+    """Names of the backbone's parameters by layer, from the input, in the order in which the network lists them.
+
+    A layer begins with a tensor of two dimensions or more (of a convolution, a linear layer, an embedding) that is not
+    of the module of the one before; biases and normalisation belong to the layer before them.
+    """
+    found: list[list[str]] = []
+    owner = None
+    for name, parameter in backbone.named_parameters():
+        module = name.rpartition(".")[0]
+        if not found or (parameter.ndim > 1 and module != owner):
+            found.append([])
+            owner = module
+        found[-1].append(name)
+    return found
+
+
 def build(config: FinetuneConfig, labels: tuple[str, ...], pixel: tuple[float, float]) -> Classifier:
     """The model of a resolved configuration at its first step.
 
@@ -132,7 +152,7 @@ def build(config: FinetuneConfig, labels: tuple[str, ...], pixel: tuple[float, f
         pixel: mean and standard deviation of the training pixels in [0, 1], used unless the encoder brings its own.
     """
     assert config.arch is not None and config.image_size is not None
-    asked = (config.init, config.arch, config.image_size, config.stem, config.init_mean is not None)
+    asked = (config.init, config.arch, config.image_size, config.stem, config.init_mean is not None, config.norm)
     if config.init == KMEANS_PATCHES:
         backbone, known = patch_dictionary.learnt(config)
     elif config.mode == "linear":
@@ -153,6 +173,8 @@ def build(config: FinetuneConfig, labels: tuple[str, ...], pixel: tuple[float, f
         "labels": list(labels),
         "head": head_settings(config.head),
     }
+    if config.norm != "batch":
+        facts["norm"] = config.norm
     if patch_dictionary.KEY in known:
         facts[patch_dictionary.KEY] = known[patch_dictionary.KEY]
     torch.manual_seed(config.seed)
@@ -165,22 +187,24 @@ def _laid_out(classifier: Classifier) -> Classifier:
     return classifier.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
-def _backbone(init: str, arch: str, image_size: int, stem: str, own_pixels: bool) -> tuple[nn.Module, dict[str, str]]:
+def _backbone(
+    init: str, arch: str, image_size: int, stem: str, own_pixels: bool, norm: str
+) -> tuple[nn.Module, dict[str, str]]:
     if arch != SMALL_CNN:
         return backbones.load_init(init, arch, image_size, stem=stem, own_pixels=own_pixels)
     if init != "scratch":
         raise InputError(f"small_cnn starts from scratch only, not from init {init}")
-    return SmallCNN(), {}
+    return SmallCNN(norm=norm == "batch"), {}
 
 
 @functools.lru_cache(maxsize=2)
 def _frozen_backbone(
-    sha256: str | None, init: str, arch: str, image_size: int, stem: str, own_pixels: bool
+    sha256: str | None, init: str, arch: str, image_size: int, stem: str, own_pixels: bool, norm: str
 ) -> tuple[nn.Module, dict[str, str]]:
     """A backbone that no trial changes: linear probes of one encoder that share a process share it too."""
     del sha256  # part of the key: a file that was replaced is another encoder
     torch.manual_seed(0)
-    backbone, known = _backbone(init, arch, image_size, stem, own_pixels)
+    backbone, known = _backbone(init, arch, image_size, stem, own_pixels, norm)
     return backbone.requires_grad_(False).eval(), known
 
 
@@ -220,7 +244,7 @@ def load(path: str | os.PathLike[str]) -> Classifier:
         tensors |= {f"backbone.{name}": value for name, value in frozen_backbones.fetch(facts, file).items()}
     backbone: nn.Module
     if facts["arch"] == SMALL_CNN:
-        backbone = SmallCNN()
+        backbone = SmallCNN(norm=facts.get("norm", "batch") == "batch")
     elif facts["arch"] == PATCH_FEATURES:
         backbone = kmeans_patches.of_state(tensors, file)
     else:

@@ -30,8 +30,9 @@ class ClassifierHeadConfig:
     """Width of the hidden layer of mlp and dense."""
     layers: Annotated[int, "[1, 1000]"] = 1
     """Number of hidden layers of dense."""
-    dropout: Annotated[float, "[0, 1)"] = 0.3
-    """Dropout probability of mlp, in [0, 1)."""
+    dropout: Annotated[float | None, "[0, 1)"] = None
+    """Dropout probability, before the last layer of mlp and after each hidden layer of dense; None = 0.3 for mlp, 0 for
+    dense."""
     l2: Annotated[float, "[0, inf)"] = 1e-4
     """L2 penalty of dense: this times the sum of squared weights of its hidden layers is added to the loss."""
     probe_l2: Annotated[list[float], "(0, inf)"] = field(default_factory=lambda: [1e-3, 1e-2, 1e-1, 1.0])
@@ -90,12 +91,17 @@ class FinetuneConfig:
     two_stage: the head alone for `head_epochs`, then everything at `backbone_lr_factor` times the rate."""
     last_n: Annotated[int, "[1, inf)"] = 1
     """Stages (of a ResNet: stem, layer1 .. layer4) that mode last_n trains, counted from the output."""
+    last_layers: Annotated[int | None, "[1, inf)"] = None
+    """Layers that mode last_n trains, counted from the output, in place of stages: convolutions, linear layers and
+    embeddings; what lies between two of them (normalisation) counts with the earlier one. None = `last_n` stages."""
     head_epochs: Annotated[int, "[1, inf)"] = 3
     """Epochs of the first stage of two_stage."""
     arch: str | None = None
     """timm name or small_cnn; None = that of the encoder, and resnet18 for scratch and imagenet."""
     stem: Literal["auto", "standard", "small"] = "auto"
     """First layers of a resnet or densenet, as in pretraining; auto follows the weights."""
+    norm: Literal["batch", "none"] = "batch"
+    """Normalisation in small_cnn: BatchNorm, or none; other networks are as published."""
     image_size: Annotated[int | None, "[8, 4096]"] = None
     """Side of the square input in pixels; None = that of the encoder, otherwise that of the shard set."""
     load_size: Annotated[int | None, "[8, 4096]"] = None
@@ -234,9 +240,12 @@ def check_threshold(rule: str) -> None:
 def run_settings(config: FinetuneConfig) -> dict[str, Any]:
     """A configuration as its run records it (see `results.identity.plain`), without settings that it does not use.
 
-    (Those of kmeans-patches and of the rbf head: they are later than the first runs, which keep their signature.)
+    (Those of kmeans-patches and of the rbf head, and `norm`: they are later than the first runs, which keep
+    their signature.)
     """
     values = plain(config)
+    if config.norm == "batch":
+        del values["norm"]
     if config.init != KMEANS_PATCHES:
         values.pop("kmeans", None)
     return values | {"head": head_settings(config.head)}
@@ -244,4 +253,12 @@ def run_settings(config: FinetuneConfig) -> dict[str, Any]:
 
 def head_settings(config: ClassifierHeadConfig) -> dict[str, Any]:
     """A head's settings; those of rbf only where it is one."""
-    return {k: v for k, v in plain(config).items() if config.kind == "rbf" or not k.startswith("rbf_")}
+    values = plain(config) | {"dropout": dropout(config)}
+    return {k: v for k, v in values.items() if config.kind == "rbf" or not k.startswith("rbf_")}
+
+
+def dropout(config: ClassifierHeadConfig) -> float:
+    """The dropout probability that a head's settings stand for."""
+    if config.dropout is not None:
+        return config.dropout
+    return 0.0 if config.kind == "dense" else 0.3

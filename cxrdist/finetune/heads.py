@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from cxrdist.finetune.config import ClassifierHeadConfig
+from cxrdist.finetune.config import ClassifierHeadConfig, dropout
 
 
 class RBFHead(nn.Module):
@@ -55,12 +55,14 @@ def build_head(config: ClassifierHeadConfig, features: int, labels: int, landmar
             nn.Linear(features, config.hidden, bias=False),
             nn.BatchNorm1d(config.hidden),
             nn.ReLU(inplace=True),
-            nn.Dropout(config.dropout),
+            nn.Dropout(dropout(config)),
             nn.Linear(config.hidden, labels),
         )
     layers: list[nn.Module] = []
     for _ in range(config.layers):
-        layers += [nn.Linear(features, config.hidden), nn.ReLU(inplace=True)]
+        # Dropout stands with the ReLU, so that weights keep the names that they have in files made without it.
+        after = nn.Sequential(nn.ReLU(inplace=True), nn.Dropout(dropout(config)))
+        layers += [nn.Linear(features, config.hidden), after]
         features = config.hidden
     return nn.Sequential(*layers, nn.Linear(features, labels))
 

@@ -48,6 +48,8 @@ class Phase:
     """Stages of the backbone that are trained: 0 none, None all."""
     backbone_lr: float
     head_lr: float
+    layers: bool = False
+    """Whether `last` counts layers instead of stages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +101,8 @@ class FitInputs:
     """Inputs of `batch` -> logits (G, L)."""
     head: nn.Module
     """The part of the network that counts as its head."""
-    unfreeze: Callable[[int | None], Any]
-    """Makes the last stages trainable; see `Classifier.unfreeze`."""
+    unfreeze: Callable[[int | None, bool], Any]
+    """Makes the last stages or layers trainable; see `Classifier.unfreeze`."""
     batch: Callable[[int, np.ndarray], torch.Tensor]
     """(step, indices (G,) into the training samples) -> inputs."""
     y: torch.Tensor
@@ -132,7 +134,8 @@ def phases(config: FinetuneConfig, n: int) -> list[Phase]:
     if config.mode == "linear":
         return [Phase(total, 0, rate, rate)]
     if config.mode == "last_n":
-        return [Phase(total, config.last_n, rate * factor, rate)]
+        layers = config.last_layers is not None
+        return [Phase(total, config.last_layers or config.last_n, rate * factor, rate, layers)]
     if config.mode == "full":
         return [Phase(total, None, rate * factor, rate)]
     first = min(max(config.head_epochs * per_epoch, math.ceil(config.min_steps / 4)), total - 1)
@@ -254,7 +257,7 @@ class Fit:
         if number > self.state.phase:
             self._count_anew(number)
         if number != self._phase:
-            self.problem.unfreeze(phase.last)
+            self.problem.unfreeze(phase.last, phase.layers)
             self._optimiser, self._phase = optimiser(self.config, self.problem, phase), number
         return phase, inside
 

@@ -175,7 +175,7 @@ class Trial:
 
         yield from self._fit(
             network=head,
-            unfreeze=lambda last: None,
+            unfreeze=lambda last, layers: None,
             batch=lambda step, rows: inputs[torch.from_numpy(rows).to(self.device)],
             val_logits=None if x_val is None else val_logits,
             precision="float32",
@@ -184,9 +184,11 @@ class Trial:
     def _layers(self) -> Iterator[Validation]:
         """Modes full, last_n and two_stage: augmented images through the network."""
         config, data = self.config, self.data
-        trained, total = self.model.trained(phases(config, len(data.train))[-1].last), classifier.parameters(self.model)
+        last = phases(config, len(data.train))[-1]
+        trained, total = self.model.trained(last.last, last.layers), classifier.parameters(self.model)
         self.facts |= {"n_trained": trained, "trained_share": round(trained / total, 6)}
-        what = f"last_n {config.last_n}" if config.mode == "last_n" else config.mode
+        unit = "last_layers" if last.layers else "last_n"
+        what = f"{unit} {last.last}" if config.mode == "last_n" else config.mode
         log.info("%s trains %s of %s weights (%.1f %%)", what, f"{trained:,}", f"{total:,}", 100 * trained / total)
 
         val = data.val if data.val is not None and len(data.val) else None

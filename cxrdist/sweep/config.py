@@ -49,6 +49,9 @@ class SweepConfig:
     """Dotted key of the fine-tune configuration -> list of values. A value may be a table of several keys that belong
     together, with an optional `name`; the axis may then have any name. `augment_without` lists augmentation parts to
     switch off one at a time (nothing = the full recipe)."""
+    variant: list[dict[str, Any]] = field(default_factory=list)
+    """Variants of the recipe for an ablation: tables of a `name`, as tables print it, and the dotted keys that differ
+    from `finetune`. The recipe itself is trained, too."""
     finetune: dict[str, Any] = field(default_factory=dict)
     """What all cells share, as `cxrdist finetune` takes it."""
     include: list[dict[str, Any]] | dict[str, Any] = field(default_factory=list)

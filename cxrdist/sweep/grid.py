@@ -4,88 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cxrdist import pending
-from cxrdist.core.augment_config import AUGMENT_PARTS
 from cxrdist.core.initialisation import describe
 from cxrdist.core.shard_sets import absolute
 from cxrdist.errors import InputError
 from cxrdist.finetune import identity
 from cxrdist.finetune.config import FinetuneConfig, check, words
-from cxrdist.finetune.parse import check_keys, flat, from_plain, get, replaced
+from cxrdist.finetune.parse import flat, from_plain, get, replaced
+from cxrdist.finetune.unused import check_used_somewhere
 from cxrdist.sweep import search
+from cxrdist.sweep.axes import COLUMNS, NOTHING, VARIANT, AxisValue, axes_of
 from cxrdist.sweep.config import SweepConfig
 from cxrdist.sweep.folder import SweepCell, SweepFolder
-
-COLUMNS = ("shards", "init", "label_fraction", "mode", "seed", "arch")
-"""Axes that have a column of their own in the results; the others are named in the column `variant`."""
-
-WITHOUT = "augment_without"
-NOTHING = "nothing"
-
-
-@dataclass(frozen=True)
-class AxisValue:
-    """One value of one axis: what it is called, and the options it sets."""
-
-    name: Any
-    options: dict[str, Any]
-
-
-def axes_of(config: SweepConfig) -> dict[str, list[AxisValue]]:
-    """The axes in the spec's order, command-line axes in place of the spec's, every key checked.
-
-    Raises:
-        InputError: an unknown key, an axis without values, an axis that is not a list, a value given twice.
-    """
-    given: dict[str, Any] = dict(config.axes)
-    shared = flat(config.finetune)
-    for name, kind in (("shards", str), ("init", str), ("label_fraction", float), ("mode", str), ("seed", int)):
-        value = getattr(config, name)
-        if value is not None:
-            given[name] = _typed(name, value, kind)
-            shared.pop(name, None)
-    from_plain({"shards": "-"} | shared | {"out": "-"}, "[finetune]")  # wrong keys and types, before they are used
-    off = list(shared.pop("augment.off", []))
-    axes: dict[str, list[AxisValue]] = {}
-    for name, values in given.items():
-        if not isinstance(values, Sequence) or isinstance(values, str):
-            raise InputError(f"axes.{name} must be a list of values, not {values!r}")
-        if not values:
-            raise InputError(f"axes.{name} is empty, so there is no cell; give it a value or leave it out")
-        choices = [_choice(name, value, off) for value in values]
-        if len({repr(choice.name) for choice in choices}) < len(choices):
-            raise InputError(f"axes.{name} names a value twice: {', '.join(str(c.name) for c in choices)}")
-        axes[name] = choices
-    twice = sorted({key for choices in axes.values() for c in choices for key in c.options} & set(shared))
-    if twice:
-        raise InputError(f"{twice[0]} is given both in [axes] and in [finetune]; keep one")
-    return axes
-
-
-def _typed(name: str, value: Any, kind: type) -> list[Any]:
-    parts = words(value) if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
-    try:
-        return [kind(part) for part in parts or []]
-    except ValueError as error:
-        raise InputError(f"--{name} {value}: {error}") from error
-
-
-def _choice(axis: str, value: Any, off: list[str]) -> AxisValue:
-    if axis == WITHOUT:
-        if value != NOTHING and value not in AUGMENT_PARTS:
-            raise InputError(f"axes.{axis}: no part {value!r}; the parts are {NOTHING}, {', '.join(AUGMENT_PARTS)}")
-        return AxisValue(value, {"augment.off": off if value == NOTHING else [*off, value]})
-    if isinstance(value, Mapping) and axis != "uncertain":
-        options = flat({key: item for key, item in value.items() if key != "name"})
-        check_keys(options, f"axes.{axis}")
-        return AxisValue(value.get("name", ", ".join(f"{k}={v}" for k, v in options.items())), options)
-    check_keys([axis], "axes")
-    return AxisValue(value, {axis: value})
 
 
 def expand(config: SweepConfig) -> list[SweepCell]:
@@ -100,13 +35,14 @@ def expand(config: SweepConfig) -> list[SweepCell]:
     base = _one_network(_base(config, axes), axes)
     draws = search.draws(config.search, base)
     ledger = SweepFolder(Path(config.out))
-    return _unique(
-        [
-            _cell(config, ledger, axes, base, values | drawn, options | drawn)
-            for values, options in _combinations(base, axes, include, exclude)
-            for drawn in draws
-        ]
-    )
+    points = [
+        (values | drawn, options | drawn)
+        for values, options in _combinations(base, axes, include, exclude)
+        for drawn in draws
+    ]
+    found = [_cell(config, ledger, axes, base, values, options) for values, options in points]
+    check_used_somewhere([(options, cell.config) for (_, options), cell in zip(points, found, strict=True)])
+    return _unique(found)
 
 
 def _combinations(
@@ -141,11 +77,13 @@ def check_settings(config: SweepConfig) -> None:
     include, exclude = _rules(config.include, "include", axes), _rules(config.exclude, "exclude", axes)
     base = _base(config, axes)
     draws = search.draws(config.search, base)
+    trials = []
     for values, options in _combinations(base, axes, include, exclude):
         for drawn in draws:
-            trial = replaced(base, options | drawn)
+            trials.append((options | drawn, replaced(base, options | drawn)))
             with _naming(values | drawn):
-                pending.check_trial(trial)
+                pending.check_trial(trials[-1][1])
+    check_used_somewhere(trials)
 
 
 def _base(config: SweepConfig, axes: Mapping[str, list[AxisValue]]) -> FinetuneConfig:
@@ -190,7 +128,8 @@ def _checked(base: FinetuneConfig, axis: str, choice: AxisValue) -> AxisValue:
 
     if not choice.options:
         return choice
-    parsed = from_plain(flat(plain(base)) | choice.options, f"axes.{axis}")
+    where = f"[[{VARIANT}]] {choice.name}" if axis == VARIANT else f"axes.{axis}"
+    parsed = from_plain(flat(plain(base)) | choice.options, where)
     return AxisValue(choice.name, {key: get(parsed, key) for key in choice.options})
 
 
@@ -235,7 +174,8 @@ def _cell(
         sets = {item for choice in axes.get("shards", []) for item in choice.options.values()}
         others = sorted({*(words(trial.eval_shards) or []), *sets} - {trial.shards})
         trial = replace(trial, eval_shards=others)
-    variant = " ".join(f"{key}={value}" for key, value in values.items() if key not in COLUMNS and value != NOTHING)
+    shown = {key: value for key, value in values.items() if key not in COLUMNS and value != NOTHING}
+    variant = " ".join(str(value) if key == VARIANT else f"{key}={value}" for key, value in shown.items())
     trial = check(
         replace(
             trial,

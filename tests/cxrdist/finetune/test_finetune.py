@@ -22,6 +22,7 @@ from cxrdist.finetune import trial as finetuning
 from cxrdist.finetune.config import FinetuneConfig
 from cxrdist.finetune.loop import Stopped
 from cxrdist.finetune.parse import from_plain
+from jobs import cli
 from results import schema
 from results.run import Run
 from results.stats.metrics import compute
@@ -150,6 +151,38 @@ def test_the_share_of_weights_that_train_is_printed_and_recorded(tmp_path, blobs
     assert f"last_n 1 trains {done['n_trained']:,} of {done['n_parameters']:,} weights" in caplog.text
     probed = trained(tmp_path / "probe", blobs, mode="linear", **changes)
     assert probed.read_done()["n_trained"] == 445
+
+
+def test_layers_are_counted_in_place_of_stages(tmp_path, blobs, caplog):
+    with caplog.at_level("INFO", "cxrdist"):
+        run = trained(tmp_path / "run", blobs, mode="last_n", last_layers=2, epochs=1, min_steps=2, n_boot=0)
+    model, done = classifier.load(run.path), run.read_done()
+    hidden_and_last_convolution = 128 * 9 * 444 + 444 + 64 * 128 * 9 + 128 + 2 * 128 + 445
+    assert done["n_trained"] == hidden_and_last_convolution == model.trained(2, True)
+    assert f"last_layers 2 trains {done['n_trained']:,} of" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--mode full --last_n 2", "last_n = 2 changes nothing: mode is full, not last_n; leave it out"),
+        ("--mode last_n --last_n 2 --last_layers 3", "last_n = 2 changes nothing: last_layers counts in its place"),
+        ("--last_layers 3", "last_layers = 3 changes nothing: mode is full"),
+        ("--head.dropout 0.1", "head.dropout = 0.1 changes nothing: head.kind is linear"),
+        ("--head.kind mlp --head.l2 0.1", "head.l2 = 0.1 changes nothing: head.kind is mlp"),
+        (
+            "--head.kind mlp --mode linear --head.probe_l2 [1.0]",
+            "head.probe_l2 = [1.0] changes nothing: head.kind is mlp",
+        ),
+        ("--weight_factor 0.5", "weight_factor = 0.5 changes nothing: class_weights is none"),
+        ("--kmeans.centres 99", "kmeans.centres = 99 changes nothing: init is scratch"),
+        ("--arch resnet10t --norm none", "norm none is for arch small_cnn alone"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(tmp_path, blobs, capsys, words, message):
+    given = ["finetune", "--shards", str(blobs), "--out", str(tmp_path / "run"), "--device", "cpu", *words.split()]
+    assert cli.main(given) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def test_every_optimiser_has_a_weight_decay_of_its_own_and_records_it(tmp_path, blobs):

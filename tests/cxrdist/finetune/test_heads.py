@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import timm
@@ -10,7 +12,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from cxrdist.core.small_cnn import SmallCNN
 from cxrdist.errors import InputError
-from cxrdist.finetune.classifier import Classifier, build, parameters, stages
+from cxrdist.finetune.classifier import Classifier, build, layers, load, parameters, save, stages
 from cxrdist.finetune.config import ClassifierHeadConfig, FinetuneConfig
 from cxrdist.finetune.heads import build_head, class_weights, head_penalty, masked_bce
 
@@ -135,3 +137,48 @@ def test_an_architecture_without_stages_trains_whole_and_refuses_last_n():
     assert len(model.unfreeze(None)) == len(list(model.backbone.parameters()))
     with pytest.raises(InputError, match="does not divide poolformer_s12 into stages"):
         model.unfreeze(1)
+
+
+def test_last_layers_counts_convolutions_and_linear_layers_with_what_follows_them():
+    model = classifier(arch="resnet18")
+    model.unfreeze(3, True)
+    trained = {name for name, p in model.backbone.named_parameters() if p.requires_grad}
+    assert trained == {
+        "layer4.0.downsample.0.weight", "layer4.0.downsample.1.weight", "layer4.0.downsample.1.bias",
+        "layer4.1.conv1.weight", "layer4.1.bn1.weight", "layer4.1.bn1.bias",
+        "layer4.1.conv2.weight", "layer4.1.bn2.weight", "layer4.1.bn2.bias",
+    }  # fmt: skip
+    assert len(layers(model.backbone)) == 20, "17 convolutions on the main path and 3 beside it"
+    assert model.trained(3, True) == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    with pytest.raises(InputError, match="last_layers 21: resnet18 has 20 layers"):
+        model.unfreeze(21, True)
+
+
+@pytest.mark.parametrize(
+    "arch", ["densenet121", "convnext_atto", "vit_tiny_patch16_224", "poolformer_s12", "small_cnn"]
+)
+def test_layers_hold_every_parameter_once_and_each_has_a_weight(arch):
+    backbone = classifier(arch=arch).backbone
+    shapes = {name: parameter.ndim for name, parameter in backbone.named_parameters()}
+    found = layers(backbone)
+    assert sorted(name for layer in found for name in layer) == sorted(shapes)
+    assert all(any(shapes[name] > 1 for name in layer) for layer in found)
+
+
+def test_dense_has_dropout_beside_its_penalty_only_where_it_is_asked_for():
+    plain = build_head(ClassifierHeadConfig(kind="dense", hidden=50), 5, 1).train()
+    assert all(m.p == 0 for m in plain.modules() if isinstance(m, torch.nn.Dropout))
+    head = build_head(ClassifierHeadConfig(kind="dense", hidden=400, layers=2, dropout=0.5), 5, 1).train()
+    hidden = torch.nn.Sequential(*list(head.children())[:2])(torch.ones(1, 5))
+    assert 0.6 < float((hidden == 0).float().mean()) < 0.9, "half of what the ReLU leaves is dropped"
+    assert set(head.state_dict()) == {f"{place}.{kind}" for place in (0, 2, 4) for kind in ("weight", "bias")}
+    assert head.eval()(torch.ones(1, 5)).shape == (1, 1)
+
+
+def test_a_small_cnn_without_batch_norm_is_saved_as_one(tmp_path: Path):
+    model = classifier(arch="small_cnn", norm="none")
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
+    assert parameters(model) == 605_497 - 448
+    save(tmp_path / "model.safetensors", model)
+    images = torch.randn(2, 1, 32, 32)
+    assert torch.equal(load(tmp_path / "model.safetensors")(images), model.eval()(images))

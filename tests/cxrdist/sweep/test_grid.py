@@ -68,6 +68,34 @@ def test_augmentation_parts_are_switched_off_one_at_a_time(spec):
     assert [cell.config.variant for cell in cells] == [None, "augment_without=crop", "augment_without=blur"]
 
 
+def test_variants_are_listed_once_beside_the_recipe_and_named_as_written(spec):
+    variants = [
+        {"name": "without batch norm", "norm": "none"},
+        {"name": "threshold 0.5", "threshold": "0.5"},
+        {"name": "SGD & no flip", "optim": {"name": "sgd"}, "augment.off": ["flip"]},
+    ]
+    shared = {"arch": "small_cnn", "threshold": "f1", "optim": {"lr": 0.01, "name": "adam"}}
+    cells = expand(spec({"seed": [0, 1], "optim.lr": [0.1]}, {**shared, "optim": {"name": "adam"}}, variant=variants))
+    assert [cell.config.variant for cell in cells[:4]] == [
+        "optim.lr=0.1", "optim.lr=0.1 without batch norm", "optim.lr=0.1 threshold 0.5", "optim.lr=0.1 SGD & no flip"
+    ]  # fmt: skip
+    cells = expand(spec({"seed": [0, 1]}, shared, variant=variants))
+    assert [cell.config.variant for cell in cells[4:]] == [None, *(variant["name"] for variant in variants)]
+    recipe, norm, threshold, both = (cell.config for cell in cells[:4])
+    assert (recipe.norm, norm.norm, norm.threshold) == ("batch", "none", "f1")
+    assert (threshold.threshold, threshold.optim.name) == ("0.5", "adam")
+    assert (both.optim.name, both.optim.lr, both.augment.off, both.threshold) == ("sgd", 0.01, ["flip"], "f1")
+    kept = expand(spec({"seed": [0]}, shared, variant=variants, exclude={"variant": ["threshold 0.5", "nothing"]}))
+    assert [cell.values["variant"] for cell in kept] == ["without batch norm", "SGD & no flip"]
+
+
+def test_a_setting_that_serves_some_cells_may_be_an_axis(spec):
+    cells = expand(spec({"head.kind": ["linear", "mlp"], "head.hidden": [64, 32]}))
+    assert len(cells) == 4
+    heads = [{"name": "dense", "head.kind": "dense", "head.l2": 0.1}, {"name": "mlp", "head.kind": "mlp"}]
+    assert len(expand(spec({"head": heads}))) == 2
+
+
 def test_values_that_belong_together_are_one_axis(spec):
     policies = [
         {"name": "u-ones", "uncertain": "ones", "blanks": "zeros"},
@@ -96,6 +124,19 @@ def test_a_cell_keeps_its_folder_whatever_else_the_grid_holds(spec):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"variant": [{"optim.lr": 1.0}]}, r"\[\[variant\]\] number 1 needs a name"),
+        ({"variant": [{"name": "a"}]}, r"\[\[variant\]\] a: give at least one key"),
+        ({"variant": [{"name": "a", "optim.rate": 1.0}]}, r"\[\[variant\]\] a: unknown key optim.rate"),
+        ({"variant": [{"name": "a", "epochs": 0}]}, r"\[\[variant\]\] a: epochs = 0: must be at least 1"),
+        ({"variant": [{"name": "a", "epochs": 3}] * 2}, r"\[\[variant\]\] a is given twice"),
+        ({"variant": [{"name": "a", "seed": 3}], "axes": {"seed": [1]}}, r"a: seed is set by axes.seed; keep one"),
+        ({"variant": [{"name": "a", "epochs": 20}]}, "two cells are the same trial"),
+        ({"axes": {"head.dropout": [0.1, 0.2]}}, "head.dropout changes nothing in any cell: head.kind is linear"),
+        ({"axes": {"last_n": [1, 2]}}, "last_n changes nothing in any cell: mode is full, not last_n"),
+        (
+            {"variant": [{"name": "a", "weight_factor": 0.5}]},
+            "weight_factor changes nothing in any cell: class_weights",
+        ),
         ({"axes": {"sed": [1]}}, "axes: unknown key sed; did you mean seed"),
         ({"axes": {"optim.rate": [1]}}, "unknown key optim.rate"),
         ({"finetune": {"epoch": 3}}, r"\[finetune\]: unknown key epoch; did you mean epochs"),
@@ -158,19 +199,19 @@ def test_random_draws_are_the_same_every_time_and_inside_their_ranges(spec):
         "head.dropout": {"low": 0.1, "high": 0.5},
         "last_n": {"low": 1, "high": 4, "integer": True},
     }
-    config = spec({"seed": [0]}, {"mode": "last_n"}, search=SearchConfig(method="random", space=space, samples=12))
+    shared = {"mode": "last_n", "head.kind": "mlp"}
+    config = spec({"seed": [0]}, shared, search=SearchConfig(method="random", space=space, samples=12))
     cells = expand(config)
     assert [c.signature for c in cells] == [c.signature for c in expand(config)] and len(cells) == 12
     for cell in cells:
-        assert 1e-4 <= cell.config.optim.lr <= 1e-1 and 0.1 <= cell.config.head.dropout <= 0.5
+        assert 1e-4 <= cell.config.optim.lr <= 1e-1 and 0.1 <= (cell.config.head.dropout or 0) <= 0.5
         assert cell.config.last_n in (1, 2, 3, 4) and cell.config.optim.name in ("adam", "sgd")
     assert len({cell.config.optim.lr for cell in cells}) == 12
 
 
 def test_a_search_grid_multiplies_the_axes(spec):
-    found = expand(
-        spec({"seed": [0, 1]}, search=SearchConfig(method="grid", space={"optim.lr": [0.1, 0.2], "last_n": [1, 2, 3]}))
-    )
+    space = {"optim.lr": [0.1, 0.2], "last_n": [1, 2, 3]}
+    found = expand(spec({"seed": [0, 1]}, {"mode": "last_n"}, search=SearchConfig(method="grid", space=space)))
     assert len(found) == 12
     rows = search.trials(found, ["optim.lr", "last_n"])
     assert len(rows) == 12 and all(row["state"] == "missing" and not row["chosen"] for row in rows)
