@@ -63,6 +63,11 @@ class Config:
     """Search: how many trials to show."""
     style: Literal["interval", "mean-sd"] = "interval"
     """What stands behind a mean over seeds: its 95 % interval, or the standard deviation over seeds."""
+    intervals: Literal["beside", "below", "none"] = "beside"
+    """Where intervals stand: beside their values, below them (latex and siunitx, for narrow pages), or none."""
+    split: Annotated[int | None, "[1, inf)"] = None
+    """latex and siunitx: a table with more data columns than this is split into parts that stand below one another;
+    None = all columns side by side."""
     difference: str | None = None
     """Label-efficiency and transfer: also differences to this initialisation (scratch), with interval and p; None = no
     differences."""
@@ -109,6 +114,9 @@ def run(config: Config) -> None:
     for option, tables in ONLY_FOR.items():
         if getattr(config, option) is not None and config.name not in tables:
             raise InputError(f"--{option} is for the table {' and '.join(tables)}; {config.name} does not take it")
+    if config.format not in ("latex", "siunitx") and (config.intervals == "below" or config.split is not None):
+        name = "--split" if config.split is not None else "--intervals below"
+        raise InputError(f"{name} is for --format latex and siunitx; {config.format} does not take it")
     results, warnings = open_results(config.inputs, config.level)
     for warning in warnings[:3]:
         print(f"note: {warning}", file=sys.stderr)
@@ -127,6 +135,8 @@ def run(config: Config) -> None:
         reference=config.reference,
         limit=config.limit,
         style=config.style,
+        intervals=config.intervals,
+        split=config.split,
         difference=config.difference,
         prevalence=config.prevalence,
         recalibrate=config.recalibrate,

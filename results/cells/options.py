@@ -38,6 +38,10 @@ class Options:
     """Value of an axis (mostly an initialisation) that differences are taken to; None = no differences."""
     style: str = "interval"
     """What stands behind a mean: interval, or mean-sd for the standard deviation over seeds."""
+    intervals: str = "beside"
+    """Where intervals stand: beside their values, below them (LaTeX), or none."""
+    split: int | None = None
+    """LaTeX: data columns of one part of a table whose parts stand below one another; None = all in one."""
     at: tuple[str, ...] = ("sensitivity=0.9", "specificity=0.9")
     """Operating points: threshold rules of `stats.metrics.pick_threshold`."""
     prevalence: float | None = None

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from results.cells.options import Options
 from results.figures.scores import Scores, pooled_data
-from results.figures.style import HATCHES, Drawing, legend_below, line_style, stacked
+from results.figures.style import Drawing, hatch, legend_below, line_style, stacked
 from results.stats.metrics import expected_calibration_error
 from results.stats.recalibrate import sentence
 
@@ -36,9 +36,7 @@ def draw(results: pa.Table, options: Options) -> Drawing:
         name, style = f"{series.name} (ECE {ece:.3f})", line_style(place)
         axis.errorbar(bins.score + shift * 0.006, bins.share, yerr=errors, label=name, capsize=2, **style)
         centres = (bins.place + 0.5) / BINS + shift * width
-        below.bar(
-            centres, bins.images / seeds, width * 0.9, color=style["color"], hatch=HATCHES[place % 7], linewidth=0
-        )
+        below.bar(centres, bins.images / seeds, width * 0.9, color=style["color"], hatch=hatch(place), linewidth=0)
     axis.set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="Share of positives")
     below.set(yscale="log", xlim=(0, 1), xlabel="Mean score", ylabel=data.unit.capitalize())
     below.yaxis.set_major_locator(LogLocator(subs=(1, 3)))

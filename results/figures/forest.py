@@ -15,7 +15,7 @@ from results.cells.select import RowChoice, choose, largest_fraction, layout
 from results.cells.significance import Comparer
 from results.errors import InputError
 from results.figures.panels import is_one_seed, panel_count
-from results.figures.style import COLOURS, MARKS, Drawing, canvas, legend_below
+from results.figures.style import Drawing, canvas, colour, legend_below, marker, series_count
 from results.schema import MACRO
 from results.stats.delong import Difference
 from results.wording import listing
@@ -44,6 +44,7 @@ def draw(results: pa.Table, options: Options) -> Drawing:
     values = sorted({key[2] for _, key in cells}, key=lambda value: sort_key(axis, value))
     reference = _reference(values, axis, options)
     shown = [value for value in values if reference is None or value != reference]
+    series_count(shown, axis)
     figure, axes = canvas(len(panels), width=4.8, height=0.8 + len(lines) * (0.1 * len(shown) + 0.12), across=2)
     comparer, reasons, methods = Comparer(), set(), set()
     several_sets = len({dataset for dataset, _ in lines}) > 1
@@ -111,18 +112,18 @@ def _against(cell: Cell, base: Cell | None, comparer: Comparer, reasons: set[str
 
 def _marks(axis: Axes, marks: list[tuple[float, bool, Cell]], place: int, name: str) -> None:
     """The marks of one initialisation with their intervals; those of means are larger."""
-    colour, labelled = COLOURS[place % 7], False
+    tint, labelled = colour(place), False
     for y, is_mean, cell in marks:
         axis.plot(
             [cell.value or 0.0],
             [y],
-            MARKS[place % 7],
-            color=colour,
+            marker(place),
+            color=tint,
             markersize=6.5 if is_mean else 4.5,
-            markerfacecolor="white" if is_one_seed(cell) else colour,
+            markerfacecolor="white" if is_one_seed(cell) else tint,
             label="" if labelled else name,
             zorder=3,
         )
         labelled = True
         if cell.low is not None and cell.high is not None:
-            axis.hlines(y, cell.low, cell.high, color=colour, linewidth=1.8 if is_mean else 1.1, zorder=2)
+            axis.hlines(y, cell.low, cell.high, color=tint, linewidth=1.8 if is_mean else 1.1, zorder=2)

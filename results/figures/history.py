@@ -17,15 +17,20 @@ from results.wording import count
 
 SKIPPED = {"step", "time", "epoch"}
 MAX_RUNS = 60
+_Log = dict[str, list[tuple[int, float]]]
 
 
 def draw(results: pa.Table, options: Options) -> Drawing:
-    """Every number that runs logged over steps, one panel each; one colour per initialisation, one line per run."""
+    """Every number that runs logged over steps, one panel each; one colour per initialisation, one line per run.
+
+    Losses of different kinds (of fine-tuning, of each method of pretraining) have panels of their own.
+    """
     runs = _runs(results, options)
-    logs = [(name, log) for name, folder in runs.items() for log in [_columns(Run(folder[1]))] if log]
     names = {folder: name for folder, (name, _) in runs.items()}
+    logs = [(folder, log) for folder, (_, path) in runs.items() for log in [_columns(Run(path))] if log]
     if not logs:
         raise InputError("none of the chosen runs has a readable metrics.jsonl")
+    logs = _losses_apart(logs, names)
     keys = sorted({key for _, log in logs for key in log}, key=lambda key: ("loss" not in key, key))[:12]
     groups = sorted(set(names.values()), key=lambda name: (name == "Pretraining", name != "Scratch", name))
     logs.sort(key=lambda item: groups.index(names[item[0]]))
@@ -65,9 +70,31 @@ def _runs(results: pa.Table, options: Options) -> dict[str, tuple[str, Path]]:
     return dict(list(found.items())[:MAX_RUNS])
 
 
-def _columns(run: Run) -> dict[str, list[tuple[int, float]]]:
+def _losses_apart(logs: list[tuple[str, _Log]], names: dict[str, str]) -> list[tuple[str, _Log]]:
+    """Logs whose losses are named by their kind where the runs have several, as they share neither unit nor range.
+
+    Args:
+        logs: run folder and its numbers by name.
+        names: of each run's group; those of pretraining begin with the word.
+    """
+
+    def kind(folder: str) -> str:
+        return names[folder] if names[folder].startswith("Pretraining") else "Fine-tuning"
+
+    kinds: dict[str, set[str]] = {}
+    for folder, log in logs:
+        for key in log:
+            kinds.setdefault(key, set()).add(kind(folder))
+
+    def title(key: str, folder: str) -> str:
+        return f"{key} ({kind(folder)})" if "loss" in key and len(kinds[key]) > 1 else key
+
+    return [(folder, {title(key, folder): values for key, values in log.items()}) for folder, log in logs]
+
+
+def _columns(run: Run) -> _Log:
     """Logged numbers by name: (step, value) pairs."""
-    out: dict[str, list[tuple[int, float]]] = {}
+    out: _Log = {}
     for row in run.read_log():
         for key, value in row.items():
             if key not in SKIPPED and isinstance(value, (int, float)) and not isinstance(value, bool):

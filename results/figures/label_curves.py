@@ -14,7 +14,7 @@ from results.cells.display import show, sort_key, sorted_keys
 from results.cells.options import Options
 from results.cells.select import RowChoice, choose, layout
 from results.figures.panels import is_one_seed, panel_count
-from results.figures.style import COLOURS, Drawing, canvas, legend_below, line_style
+from results.figures.style import Drawing, canvas, colour, legend_below, line_style, series_count, thinned
 from results.schema import MACRO
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def over_labels(results: pa.Table, options: Options, x_axis: str) -> Drawing:
     cells = gather(rows, panel_axes, (lines, "label_fraction"), options.allow)
     panels = sorted_keys({key for key, _ in cells}, panel_axes)
     held = sorted({key[0] for _, key in cells}, key=lambda value: sort_key(lines, value))
+    series_count(held, lines)
     figure, axes = canvas(panel_count(panels))
     amounts = [row[x_axis] for row in rows if row[x_axis]]
     for axis, panel in zip(axes, panels, strict=True):
@@ -55,10 +56,10 @@ def over_labels(results: pa.Table, options: Options, x_axis: str) -> Drawing:
             axis.set_xlim(min(amounts) / 1.3, max(amounts) * 1.3)
         if x_axis == "label_fraction":
             ticks = sorted({row["label_fraction"] for row in rows if row["label_fraction"]})
-            axis.set_xticks(ticks, [show("label_fraction", tick) for tick in ticks])
+            axis.set_xticks(ticks, thinned(ticks, [show("label_fraction", tick) for tick in ticks], _AXIS, log=True))
             axis.minorticks_off()
         elif len(counts := sorted({round(_labelled(cell)) for cell in cells.values() if _labelled(cell)})) <= 6:
-            axis.set_xticks(counts, [f"{count:,}" for count in counts])
+            axis.set_xticks(counts, thinned(counts, [f"{count:,}" for count in counts], _AXIS, log=True))
             axis.minorticks_off()
         axis.set_xlabel("Labels used" if x_axis == "label_fraction" else "Labelled training images")
         axis.set_ylabel(metric_title(rows))
@@ -77,6 +78,9 @@ def over_labels(results: pa.Table, options: Options, x_axis: str) -> Drawing:
     return Drawing(figure=figure, caption=" ".join([caption, *parts]))
 
 
+_AXIS = 2.2
+"""Width of a panel's axis between its outermost ticks, inches, at least."""
+
 ALONE = (
     "Hollow, with dotted bars: one trained model, whose interval leaves out the spread over seeds and is too narrow."
 )
@@ -87,7 +91,7 @@ def _line_with_band(axis: Axes, points: Sequence[tuple[float, Cell]], place: int
     """A line with a band where there are several seeds; hollow marks with dotted bars where there is one."""
     if not points:
         return
-    style, colour = line_style(place), COLOURS[place % len(COLOURS)]
+    style, tint = line_style(place), colour(place)
     faint = all(is_one_seed(cell) for _, cell in points)
     xs, ys = [x for x, _ in points], [cell.value or 0.0 for _, cell in points]
     (line,) = axis.plot(xs, ys, label=name, zorder=3, alpha=0.6 if faint else 1.0, **style)
@@ -97,8 +101,8 @@ def _line_with_band(axis: Axes, points: Sequence[tuple[float, Cell]], place: int
         if cell.low is None or cell.high is None:
             continue
         if is_one_seed(cell):
-            axis.vlines(x, cell.low, cell.high, color=colour, linewidth=1.0, linestyles=":", zorder=1)
-            axis.plot([x], [cell.value or 0.0], color=colour, marker=style["marker"], markerfacecolor="white", zorder=4)
+            axis.vlines(x, cell.low, cell.high, color=tint, linewidth=1.0, linestyles=":", zorder=1)
+            axis.plot([x], [cell.value or 0.0], color=tint, marker=style["marker"], markerfacecolor="white", zorder=4)
     banded = [
         (x, cell.low, cell.high)
         for x, cell in points
@@ -106,14 +110,14 @@ def _line_with_band(axis: Axes, points: Sequence[tuple[float, Cell]], place: int
     ]
     if len(banded) > 1:
         low, high = [item[1] for item in banded], [item[2] for item in banded]
-        axis.fill_between([item[0] for item in banded], low, high, color=colour, alpha=0.15, linewidth=0)
+        axis.fill_between([item[0] for item in banded], low, high, color=tint, alpha=0.15, linewidth=0)
     elif banded:
         x, bottom, top = banded[0]
         axis.vlines(x, bottom, top, color=colour)
     for x, cell in points:
         values = [row["value"] for row in cell.rows if row["value"] is not None]
         if len(values) > 1:
-            axis.plot([x] * len(values), values, ".", color=colour, markersize=3, alpha=0.7, zorder=2)
+            axis.plot([x] * len(values), values, ".", color=tint, markersize=3, alpha=0.7, zorder=2)
 
 
 def _labelled(cell: Cell) -> float:

@@ -11,7 +11,7 @@ from results.cells.display import METRIC_TITLES, show, sort_key, sorted_keys
 from results.cells.options import Options
 from results.cells.select import RowChoice, choose, largest_fraction, layout
 from results.figures.panels import is_one_seed, panel_count
-from results.figures.style import COLOURS, HATCHES, Drawing, canvas, legend_below
+from results.figures.style import Drawing, canvas, colour, hatch, legend_below, series_count
 from results.schema import MACRO
 
 PER_TEST_SET = True
@@ -33,6 +33,7 @@ def draw(results: pa.Table, options: Options) -> Drawing:
     labels = sorted({key[0] for _, key in cells}, key=lambda value: sort_key("label", value))
     inits = sorted({key[1] for _, key in cells}, key=lambda value: sort_key("init", value))
     panel_count(panels)
+    series_count(inits, "init")
     figure, axes = canvas(len(panels), width=4.2, height=0.7 + len(labels) * (0.14 * len(inits) + 0.12), across=2)
     thickness = 0.8 / len(inits)
     for axis, panel in zip(axes, panels, strict=True):
@@ -44,8 +45,8 @@ def draw(results: pa.Table, options: Options) -> Drawing:
                 ys,
                 [cell.value or 0.0 for _, cell in bars],
                 height=thickness * 0.9,
-                color=COLOURS[place % 7],
-                hatch=HATCHES[place % 7],
+                color=colour(place),
+                hatch=hatch(place),
                 edgecolor="white",
                 linewidth=0.4,
                 label=show("init", init),

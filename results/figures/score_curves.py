@@ -22,7 +22,7 @@ from results.errors import InputError
 from results.figures.bands import Carriers, Curve, band
 from results.figures.panels import MAX_PANELS
 from results.figures.scores import GRID, Series, figure_data
-from results.figures.style import COLOURS, Drawing, canvas, line_style
+from results.figures.style import Drawing, canvas, colour, line_style
 from results.stats.effects import TOO_FEW
 
 
@@ -60,13 +60,17 @@ def curve_panels(results: pa.Table, options: Options, kind: CurveKind) -> Drawin
                 continue
             found = band(series.runs[label], kind.curve, kind.carriers)
             axis.plot(GRID, found.value, label=_legend(series, label), **line_style(place, mark=""))
-            axis.fill_between(GRID, found.low, found.high, color=COLOURS[place], alpha=0.15, linewidth=0)
+            axis.fill_between(GRID, found.low, found.high, color=colour(place), alpha=0.15, linewidth=0)
         run = next(series.runs[label][0] for series in data.series if label in series.runs)
         kind.chance(axis, float(run.truth.mean()))
         axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=kind.axes[0], ylabel=kind.axes[1], title=show("label", label))
         axis.set_box_aspect(1)
         # below the panel, for values as long as these would cover its lines and ticks
-        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=6.5, borderaxespad=0)
+        title = METRIC_TITLES[kind.metric]
+        anchor = (0.5, -0.2)
+        axis.legend(
+            loc="upper center", bbox_to_anchor=anchor, fontsize=6.5, borderaxespad=0, title=title, title_fontsize=6.5
+        )
     cells = [cell for series in data.series for cell in series.cells.values()]
     caption = (
         f"{kind.title}, mean over seeds with 95 % bands, point by point. Legends: {METRIC_TITLES[kind.metric]}. "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,10 +59,66 @@ class Drawing:
     """The name it is asked for by; the registry knows it."""
 
 
+MAX_SERIES = 14
+"""Series of a figure that can be told apart: those beyond seven have the same colours with other marks and lines."""
+
+
+def series_count(values: Sequence[Any], axis: str) -> int:
+    """How many series there are.
+
+    Raises:
+        InputError: more than MAX_SERIES.
+    """
+    if len(values) > MAX_SERIES:
+        raise InputError(
+            f"{len(values)} values of {axis} are too many to distinguish; choose with --where (at most {MAX_SERIES})"
+        )
+    return len(values)
+
+
+def colour(place: int) -> str:
+    """Colour of the series at `place`; from the eighth they come again."""
+    return COLOURS[place % len(COLOURS)]
+
+
+def marker(place: int) -> str:
+    """Mark of the series at `place`: those of one colour have different ones."""
+    return MARKS[(place + place // len(COLOURS)) % len(MARKS)]
+
+
+def hatch(place: int) -> str:
+    """Hatching of the series at `place`: those of one colour have different ones."""
+    return HATCHES[(place + place // len(COLOURS)) % len(HATCHES)]
+
+
 def line_style(place: int, mark: str | None = None) -> dict[str, Any]:
     """Colour, line and mark of the series at `place`; `mark` replaces its own."""
-    marker = MARKS[place % 7] if mark is None else mark
-    return {"color": COLOURS[place % 7], "linestyle": LINES[place % 7], "marker": marker}
+    line = LINES[(place + 2 * (place // len(COLOURS))) % len(LINES)]
+    return {"color": colour(place), "linestyle": line, "marker": marker(place) if mark is None else mark}
+
+
+def thinned(places: Sequence[float], labels: Sequence[str], width: float, *, log: bool = False) -> list[str]:
+    """Tick labels of an axis without those that would touch the next one; the last always stays.
+
+    Args:
+        places: of the ticks, ascending.
+        labels: what stands at them.
+        width: of the axis between the first and the last tick, inches.
+        log: whether the axis is logarithmic.
+    """
+    scaled = [math.log(place) for place in places] if log else list(places)
+    span = max(scaled[-1] - scaled[0], 1e-12)
+    kept, right = [], math.inf
+    for place, label in zip(reversed(scaled), reversed(labels), strict=True):
+        centre, half = (place - scaled[0]) / span * width, 0.5 * len(label) * _LETTER
+        fits = centre + half + _LETTER <= right
+        kept.append(label if fits else "")
+        right = centre - half if fits else right
+    return kept[::-1]
+
+
+_LETTER = 0.62 * 8 / 72
+"""Width of a letter of a tick label, inches."""
 
 
 @contextmanager

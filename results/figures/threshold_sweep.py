@@ -14,15 +14,13 @@ PER_TEST_SET = True
 
 
 def draw(results: pa.Table, options: Options) -> Drawing:
-    """Sensitivity, specificity, precision and F1 over the threshold, one panel per series."""
+    """Sensitivity, specificity, their mean, precision and F1 over the threshold, one panel per series."""
     data = pooled_data(results, options)
     figure, axes = canvas(len(data.series), width=3.1, height=2.6)
     for axis, series in zip(axes, data.series, strict=True):
         runs = data.pooled(series)
         lines = _defined_mean(np.stack([sweep(run.truth, run.score) for run in runs]))
-        for place, (name, line) in enumerate(
-            zip(("Sensitivity", "Specificity", "Precision", "F1"), lines, strict=True)
-        ):
+        for place, (name, line) in enumerate(zip(LINES, lines, strict=True)):
             axis.plot(GRID, line, label=name, **line_style(place, mark=""))
         cuts = [run.threshold for run in runs if run.threshold is not None]
         for cut in cuts:
@@ -37,15 +35,20 @@ def draw(results: pa.Table, options: Options) -> Drawing:
     return Drawing(figure=figure, caption=caption)
 
 
+LINES = ("Sensitivity", "Specificity", "Balanced accuracy", "Precision", "F1")
+"""What `sweep` gives, in its order."""
+
+
 def sweep(truth: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Sensitivity, specificity, precision (NaN where nothing is called positive) and F1 at GRID, (4, 101)."""
+    """The metrics of LINES at GRID, (5, 101); precision is NaN where nothing is called positive."""
     positive, negative = np.sort(score[truth]), np.sort(score[~truth])
     tp = len(positive) - np.searchsorted(positive, GRID)
     fp = len(negative) - np.searchsorted(negative, GRID)
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = tp / (tp + fp)
     recall, specificity = tp / len(positive), 1 - fp / len(negative)
-    return np.stack([recall, specificity, precision, 2 * tp / (tp + fp + len(positive))])
+    f1 = 2 * tp / (tp + fp + len(positive))
+    return np.stack([recall, specificity, (recall + specificity) / 2, precision, f1])
 
 
 def _defined_mean(stack: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from results.errors import InputError
 from results.schema import MACRO, Row
 from results.stats import multiple_testing
 from results.stats.delong import Difference
-from results.tables.render import Table, p_text
+from results.tables.table import Table, p_text
 from results.wording import listing
 
 

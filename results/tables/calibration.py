@@ -19,7 +19,7 @@ from results.stats.influence import Influence
 from results.stats.metrics import expected_calibration_error
 from results.stats.recalibrate import METHODS, recalibrated_scores, sentence
 from results.tables.predicted import cell_of, labels_of, mean_over_labels, run_groups, scores_of_seeds
-from results.tables.render import Table
+from results.tables.table import Table
 
 COLUMNS = ("brier", "ece", "slope", "intercept")
 

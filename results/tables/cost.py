@@ -13,7 +13,7 @@ from results.cells.options import Options
 from results.cells.select import RowChoice, choose, make_axes
 from results.collect import COST_METRIC
 from results.schema import Row
-from results.tables.render import Table
+from results.tables.table import Table
 from results.wording import count
 
 

@@ -13,7 +13,7 @@ from results.errors import InputError
 from results.stats import multiple_testing
 from results.stats.delong import Difference
 from results.tables.pivot import LaidOut
-from results.tables.render import difference_text
+from results.tables.table import difference_text
 from results.wording import count, listing
 
 GIVEN_BY_INIT = (*IMPLIED, "pretrain_dataset")

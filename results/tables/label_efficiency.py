@@ -7,7 +7,7 @@ import pyarrow as pa
 from results.cells.options import Options
 from results.tables.differences import with_differences
 from results.tables.pivot import Pivot, lay_out, with_counts
-from results.tables.render import Table
+from results.tables.table import Table
 
 PIVOT = Pivot(title="{metric} by share of labels used and initialisation", rows=("label_fraction",), columns=("init",))
 

@@ -18,7 +18,7 @@ from results.schema import MACRO, Row
 from results.stats import effects
 from results.stats.influence import INTERVAL_METRICS, Influence
 from results.stats.saved_labels import Point, Reached, reached
-from results.tables.render import Table
+from results.tables.table import Table
 
 X = "label_fraction"
 

@@ -14,7 +14,7 @@ from results.cells.select import RowChoice, choose, make_axes
 from results.metric_names import COUNTS
 from results.schema import MACRO
 from results.tables.pivot import Pivot, lay_out
-from results.tables.render import Table
+from results.tables.table import Table
 
 PIVOT = Pivot(
     title="Metrics of each model",

@@ -14,7 +14,7 @@ from results.cells.options import Options
 from results.cells.select import RowChoice, choose
 from results.schema import MACRO
 from results.tables.pivot import LaidOut, Pivot, lay_out, with_counts
-from results.tables.render import Table
+from results.tables.table import Table
 
 PIVOT = Pivot(
     title="Models compared",

@@ -24,7 +24,7 @@ from results.stats.operating import RATES
 from results.stats.scoring import val_thresholds
 from results.stats.validation import validation_scores
 from results.tables.predicted import cell_of, labels_of, mean_over_labels, run_groups, scores_of_seeds
-from results.tables.render import Table
+from results.tables.table import Table
 
 TITLES = {"recall": "Sensitivity", "specificity": "Specificity", "precision": "PPV", "npv": "NPV"}
 

@@ -19,7 +19,7 @@ from results.cells.select import RowChoice, choose, make_axes, varying
 from results.cells.significance import marked
 from results.schema import MACRO, Row
 from results.stats.validation import validation_value
-from results.tables.render import Table
+from results.tables.table import Table
 from results.wording import count, listing
 
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 from results.cells.options import Options
 from results.schema import MACRO
 from results.tables.pivot import Pivot, pivot
-from results.tables.render import Table
+from results.tables.table import Table
 
 PIVOT = Pivot(title="{metric} per pathology and initialisation", rows=("label",), columns=("init",), labels=None)
 

@@ -16,7 +16,7 @@ from results.cells.options import Options
 from results.cells.select import RowChoice, choose, layout
 from results.cells.significance import marked
 from results.schema import MACRO, Row
-from results.tables.render import Table
+from results.tables.table import Table
 from results.wording import count, listing
 
 

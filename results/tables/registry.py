@@ -17,7 +17,7 @@ from results.errors import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from results.tables.render import Table
+    from results.tables.table import Table
 
 TABLES: dict[str, str] = {
     "label-efficiency": "results.tables.label_efficiency",
@@ -53,11 +53,14 @@ def build(name: str, results: pa.Table, options: Options | None = None) -> Table
         raise InputError(f"unknown table {name!r}; there are {', '.join(TABLES)}")
     options = options or Options()
     table = dataclasses.replace(import_module(TABLES[name]).build(results, options), name=name)
-    if options.style == "interval":
-        return table
-    from results.tables.style import with_deviations
+    from results.tables.style import with_deviations, without_intervals
 
-    return with_deviations(table)
+    if options.style == "mean-sd":
+        table = with_deviations(table)
+    if options.intervals == "none":
+        table = without_intervals(table)
+    narrow = options.intervals != "beside" or options.split is not None
+    return dataclasses.replace(table, below=options.intervals == "below", split=options.split, narrow=narrow)
 
 
 def repeats(name: str, results: pa.Table) -> str | None:

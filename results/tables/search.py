@@ -17,7 +17,7 @@ from results.cells.options import Options
 from results.cells.select import RowChoice, choose, layout
 from results.schema import MACRO
 from results.stats.validation import validation_value
-from results.tables.render import Table
+from results.tables.table import Table
 from results.wording import count
 
 

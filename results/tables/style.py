@@ -1,6 +1,6 @@
-"""Tables in the style `mean-sd`: the standard deviation over seeds in place of the interval.
+"""Tables in the style `mean-sd`, with the standard deviation over seeds for the interval, and without intervals.
 
-It says how far seeds spread and nothing about the test patients, so that the caption no longer speaks of intervals.
+A deviation says how far seeds spread and nothing about the test patients; captions say what is shown.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import statistics
 from results.cells.captions import interval_sentence
 from results.cells.cell import Cell
 from results.errors import InputError
-from results.tables.render import Table
+from results.tables.table import Table
 
 
 def with_deviations(table: Table) -> Table:
@@ -38,3 +38,20 @@ def _spread(cell: Cell) -> Cell:
     values = [row["value"] for row in cell.rows if row["value"] is not None]
     sd = statistics.stdev(values) if len(values) > 1 else None
     return dataclasses.replace(cell, low=None, high=None, interval=None, sd=sd)
+
+
+def without_intervals(table: Table) -> Table:
+    """The table without intervals, of values and of differences, and a caption that says so."""
+    before = [cell for line in table.cells for cell in line if cell is not None and cell.rows]
+    cells = tuple(tuple(None if cell is None else _bare(cell, table.digits) for cell in line) for line in table.cells)
+    after = [cell for line in cells for cell in line if cell is not None and cell.rows]
+    caption = table.caption.replace(interval_sentence(before), interval_sentence(after)) if before else table.caption
+    notes = tuple(note.replace("; intervals and p by", "; p by") for note in table.notes)
+    return dataclasses.replace(table, caption=caption, notes=notes, cells=cells)
+
+
+def _bare(cell: Cell, digits: int) -> Cell:
+    if cell.low is None or cell.high is None:
+        return cell
+    text = cell.text and cell.text.replace(f" [{cell.low:.{digits}f}, {cell.high:.{digits}f}]", "")
+    return dataclasses.replace(cell, low=None, high=None, interval=None, text=text)

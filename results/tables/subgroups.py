@@ -26,7 +26,7 @@ from results.stats.delong import Difference
 from results.stats.groups import ATTRIBUTES, Grouped
 from results.stats.influence import MIN_PATIENTS, Influence
 from results.tables.predicted import cell_of, labels_of, mean_over_labels, run_groups
-from results.tables.render import Table, difference_text
+from results.tables.table import Table, difference_text
 
 METRICS = ("auroc", "recall", "specificity")
 """Columns, where the user names no metric."""

@@ -20,7 +20,7 @@ from results.schema import MACRO, Row
 from results.stats.metrics import compute, fixed_threshold, pick_threshold
 from results.stats.predictions import ScoreMatrix, load_scores
 from results.stats.validation import validation_scores
-from results.tables.render import Table
+from results.tables.table import Table
 from results.wording import count
 
 RULES = ("0.5", "balanced_accuracy", "accuracy", "f1", "sensitivity=0.9")

@@ -7,7 +7,7 @@ import pyarrow as pa
 from results.cells.options import Options
 from results.tables.differences import with_differences
 from results.tables.pivot import Pivot, lay_out, with_counts
-from results.tables.render import Table
+from results.tables.table import Table
 
 PIVOT = Pivot(
     title="{metric} when trained on one dataset and tested on another",

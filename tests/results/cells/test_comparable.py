@@ -19,7 +19,7 @@ from results.figures.registry import draw
 from results.schema import METRICS, PREDICTIONS, read_metrics, read_predictions, write_metrics
 from results.stats.scoring import metric_rows
 from results.tables.registry import build
-from results.tables.render import Table
+from results.tables.table import Table
 from tests.results import simulate
 
 GOOD, BAD = 0.95, 0.6

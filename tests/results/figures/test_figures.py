@@ -64,6 +64,7 @@ def test_sweep_equals_counts_at_each_threshold() -> None:
         expected = [
             sk.recall_score(truth, called),
             sk.recall_score(~truth, ~called),
+            sk.balanced_accuracy_score(truth, called),
             truth[called].mean(),
             sk.f1_score(truth, called),
         ]

@@ -11,7 +11,7 @@ from jobs import table as command
 from results import tables
 from results.tables.registry import TABLES
 
-SHARED = {"__init__", "differences", "pivot", "predicted", "registry", "render", "style"}
+SHARED = {"__init__", "differences", "latex", "pivot", "predicted", "registry", "render", "style", "table"}
 """Files of the folder that are no table."""
 
 

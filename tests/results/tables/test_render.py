@@ -14,8 +14,9 @@ import pyarrow as pa
 import pytest
 
 from results.cells.options import Options
+from results.tables.latex import WIDE
 from results.tables.registry import TABLES, build
-from results.tables.render import WIDE, render
+from results.tables.render import render
 from tests.results.tables.test_tables import grid
 
 
@@ -112,4 +113,6 @@ def test_wide_tables_are_set_smaller_in_latex(results: pa.Table) -> None:
     for name in ("models", "label-efficiency"):
         table = build(name, results, Options(test=False))
         wide = len(table.row_titles) + len(table.column_names) > WIDE
-        assert (r"\footnotesize\setlength{\tabcolsep}{4pt}" in render(table, "latex")) == wide
+        smaller = r"\footnotesize\setlength{\tabcolsep}{4pt}"
+        assert (smaller in render(table, "latex")) == wide
+        assert smaller in render(build(name, results, Options(test=False, intervals="none")), "latex")
