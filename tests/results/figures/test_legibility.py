@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -78,7 +79,8 @@ def test_more_than_seven_series_differ_in_more_than_colour(many: pa.Table) -> No
         options = Options(where=("label_fraction=1",))
         (axis, *_) = draw(name, many, options).figure.get_axes()
         if name == "per-class":
-            looks = [(bars.patches[0].get_facecolor(), bars.patches[0].get_hatch()) for bars in axis.containers]
+            bars: list[Any] = list(axis.containers)
+            looks = [(bar.patches[0].get_facecolor(), bar.patches[0].get_hatch()) for bar in bars]
         else:
             lines = [
                 line for line in axis.get_lines() if not str(line.get_label()).startswith("_") and line.get_label()
