@@ -6,11 +6,13 @@ import dataclasses
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import torch
 
+from cxrdist.core.backbones import save_encoder
 from cxrdist.errors import InputError
 from cxrdist.finetune.config import words
 from cxrdist.sweep import cost, search
@@ -18,6 +20,7 @@ from cxrdist.sweep.config import SearchConfig, SweepConfig
 from cxrdist.sweep.folder import SweepFolder
 from cxrdist.sweep.grid import expand
 from shards.labels import CANONICAL, choose
+from tests.cxrdist.conftest import TINY
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -291,3 +294,24 @@ def test_the_named_studies_have_specs():
     assert {
         "label_efficiency", "transfer_nih_chexpert", "augmentation_ablation", "hyper_search", "linear_probe"
     } <= names  # fmt: skip
+
+
+def test_the_example_of_five_initialisations_is_a_grid_of_81_cells(blobs, tmp_path, monkeypatch):
+    from jobs.cli import parse
+
+    example = ROOT / "examples" / "init_pneumoniamnist"
+    held = tomllib.loads((example / "inits.toml").read_text())
+    lines = []
+    for name, entry in held.items():
+        facts = {"arch": "tf_efficientnet_lite0" if name == "imagenet-lite0" else TINY, "image_size": 28}
+        file = tmp_path / f"{name}.safetensors"
+        save_encoder(file, torch.nn.Linear(1, len(name)), {**facts, "mean": 0.5, "std": 0.25})
+        assert entry["init"].startswith("../../")
+        lines.append(f'[{name}]\ninit = "{file}"\n')
+    (tmp_path / "inits.toml").write_text("".join(lines))
+    monkeypatch.setenv("CXRDIST_INITS", str(tmp_path / "inits.toml"))
+    words = ["--config", str(example / "sweep.toml"), "--shards", str(blobs), "--out", str(tmp_path / "out")]
+    cells = expand(parse("sweep", words))
+    kinds = {(cell.config.arch, cell.values["init"], cell.config.mode) for cell in cells}
+    assert len(cells) == 81 and len(kinds) == 9
+    assert {init for _, init, _ in kinds} == {"scratch", "imagenet-lite0", "kmeans-patches", "simclr", "vicreg"}
