@@ -71,7 +71,8 @@ run() { # WHEELS REPORT
         "$PYTHON" -m pytest -q -m gpu -p pytest_timeout -p no:cacheprovider "${files[@]}" || failed+=(tests)
     if [ "$card" != True ]; then
         said=$(grep -Eo '[0-9]+ (passed|skipped|failed)' "$work/out" | paste -sd ' ' || true)
-        line="no CUDA card here: packages unpacked: ${unpacked:-none}; gpu tests: ${said:-none ran}; no bench ran; $report"
+        count=$(tr ',' '\n' <<<"$unpacked" | grep -c . || true)
+        line="no CUDA card here: $count packages unpacked; gpu tests: ${said:-none ran}; no bench ran; $report"
         printf '\nNo card: no bench was run.\n' >>"$report"
         echo "gpu.sh: $line" >&2
         exit 2
