@@ -78,14 +78,13 @@ def explore_tested(
         "count": len(runs[0].matrix.keys),
         "runs": columns,
         "tested": [place[key] for key in keys.tolist()],
-        "image": images,
         "sprite": url,
         "across": across,
         "boxes": _boxes(shards, keys.tolist(), labels),
     } | _facts(shards, positions)
     title = f"{shards.card.name}, {shards.split}: {', '.join(run.name for run in runs)}"
     note = f"{len(positions)} of {len(runs[0].matrix.keys)} tested images are shown; numbers are of all of them."
-    atomic.write_text(out, page_of(title, note, data))
+    atomic.write_text(out, page_of(title, note, data, images))
     return len(positions)
 
 
@@ -179,8 +178,15 @@ def packed(values: np.ndarray, kind: Any) -> str:
     return base64.b64encode(np.ascontiguousarray(values, dtype=np.dtype(kind).newbyteorder("<")).tobytes()).decode()
 
 
-def page_of(title: str, note: str, data: dict[str, Any]) -> str:
-    """The whole document."""
+def page_of(title: str, note: str, data: dict[str, Any], images: Sequence[str] = ()) -> str:
+    """The whole document.
+
+    Args:
+        title: of the window.
+        note: below the heading.
+        data: what the page's script reads when it starts.
+        images: base64 JPEGs; they stand last, so that list and numbers are there before these megabytes are read.
+    """
     # A key could hold "</script>", which would end the element early; JSON may spell "<" otherwise.
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     page = (PAGES / "explorer.html").read_text(encoding="utf-8")
@@ -189,4 +195,5 @@ def page_of(title: str, note: str, data: dict[str, Any]) -> str:
     parts["SCRIPT"] = "".join((PAGES / name).read_text(encoding="utf-8") for name in ("numbers.js", "explorer.js"))
     for name, value in parts.items():
         page = page.replace(f"@{name}@", value)
+    page = page.replace("@IMAGES@", "\n".join(images))
     return page.replace("@DATA@", text)  # last: what data holds is never taken for a mark

@@ -105,7 +105,15 @@ function mark() {
 }
 
 // ---- one image ----
+let pictures = null;
+function pictureOf(i) { // one base64 JPEG a line, at the end of the document; null until all of it has been read
+  if (document.readyState === "loading") return null;
+  pictures ??= $("images").textContent.split("\n");
+  return pictures[i];
+}
 function paint(card, run) {
+  const picture = pictureOf(state.now);
+  if (picture === null) return;
   const pen = card.querySelector(".picture").getContext("2d"), size = 512, mode = $("mode").value;
   const heat = heatOf(run, state.now), number = state.now;
   const draw = () => {
@@ -116,7 +124,7 @@ function paint(card, run) {
     if ($("boxes").checked) frame(pen, size);
   };
   card.image.onload = draw;
-  const address = `data:image/jpeg;base64,${page.image[state.now]}`;
+  const address = `data:image/jpeg;base64,${picture}`;
   if (card.image.src !== address) card.image.src = address; else if (card.image.complete) draw();
 }
 function lay(pen, cells, side, opacity, mode) {
@@ -315,6 +323,7 @@ function overlay() {
 }
 function repaint() { cards.forEach((card, k) => paint(card, page.runs[k])); }
 function listen() {
+  document.addEventListener("DOMContentLoaded", repaint); // now the pictures are there
   $("label").addEventListener("change", relabel);
   $("before").addEventListener("click", () => step(-1)); $("after").addEventListener("click", () => step(1));
   $("sample").addEventListener("change", e => open(Number(e.target.value)));

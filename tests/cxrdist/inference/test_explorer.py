@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import re
 import shutil
@@ -161,13 +162,60 @@ def test_a_picked_sample_shows_both_runs_scores(page: Path, runs: tuple[Path, Pa
     assert answers[5] == [answers[5][-1]] * 2, "search leaves the one"
 
 
+def test_list_and_numbers_are_there_before_the_pictures_are_read(page: Path, tmp_path: Path) -> None:
+    look = "document.querySelectorAll('#list li').length, document.querySelector('td.TP').textContent"
+    early = f"<script>window.early = [{look}, document.readyState];</script>"
+    slow = tmp_path / "slow.html"
+    slow.write_text(page.read_text().replace('<script id="images"', early + '<script id="images"', 1))
+    script = f"""
+      await new Promise(done => setTimeout(done, 200));
+      const pen = document.querySelector(".picture").getContext("2d"), ink = pen.getImageData(0, 0, 512, 512).data;
+      return [window.early, [{look}], ink.filter((value, k) => k % 4 === 0 && value > 20).length];
+    """
+    before, after, light = browser.used(slow, script, tmp_path)
+    assert before == [*after, "loading"] and before[0] == 40
+    assert light > 1000, "and the first picture is drawn when they have been"
+
+
+def test_a_phone_shows_all_of_the_page_without_scrolling_sideways(page: Path, tmp_path: Path) -> None:
+    inside = html.escape(page.read_text(encoding="utf-8"), quote=True)
+    phone = tmp_path / "phone.html"
+    frame = f'<iframe srcdoc="{inside}" style="width:390px;height:844px;border:0"></iframe>'
+    phone.write_text(f"<!doctype html><html><head><title></title></head><body>{frame}</body></html>")
+    script = """
+      await new Promise(done => setTimeout(done, 500));
+      const inner = document.querySelector("iframe").contentWindow, doc = inner.document;
+      const seen = one => one.getClientRects().length > 0;
+      const all = [...doc.body.querySelectorAll("*")].filter(seen).filter(one => !one.closest("#list"));
+      const outside = all.filter(one => one.getBoundingClientRect().right > 391).map(one => one.outerHTML.slice(0, 90));
+      const touched = [...doc.querySelectorAll("button")].filter(seen).map(one => one.getBoundingClientRect().height);
+      const picture = doc.querySelector(".picture").getBoundingClientRect(), list = doc.getElementById("list");
+      doc.querySelectorAll("#list li")[3].click();
+      const slider = doc.querySelector(".threshold");
+      slider.value = 0.25; slider.dispatchEvent(new inner.Event("input"));
+      return { width: inner.innerWidth, page: doc.documentElement.scrollWidth, outside, touched: Math.min(...touched),
+        picture: [picture.left, picture.right, picture.top], list: list.getBoundingClientRect().height,
+        chosen: doc.querySelector('#list [aria-selected="true"] b').textContent,
+        facts: doc.getElementById("facts").textContent, against: doc.querySelector(".against").textContent };
+    """
+    found = browser.used(phone, script, tmp_path)
+    assert found["width"] == 390 and found["page"] <= 390 and found["outside"] == []
+    assert found["touched"] >= 34, "a finger hits every button"
+    left, right, top = found["picture"]
+    assert left >= 0 and right <= 390 and right - left > 250 and top < 844, (
+        "the X-ray is large, and on the first screen"
+    )
+    assert found["list"] > 100 and found["chosen"] in found["facts"] and found["against"].endswith("threshold 0.250")
+
+
 def test_a_page_of_some_images_still_counts_all(runs: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "few.html"
     assert cli.main(["explore", str(runs[0]), "--limit", "8", "--out", str(out), "--device", "cpu"]) == 0
     found = re.search(r'<script id="data" type="application/json">(.*?)</script>', out.read_text(), re.DOTALL)
     assert found is not None
     data = json.loads(found[1])
-    assert len(data["key"]) == len(data["image"]) == 8 and data["count"] == 40
+    images = re.search(r'<script id="images" type="text/plain">(.*?)</script>', out.read_text(), re.DOTALL)
+    assert images is not None and len(data["key"]) == len(images[1].split("\n")) == 8 and data["count"] == 40
     scores = np.frombuffer(base64.b64decode(data["runs"][0]["scores"]["pneumonia"]), "<f4")
     by_key = dict(zip(predicted(runs[0])[0], predicted(runs[0])[2].tolist(), strict=True))
     assert len(scores) == 40
