@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Callable
@@ -30,9 +31,9 @@ def write(path: Path, fill: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
         sync(path.parent)
     except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}; name a place that can be written to"
-        ) from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        fix = "make room and run the same command again" if full else "name a place that can be written to"
+        raise InputError(f"cannot write {path}: {error.strerror or error}; {fix}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
