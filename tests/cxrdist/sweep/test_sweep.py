@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,13 +38,26 @@ def spec(tmp_path, blobs) -> Path:
     return path
 
 
+TRACKERS = [name for name in ("mlflow", "wandb") if importlib.util.find_spec(name)]
+TRACKED = ("--track", ",".join(TRACKERS)) if TRACKERS else ()
+
+
+def stores(folder: Path) -> dict[str, str]:
+    """Settings by which trackers keep everything in a folder."""
+    return {
+        "MLFLOW_TRACKING_URI": (folder / "mlruns").as_uri(),
+        "MLFLOW_ALLOW_FILE_STORE": "true",
+        "WANDB_MODE": "offline",
+    }
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, blobs) -> Iterator[tuple[Path, Path, subprocess.CompletedProcess[str]]]:
-    """A finished sweep: spec, folder and what it printed."""
+    """A finished sweep, mirrored to the trackers that are installed: spec, folder and what it printed."""
     folder = tmp_path_factory.mktemp("sweep")
     path = folder / "spec.toml"
     path.write_text(SPEC.format(shards=blobs))
-    yield path, folder / "out", sweep(path, folder / "out")
+    yield path, folder / "out", sweep(path, folder / "out", *TRACKED, **stores(folder))
 
 
 def test_a_sweep_runs_every_cell_and_shows_its_progress(finished):
@@ -80,6 +95,30 @@ def test_a_cell_of_a_sweep_has_the_numbers_of_the_single_command(finished, blobs
         assert alone.read_info()["signature"] == name
         scores = [np.array(schema.read_predictions(run.predictions)["y_score"]) for run in (alone, shared)]
         assert np.array_equal(scores[0], scores[1])
+
+
+def tracked(out: Path) -> dict[str, dict[str, Any]]:
+    """What is noted of the trackers of every cell."""
+    return {name: json.loads((out / "cells" / name / "tracking.json").read_text()) for name in done_cells(out)}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_cell_of_a_sweep_is_a_run_of_its_own_in_the_trackers(finished, monkeypatch):
+    mlflow: Any = pytest.importorskip("mlflow", reason="mlflow: not installed here")
+    _, out, _ = finished
+    for name, value in stores(out.parent).items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(["track", str(out), "--to", ",".join(TRACKERS)]) == 0  # what a busy machine left unsent
+    noted = tracked(out)
+    for name in TRACKERS:
+        assert len({held[name]["id"] for held in noted.values()}) == CELLS
+        assert all(held[name]["done"] for held in noted.values())
+    client = mlflow.tracking.MlflowClient()
+    runs = client.search_runs([client.get_experiment_by_name("cxrdist").experiment_id])
+    assert {run.info.run_id for run in runs} == {held["mlflow"]["id"] for held in noted.values()}
+    for run in runs:
+        done = Run(out / "cells" / run.data.tags["signature"]).read_done()
+        assert run.data.metrics["test_auroc"] == done["test_auroc"] and run.info.status == "FINISHED"
 
 
 def test_only_what_is_missing_runs_again_and_a_folder_of_another_trial_is_refused_and_kept(finished):

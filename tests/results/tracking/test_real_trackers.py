@@ -1,7 +1,15 @@
-"""The real clients: MLflow with a store in a folder, W&B offline; each skipped by name where it is not installed."""
+"""The real clients: MLflow (a folder or a server), W&B offline; each skipped by name where it is not installed."""
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +107,55 @@ def test_the_process_beside_a_training_sends_what_it_logs(
     client = mlflow.tracking.MlflowClient()
     (found,) = client.search_runs([client.get_experiment_by_name("cxrdist").experiment_id])
     assert found.info.status == "FINISHED" and found.data.metrics["loss"] == 0.25
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of an MLflow server of the test's own, with a database in a file."""
+    pytest.importorskip("mlflow", reason="mlflow: not installed here")
+    for name in ("sqlalchemy", "alembic"):
+        pytest.importorskip(name, reason=f"mlflow: mlflow-skinny has no server without {name}; pip install mlflow")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = ["server", "--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db", "--host", "127.0.0.1"]
+    with open(tmp_path / "server.log", "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *words, "--port", str(port), "--workers", "1"],
+            stdout=log, stderr=log, start_new_session=True, cwd=tmp_path,
+        )  # fmt: skip
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 180
+        while not _answers(f"{address}/health"):
+            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "server.log").read_text()
+            time.sleep(0.5)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=2) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_local_mlflow_server_holds_one_run_over_a_resume(tmp_path: Path, server: str) -> None:
+    import mlflow
+
+    run = begun(tmp_path / "run")
+    first = Mirror(run.path, ["mlflow"])
+    assert first.sync()
+    first.close()
+    resumed(run, "mlflow")
+    client: Any = mlflow.MlflowClient(tracking_uri=server)
+    (found,) = client.search_runs([client.get_experiment_by_name("cxrdist").experiment_id])
+    assert found.data.params == {"seed": "3", "optim.lr": "0.1"} and found.info.status == "FINISHED"
+    assert found.data.metrics["test_auroc"] == 0.8
+    assert [one.step for one in client.get_metric_history(found.info.run_id, "loss")] == [1, 2, 2, 3]
