@@ -234,6 +234,7 @@ def _values(array: pa.Array, null: float | None) -> np.ndarray:
         return (array if null is None else array.fill_null(null)).to_numpy(zero_copy_only=False)
     if not array.null_count:
         return np.from_dlpack(array)
+    assert null is not None, "no empty value is let through where nothing stands for it"
     held = np.frombuffer(array.buffers()[1], dtype=array.type.to_pandas_dtype())
     valid = np.from_dlpack(array.is_valid().cast(pa.uint8())).astype(bool)
     return np.where(valid, held[array.offset : array.offset + len(array)], null)
