@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PYTHON=${PYTHON:-python3}
 LACKS=${LACKS:-"jsonargparse docstring-parser typeshed-client shtab tomli-w toml kornia-rs simplejpeg webdataset braceexpand
 submitit cloudpickle pytest-timeout hypothesis sortedcontainers lightly lightly-utils aenum hydra-core omegaconf
-antlr4-python3-runtime pytorch-lightning"}
+antlr4-python3-runtime pytorch-lightning lightning-utilities torchmetrics"}
 SECONDS_IN_ALL=530
 SECONDS_OF_TESTS=200
 
