@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import sys
@@ -24,5 +25,6 @@ def large_modules() -> Iterator[None]:
         yield
     finally:
         gc.freeze()
+        atexit.register(gc.unfreeze)  # triton's bindings call what is not collected at the very end a leak, on stderr
         if was:
             gc.enable()

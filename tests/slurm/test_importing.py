@@ -1,6 +1,7 @@
 """Large imports without the garbage collector."""
 
 import gc
+import subprocess
 import sys
 
 import pytest
@@ -25,3 +26,15 @@ def test_a_process_that_has_torch_already_goes_on_as_it_was(monkeypatch):
     with large_modules():
         assert gc.isenabled()
     assert gc.get_freeze_count() == frozen
+
+
+def test_what_was_imported_is_collected_again_when_the_process_ends():
+    program = (
+        "import atexit, gc\n"
+        "from slurm.importing import large_modules\n"
+        "atexit.register(lambda: print(gc.get_freeze_count()))\n"  # runs last
+        "with large_modules(): pass\n"
+        "assert gc.get_freeze_count()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0"]
