@@ -9,12 +9,13 @@ import contextlib
 import io
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import util
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
 import torch
 from torch import nn
 
@@ -127,8 +128,22 @@ def to_pth(encoder: Encoder, labels: Sequence[str], folder: Path) -> list[Path]:
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     file = folder / f"{name}.pth"
     atomic.write_text(file.with_suffix(".json"), json.dumps(facts, indent=2) + "\n")  # first: it tells whose file it is
-    atomic.write(file, lambda temporary: torch.save(tensors, temporary))
+    _save(file, lambda temporary: torch.save(tensors, temporary))
     return [file, file.with_suffix(".json")]
+
+
+def _save(file: Path, fill: Callable[[Path], None]) -> None:
+    """Write weights in one piece.
+
+    Raises:
+        FailedError: no room: torch and safetensors have errors of their own for it.
+        InputError: the folder cannot be written to.
+    """
+    try:
+        atomic.write(file, fill)
+    except (RuntimeError, safetensors.SafetensorError) as error:
+        cause = str(error).strip().splitlines()[0]
+        raise FailedError(f"{file} could not be written: {cause}; is there space left on its disk?") from None
 
 
 def to_hf(encoder: Encoder, labels: Sequence[str], places: Sequence[int], folder: Path, card: str) -> float:
@@ -169,9 +184,7 @@ def to_hf(encoder: Encoder, labels: Sequence[str], places: Sequence[int], folder
     described |= {"num_features": int(plain.num_features), "label_names": list(labels), "model_args": {"in_chans": 1}}
     folder.mkdir(parents=True, exist_ok=True)
     atomic.write_text(folder / "README.md", card)  # first: it tells whose folder it is
-    atomic.write(
-        folder / "model.safetensors", lambda path: safetensors.torch.save_file(tensors, path, {"format": "pt"})
-    )
+    _save(folder / "model.safetensors", lambda path: safetensors.torch.save_file(tensors, path, {"format": "pt"}))
     atomic.write_text(folder / "config.json", json.dumps(described, indent=2) + "\n")
     again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     images = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 1, size, size)).astype(np.float32))

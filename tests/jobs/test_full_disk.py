@@ -121,3 +121,26 @@ def test_a_full_disk_is_one_line_loses_nothing_and_the_same_command_works_with_r
     disk(None)
     assert cli.main(words) == 0, capfd.readouterr().err
     assert cli.main(words) == 0, "and again"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in (*LONG, "evaluate")])  # evaluate adds a row
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_disk_that_fills_half_way_is_one_line_and_leaves_nothing_that_is_taken_for_whole(
+    name, share, made, disk, capfd
+) -> None:
+    subprocess.run(["cp", "-a", made / "run", "run"], check=True)
+    words = shlex.split(COMMANDS[name].format(made=made))
+    start = os.statvfs(".").f_bavail
+    assert cli.main(words) == 0
+    block = os.statvfs(".").f_bsize
+    used = (start - os.statvfs(".").f_bavail) * block
+    made_here = {path for path in content(Path(".")) if not path.startswith("run/")}
+    for entry in Path(".").iterdir():
+        subprocess.run(["rm", "-rf", entry], check=True)
+    subprocess.run(["cp", "-a", made / "run", "run"], check=True)
+    disk(min(int(share * used), used - block))
+    refused(words, capfd)
+    disk(None)
+    assert cli.main(words) == 0, capfd.readouterr().err
+    assert {path for path in content(Path(".")) if not path.startswith("run/")} == made_here
