@@ -32,7 +32,7 @@ def problem(precision: str, size: float = 1.0) -> FitInputs:
     return FitInputs(
         network=network,
         head=network[2],
-        unfreeze=lambda last: None,
+        unfreeze=lambda last, layers: None,
         batch=lambda step, rows: size * x[torch.from_numpy(rows)],
         y=y,
         mask=torch.ones_like(y, dtype=torch.bool),
