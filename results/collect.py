@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from results import configs, dataset_names, parquet
+from results.cores import cores
 from results.errors import InputError
 from results.metric_names import METRICS as SHARES
 from results.run import RUN_FOLDERS, Run
@@ -69,7 +70,7 @@ def collect(
         )
     warnings: list[str] = []
     found = [item for path in paths for item in _find(Path(path), unfinished, warnings)]
-    with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 1)) as pool:
+    with ThreadPoolExecutor(max_workers=min(8, cores() + 1)) as pool:
         parts = list(pool.map(_read, found))
     tables = []
     for part in parts:

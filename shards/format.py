@@ -16,6 +16,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shards.card_shape import misshapen
@@ -178,3 +179,9 @@ def box_schema() -> pa.Schema:
 
     numbers = [(name, pa.float64()) for name in ("x", "y", "width", "height")]
     return pa.schema([("key", pa.string()), ("label", pa.string()), *numbers])
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

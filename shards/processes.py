@@ -18,7 +18,7 @@ from shards.errors import FailedError
 
 def cores() -> int:
     """Return the number of cores this process may use (SLURM's and taskset's limits included)."""
-    return len(os.sched_getaffinity(0))
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _call(job: tuple[Callable[[Any], Any], Any]) -> Any:

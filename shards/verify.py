@@ -17,10 +17,9 @@ import pyarrow.compute
 from shards import parquet
 from shards.convert.grey import Unusable
 from shards.convert.images import decode, flat_warning, grey_sums, is_flat
-from shards.convert.merge import file_sha256
 from shards.convert.plan import shared_patients
 from shards.errors import InputError
-from shards.format import CARD, INDEX, LABEL, REJECTS, Card, index_schema
+from shards.format import CARD, INDEX, LABEL, REJECTS, Card, file_sha256, index_schema
 from shards.parquet import short
 from shards.processes import cores, run_jobs
 from shards.progress import Progress

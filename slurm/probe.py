@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from slurm.environment import versions
+from slurm.launch import available_cores
 from slurm.processes import python
 
 GPU_QUESTION = """
@@ -29,7 +30,7 @@ def facts(folder: Path, gpus: bool) -> dict:
     found["open_files"] = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     memlock = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     found["memlock_unlimited"] = memlock == resource.RLIM_INFINITY
-    found["cores"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found["cores"] = available_cores()
     found["shm_mib"] = shutil.disk_usage("/dev/shm").total >> 20 if Path("/dev/shm").is_dir() else 0
     try:
         mark = folder / f"probe-{socket.gethostname()}-{os.environ.get('SLURM_PROCID', '0')}"

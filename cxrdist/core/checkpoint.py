@@ -7,7 +7,6 @@ state.pt, written last). The folder is made under a temporary name and renamed.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 
 from cxrdist.errors import FailedError
+from shards.format import file_sha256
 
 FORMAT_VERSION = 1
 _NAME = re.compile(r"step-(\d{8,})")
@@ -68,7 +68,7 @@ def save(root: Path, step: int, state: dict[str, Any], meta: dict[str, Any]) -> 
             file.flush()
             os.fsync(file.fileno())
         facts = {"format_version": FORMAT_VERSION, "step": step} | meta
-        facts |= {"size": (temporary / "state.pt").stat().st_size, "sha256": _sha256(temporary / "state.pt")}
+        facts |= {"size": (temporary / "state.pt").stat().st_size, "sha256": file_sha256(temporary / "state.pt")}
         with open(temporary / "meta.json", "w", encoding="utf-8") as file:
             json.dump(facts, file, indent=2)
             file.flush()
@@ -102,7 +102,7 @@ def load(path: Path, signature: str) -> tuple[dict[str, Any], dict[str, Any]]:
         size = state_file.stat().st_size
         if size != meta["size"]:
             raise FailedError(f"checkpoint {path} is cut off: {size} of {meta['size']} bytes")
-        if _sha256(state_file) != meta["sha256"]:
+        if file_sha256(state_file) != meta["sha256"]:
             raise FailedError(f"checkpoint {path} is damaged: its hash does not match")
         return torch.load(state_file, map_location="cpu", weights_only=True), meta
     except FailedError:
@@ -138,11 +138,6 @@ def clear_leftovers(root: Path) -> None:
     for entry in root.iterdir():
         if entry.name.startswith((_TEMPORARY, _OLD)):
             shutil.rmtree(entry, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync_folder(path: Path) -> None:

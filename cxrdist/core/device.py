@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from cxrdist.errors import FailedError, InputError
+from shards.processes import cores as usable_cores
 
 LOWEST_SCALE = 1e-4
 """Of gradients in fp16. It is halved at every step whose gradient is not finite, which is then not taken: from 65,536
@@ -217,11 +218,6 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):  # another C library
         return False
     return bool(mallopt(mmap_max, 0)) and bool(mallopt(trim_threshold, -1))
-
-
-def usable_cores() -> int:
-    """Cores this process may run on (affinity, not the machine's total)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory_mib(device: torch.device) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from cxrdist.core.published import Found
 from cxrdist.core.shard_sets import card
 from cxrdist.errors import InputError
 from results.run import Run
+from shards.format import file_sha256
 
 KMEANS_PATCHES = "kmeans-patches"
 """The initialisation that is learnt from the trial's own train images (`cxrdist.core.kmeans_patches`)."""
@@ -299,12 +299,6 @@ def check_weights(config: Any, start: Initialisation) -> None:
             f"init {config.init} has the {start.stem} stem, this run asks for {config.stem}; leave it auto"
         )
     pixel_scale.check(config, start)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def refuse_another(run: Run, init: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from cxrdist.errors import InputError
 from shards import ShardSet
-from shards.convert.merge import file_sha256
+from shards.format import file_sha256
 from shards.parquet import read_table
 
 NIH_SIDE = 1024

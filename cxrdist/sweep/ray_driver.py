@@ -26,6 +26,7 @@ from cxrdist.sweep import worker
 from cxrdist.sweep.folder import SweepFolder
 from cxrdist.sweep.pending import tasks, unfinished
 from results.run import Run
+from shards.processes import cores
 
 for _name, _value in {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -140,9 +141,8 @@ def start_ray(plan: dict[str, Any], temporary: str) -> dict[str, float]:
         ray.init(address=os.environ["RAY_ADDRESS"], **quiet)
     else:
         lanes = plan["trials"]
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         ray.init(
-            num_cpus=lanes * plan["cpus_per_trial"] if lanes else max(cores, plan["cpus_per_trial"]),
+            num_cpus=lanes * plan["cpus_per_trial"] if lanes else max(cores(), plan["cpus_per_trial"]),
             num_gpus=0 if plan["device"] == "cpu" else None,
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from results import atomic
 from results.tracking.backends import names as check_trackers
 from results.tracking.beside import tracked
 from shards.locks import locked
+from shards.processes import cores
 
 
 def run(config: SweepConfig) -> int:
@@ -130,7 +130,7 @@ def _list(config: SweepConfig, cells: list[SweepCell], ledger: SweepFolder) -> N
     basis = (
         "at the rate of the finished cells" if guess.measured else "a guess from the arithmetic, until a cell is done"
     )
-    lanes = config.trials or (1 if gpu else max(1, (os.cpu_count() or 1) // config.cpus_per_trial))
+    lanes = config.trials or (1 if gpu else max(1, cores() // config.cpus_per_trial))
     print(
         f"{len(cells)} cells, {len(finished)} done, {len(missing)} to do: {guess.images:,.0f} image passes,"
         f" about {cost.spoken(guess.seconds)} of trials, {cost.spoken(guess.seconds / lanes)} with {lanes} at a time"

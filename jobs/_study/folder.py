@@ -24,6 +24,7 @@ from jobs._study.file import Study, fill_value, load
 from results import atomic
 from results.identity import differences
 from shards.locks import locked
+from shards.processes import cores
 from slurm.errors import InputError
 
 FORMAT_VERSION = 1
@@ -225,4 +226,4 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def machine() -> str:
     """Return what a measured time is true of: the host and how many cores this process may use."""
-    return f"{platform.node()}, {len(os.sched_getaffinity(0))} cores"
+    return f"{platform.node()}, {cores()} cores"

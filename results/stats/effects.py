@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from results import dataset_names, levels
 from results.collect import predictions_beside
+from results.cores import cores
 from results.errors import InputError
 from results.schema import MACRO, Row, read_metrics
 from results.stats import influence, rescore
@@ -26,9 +26,6 @@ LABELS = "labels"
 
 TOO_FEW = f"fewer than {MIN_CLASS_PATIENTS} patients with or without the finding, or than {MIN_PATIENTS} in all"
 """Why a value has no interval and is in no test."""
-
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-"""Runs that are read at a time."""
 
 HELD_ELEMENTS = 100_000_000
 """Influences kept (float32); the run read longest ago goes first."""
@@ -46,7 +43,7 @@ def prepare(rows: Iterable[Row]) -> None:
     wanted = {_key(row): row for row in rows if row["metric"] in influence.INTERVAL_METRICS}
     missing = [row for key, row in wanted.items() if key not in _held]
     if len(missing) > 1:
-        with ThreadPoolExecutor(max_workers=CORES) as pool:  # numpy and pyarrow release the interpreter's lock
+        with ThreadPoolExecutor(max_workers=cores()) as pool:  # numpy and pyarrow release the interpreter's lock
             found = pool.map(tested, missing)
             for _ in tqdm(
                 found, "predictions", len(missing), unit="run", delay=PROGRESS_AFTER, leave=False, disable=None

@@ -24,7 +24,19 @@ from shards.convert.pack import chunk_header
 from shards.convert.plan import Plan, in_two_splits, members_of_splits, reject_table
 from shards.convert.rows import groups
 from shards.errors import FailedError, InputError
-from shards.format import CARD, FORMAT_VERSION, INDEX, LABEL, REJECTS, SPLITS, STUDY, Card, card_bytes, index_schema
+from shards.format import (
+    CARD,
+    FORMAT_VERSION,
+    INDEX,
+    LABEL,
+    REJECTS,
+    SPLITS,
+    STUDY,
+    Card,
+    card_bytes,
+    file_sha256,
+    index_schema,
+)
 
 if TYPE_CHECKING:
     from shards.convert.tar_layout import Shard
@@ -253,9 +265,3 @@ def write_rejects_so_far(plan: Plan, shards: Sequence[Shard], out: Path, work: P
                 found += _rejects(plan, [header])
     _write_parquet(out / REJECTS, reject_table(found, plan.left_out()), work)
     return sorted(found)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file, read in pieces."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

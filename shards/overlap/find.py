@@ -16,11 +16,10 @@ import pyarrow as pa
 import pyarrow.compute
 
 from shards import parquet
-from shards.convert.merge import file_sha256
 from shards.convert.rows import among, each, place
 from shards.convert.sources import without_ending
 from shards.errors import InputError
-from shards.format import INDEX, Card
+from shards.format import INDEX, Card, file_sha256
 from shards.overlap import fingerprint
 from shards.overlap.near import near_pairs
 from shards.overlap.pictures import Pictures, Seen, look

@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from shards.processes import safe_path
+from shards.processes import cores, safe_path
 
 from ..atomic import write_bytes
 from ..errors import InputError
@@ -132,7 +132,7 @@ def _draw_all(root: Path, style: Style, n_patients: int, seed: int, size: int, w
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
-    count = len(os.sched_getaffinity(0)) if workers is None else workers
+    count = cores() if workers is None else workers
     jobs = [(root, style, seed, size, patient) for patient in range(1, n_patients + 1)]
     rows: list[Row] = []
     with Progress(n_patients, f"{style.name} patients drawn", _say, unit="patient") as bar:

@@ -71,7 +71,7 @@ def test_a_pickle_that_would_run_code_is_not_opened(tmp_path):
     folder = put(tmp_path, 3)
     torch.save({"model": Bomb()}, folder / "state.pt")
     facts = json.loads((folder / "meta.json").read_text())
-    facts |= {"size": (folder / "state.pt").stat().st_size, "sha256": checkpoint._sha256(folder / "state.pt")}
+    facts |= {"size": (folder / "state.pt").stat().st_size, "sha256": checkpoint.file_sha256(folder / "state.pt")}
     (folder / "meta.json").write_text(json.dumps(facts))
     with pytest.warns(CheckpointWarning):
         assert checkpoint.load_latest(tmp_path, "mine") is None

@@ -48,7 +48,7 @@ def forge(path: Path, **changes) -> None:
 
 def rewrite_index(path: Path, table: pa.Table) -> None:
     pq.write_table(table, path / "index.parquet")
-    from shards.convert.merge import file_sha256
+    from shards.format import file_sha256
 
     forge(path, index_sha256=file_sha256(path / "index.parquet"))
 
