@@ -113,7 +113,7 @@ def _line_with_band(axis: Axes, points: Sequence[tuple[float, Cell]], place: int
         axis.fill_between([item[0] for item in banded], low, high, color=tint, alpha=0.15, linewidth=0)
     elif banded:
         x, bottom, top = banded[0]
-        axis.vlines(x, bottom, top, color=colour)
+        axis.vlines(x, bottom, top, color=tint)
     for x, cell in points:
         values = [row["value"] for row in cell.rows if row["value"] is not None]
         if len(values) > 1:

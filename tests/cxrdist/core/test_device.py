@@ -114,8 +114,8 @@ def faults_of_reuse(out: str) -> None:
     def fill() -> None:
         torch.empty(16 << 20).fill_(1.0)  # 64 MiB, 16,384 pages
 
-    fill()
-    fill()  # the heap may grow once more, where something else has been laid behind the first
+    for _ in range(4):
+        fill()  # the heap grows again where something else has been laid behind the first
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(8):
         fill()

@@ -95,7 +95,8 @@ def test_settings_of_the_dictionary_count_where_there_is_one_and_nowhere_else(tm
     assert signatures[0] != signatures[1] and signatures[2] == signatures[3]
     values = run_settings(FinetuneConfig(shards="-", out="-"))
     assert "kmeans" not in values and not any(name.startswith("rbf") for name in values["head"])
-    config = FinetuneConfig(shards="-", out="-", mode="linear", head=ClassifierHeadConfig(kind="rbf", rbf_gamma=2.0))
+    head = ClassifierHeadConfig(kind="rbf", rbf_gamma=2.0, dropout=0.3)  # as it is recorded where none was chosen
+    config = FinetuneConfig(shards="-", out="-", mode="linear", head=head)
     assert from_plain(run_settings(config), "test") == config
 
 
