@@ -99,6 +99,10 @@ def begun(out: Path) -> list[Run]:
     return [run for run in runs if not run.is_done]
 
 
+def more_done(out: Path, than: int) -> bool:
+    return len([*out.glob("cells/*/done.json")]) > than
+
+
 def start(words: list[str], log: Path) -> subprocess.Popen[bytes]:
     with log.open("w") as file:
         return subprocess.Popen(words, cwd=ROOT, stdout=file, stderr=file, start_new_session=True)
@@ -137,3 +141,30 @@ def test_a_part_that_is_preempted_goes_back_alone_and_goes_on_with_its_cell(clus
     assert len(jobs_file.jobs(out / "array")) == 1
     logs = "".join(path.read_text() for path in (out / "array").glob("*.out"))
     assert "goes back to the queue" in logs
+
+
+@pytest.mark.slow
+def test_a_sweep_changes_from_ray_to_an_array_and_back_with_cells_half_way(cluster, spec, tmp_path):
+    out, long = tmp_path / "sweep", tmp_path / "long.toml"
+    long.write_text(longer(spec, 400))
+    words = [sys.executable, "-m", "jobs.cli", "sweep", "--config", str(long), "--out", str(out)]
+    array = [*words, "--executor", "slurm-array", "--array.profile", "local"]
+    kept: dict[str, str] = {}
+    for number, line in enumerate((words, array, words)):
+        driver = start(line, tmp_path / f"log{number}")
+        if number < 2:
+            done = len(kept)
+            wait_until(lambda done=done: more_done(out, done) and begun(out), 400, "cells at work")
+            driver.send_signal(signal.SIGINT)
+            driver.wait(timeout=120)
+            if line is array:
+                job = jobs_file.name_of(jobs_file.jobs(out / "array")[-1])
+                subprocess.run(["scancel", job], check=True)
+                wait_until(lambda job=job: not client.job(job).active, 60, "the end of the array")
+            kept |= {path.parent.name: path.read_text() for path in out.glob("cells/*/done.json")}
+        else:
+            assert driver.wait(timeout=400) == 0, (tmp_path / "log2").read_text()
+    check_all_done(out)
+    assert {name: (out / "cells" / name / "done.json").read_text() for name in kept} == kept, (
+        "nothing was trained twice"
+    )
