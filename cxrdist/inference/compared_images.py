@@ -17,6 +17,7 @@ from cxrdist.core.device import autocast
 from cxrdist.errors import InputError
 from cxrdist.inference.explore import sample
 from cxrdist.inference.network import BATCH, Encoder, ahead, batches
+from results.dataset_names import with_hash
 from shards import ShardSet
 
 TRAITS = ("view", "sex", "dataset")
@@ -83,7 +84,7 @@ def dataset_names(sets: Sequence[ShardSet]) -> list[str]:
         raise InputError(f"{twice.path} is named twice (by content); name each shard set once")
     names = [shards.card.name for shards in sets]
     return [
-        name if names.count(name) == 1 else f"{name} ({content[:6]})"
+        name if names.count(name) == 1 else with_hash(name, content)
         for name, content in zip(names, hashes, strict=True)
     ]
 

@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+from cxrdist.sweep import worker
 from cxrdist.sweep.folder import SweepFolder
 from cxrdist.sweep.slurm_array import is_done, parts_file
 from slurm.requeue import STOPPED
@@ -19,9 +20,7 @@ from slurm.signals import StopRequest
 def main(out: str, part: str) -> int:
     """Train what is not done of a part; 0 at its end, STOPPED when asked to stop before it."""
     stop = StopRequest().install()
-    from cxrdist.finetune.loop import Stopped
-    from cxrdist.sweep import worker
-
+    _, Stopped = worker.training()
     ledger = SweepFolder(Path(out))
     cells = {cell["signature"]: cell for cell in json.loads(ledger.spec.read_text())["cells"]}
     for name in json.loads(parts_file(Path(out)).read_text())[int(part)]:

@@ -29,6 +29,13 @@ BUSY_SECONDS = 60
 """A cell that another process still holds is waited for this long: its worker may just be dying."""
 
 
+def training() -> tuple[Any, type[Exception]]:
+    """The module that trains a cell, and what it raises when it was stopped; imported at first use, with torch."""
+    with large_modules():
+        from cxrdist.finetune import loop, trial
+    return trial, loop.Stopped
+
+
 def validations(out: str, cell: dict[str, Any], stop: Any = None) -> Iterator[float | None]:
     """Run a cell, yielding the val AUROC at every validation; closing the iterator ends the training there.
 
@@ -41,9 +48,7 @@ def validations(out: str, cell: dict[str, Any], stop: Any = None) -> Iterator[fl
         Stopped: `stop` was requested; a checkpoint was written, and nothing has failed.
         Whatever the trial raises, after it was recorded as a failed attempt.
     """
-    with large_modules():
-        from cxrdist.finetune import trial
-        from cxrdist.finetune.loop import Stopped
+    trial, Stopped = training()
 
     ledger, name = SweepFolder(Path(out)), str(cell["signature"])
     with _logged(ledger.log(name)):
@@ -82,8 +87,7 @@ def validations(out: str, cell: dict[str, Any], stop: Any = None) -> Iterator[fl
 
 def run(out: str, cell: dict[str, Any], stop: Any = None) -> bool:
     """Run a cell to its end; False when it failed, which is recorded; `stop` as in `validations`."""
-    from cxrdist.finetune.loop import Stopped
-
+    _, Stopped = training()
     try:
         for _ in validations(out, cell, stop):
             pass
