@@ -9,7 +9,7 @@ DEMO ?= runs/demo
 WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-# uv downloads and unpacks on all cores, in a sixth of pip's CPU time; pip does it where uv cannot (no build of it for this
+# uv downloads and unpacks on all cores, in a quarter of pip's CPU time; pip does it where uv cannot (no build of it for this
 # machine, a mirror whose settings only pip reads). Either says a line for each large download; all that it says is in
 # $(INSTALL_LOG). uv's cache lies in .venv, where it costs nothing (hard links), until all is installed.
 RARE := /(tests?|testing|databricks|llm|mlflow|moto|networkx|pip|pygments|rllib|serve|setuptools|wandb|_inductor)/
