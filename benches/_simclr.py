@@ -80,7 +80,7 @@ class Ours:
         forward: Any = torch.compile(self.model) if compiled else self.model
         self.forward = forward
         self._step = Step(forward, device, self.precision, method.loss)
-        self.optimizer = build_optimizer(OptimConfig(), [self.model])
+        self.optimizer = build_optimizer(OptimConfig(), [self.model], on_gpu=device.type == "cuda")
         set_rate(self.optimizer, 1e-3)
         self.views = torch.randn(2 * batch, 1, size, size, device=device).contiguous(memory_format=torch.channels_last)
         self._loader: Iterator[Any] | None = None

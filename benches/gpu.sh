@@ -5,17 +5,18 @@
 #   bash benches/gpu.sh run WHEELS REPORT.md   on the machine with the GPU
 #
 # PYTHON names the Python that has torch (python3). LACKS names the packages to fetch, where they are others than those that
-# a machine for deep learning (torch, torchvision, timm, NumPy, SciPy, pandas, PyArrow, OpenCV, pytest) lacks. Nothing is
-# installed: wheels of packages that this Python has not got in that version are unpacked into a folder, which goes at the end.
+# a machine for deep learning (torch, torchvision, NumPy, SciPy, pandas, PyArrow, OpenCV, pytest) lacks or may have too old
+# (timm). Nothing is installed: wheels of packages that this Python has not got in that version are unpacked into a folder,
+# which goes at the end.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 PYTHON=${PYTHON:-python3}
-LACKS=${LACKS:-"jsonargparse docstring-parser typeshed-client shtab tomli-w toml kornia-rs simplejpeg webdataset braceexpand
+LACKS=${LACKS:-"timm jsonargparse docstring-parser typeshed-client shtab tomli-w toml kornia-rs simplejpeg webdataset braceexpand
 submitit cloudpickle pytest-timeout hypothesis sortedcontainers lightly lightly-utils aenum hydra-core omegaconf
 antlr4-python3-runtime pytorch-lightning lightning-utilities torchmetrics"}
 SECONDS_IN_ALL=530
-SECONDS_OF_TESTS=200
+SECONDS_OF_TESTS=240
 
 usage() {
     sed -n '4,5s/^# *//p' "${BASH_SOURCE[0]}" >&2

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.utils.deterministic
 
 from cxrdist.errors import FailedError, InputError
 from shards.processes import cores as usable_cores
@@ -187,6 +188,19 @@ def refuse_lowest_scale(scaler: torch.amp.GradScaler, step: int) -> None:
             f"gradients in fp16 are not finite at any scale (down to {scaler.get_scale():.1g}) at step {step}, so that "
             "the weights no longer move; use --precision bf16 or float32 (in a new --out)"
         )
+
+
+def take_deterministic_kernels(required: bool) -> None:
+    """Let torch compute by deterministic kernels alone; before this process's first product on a GPU.
+
+    Args:
+        required: an operation that has no such kernel is an error; else a warning.
+    """
+    # cuBLAS is deterministic only with workspaces of a fixed size, without which torch would refuse to multiply.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=not required)
+    # A debugging aid that would cost time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def set_threads(nproc: int, threads: int | None = None) -> int:

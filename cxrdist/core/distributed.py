@@ -128,6 +128,11 @@ def wait_for_all(store: Store | None, asked_to_stop: Callable[[], bool]) -> bool
         raise FailedError(f"the first rank ended before all were ready; its own message says why ({error})") from None
 
 
+def backend(device: torch.device) -> str:
+    """What carries tensors between ranks that compute on `device`: NCCL those on a GPU, gloo those on the CPU."""
+    return "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+
+
 @contextlib.contextmanager
 def join(device: torch.device, store: Store | None = None) -> Iterator[Ranks]:
     """Join the ranks that torchrun started, leave at the end. Alone without torchrun.
@@ -140,11 +145,10 @@ def join(device: torch.device, store: Store | None = None) -> Iterator[Ranks]:
     if world == 1:
         yield Ranks(device=device)
         return
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     store = store or open_store()
     assert store is not None
     rank, group = int(os.environ["RANK"]), PrefixStore("cxrdist/group", store)
-    dist.init_process_group(backend, store=group, rank=rank, world_size=world, timeout=_TIMEOUT)
+    dist.init_process_group(backend(device), store=group, rank=rank, world_size=world, timeout=_TIMEOUT)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), device)
     finally:

@@ -24,9 +24,7 @@ def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 
-def build_optimizer(
-    config: OptimConfig, modules: Iterable[nn.Module], fused: bool | None = None
-) -> torch.optim.Optimizer:
+def build_optimizer(config: OptimConfig, modules: Iterable[nn.Module], on_gpu: bool = False) -> torch.optim.Optimizer:
     """The optimiser for the parameters of `modules`; `learning_rate` sets its rate before every step.
 
     LARS is timm's: it scales the steps of what decays by the trust ratio, whatever the decay is; the rest (biases,
@@ -35,7 +33,9 @@ def build_optimizer(
     Args:
         config: of the optimiser.
         modules: whose parameters it moves.
-        fused: True: one kernel for all parameters (adamw, sgd), as pays on GPUs; None: torch's choice.
+        on_gpu: they lie on a GPU, where starting a kernel for every parameter takes longer than its work: adamw and sgd
+            take one kernel for all of them (fused), LARS one for each operation on all of them (foreach), but for the
+            product with the trust ratios.
     """
     if config.name not in DEFAULTS:
         raise InputError(f"optim.name {config.name!r} is unknown; use {', '.join(DEFAULTS)}")
@@ -46,7 +46,8 @@ def build_optimizer(
 
         groups[0]["always_adapt"] = True  # timm would take a decay of 0 for a group to be left alone
         momentum: Any = config.momentum  # annotated as int in timm
-        return Lars(groups, lr=1.0, momentum=momentum)
+        return Lars(groups, lr=1.0, momentum=momentum, foreach=on_gpu)
+    fused = True if on_gpu else None  # None: torch's choice
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=1.0, momentum=config.momentum, nesterov=config.momentum > 0, fused=fused)
     return torch.optim.AdamW(groups, lr=1.0, betas=(0.9, 0.999), fused=fused)

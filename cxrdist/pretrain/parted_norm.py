@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -83,8 +84,8 @@ class PartedNorm:
     def _united(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and unbiased variance (C,) of a layer over all parts."""
         means, variances = torch.stack(self._seen[index]).unbind(1)  # (parts, C) each
-        world = getattr(self._norms[index], "world", 1)
-        counts = means.new_tensor([size * self._positions[index] * world for size in self._sizes])[:, None]
+        positions = self._positions[index] * _world(self._norms[index])
+        counts = means.new_tensor([size * positions for size in self._sizes])[:, None]
         total = counts.sum()
         mean = (means * counts).sum(0) / total
         squares = variances * (counts - 1) + (means - mean) ** 2 * counts
@@ -107,3 +108,10 @@ class PartedNorm:
             for hook in hooks:
                 hook.remove()
         return [found.get(id(norm), 1) for norm in self._norms]
+
+
+def _world(norm: nn.Module) -> int:
+    """Ranks whose views a layer normalises together."""
+    if isinstance(norm, nn.SyncBatchNorm):
+        return dist.get_world_size() if dist.is_initialized() else 1
+    return norm.world if isinstance(norm, GlobalBatchNorm) else 1

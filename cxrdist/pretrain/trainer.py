@@ -9,13 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.utils.deterministic
 
 from cxrdist.core import checkpoint, rng
 from cxrdist.core.augment import Augment
 from cxrdist.core.backbones import load_init, save_encoder
 from cxrdist.core.checkpoint_writer import CheckpointWriter, copied
-from cxrdist.core.device import gradient_scaler, refuse_lowest_scale, resolve_precision
+from cxrdist.core.device import (
+    gradient_scaler,
+    refuse_lowest_scale,
+    resolve_precision,
+    take_deterministic_kernels,
+)
 from cxrdist.core.distributed import Ranks, data_parallel
 from cxrdist.errors import FailedError
 from cxrdist.pretrain.config import PretrainConfig
@@ -44,9 +48,7 @@ class Job:
         deterministic = config.deterministic or (config.deterministic is None and on_cpu)
         torch.backends.cudnn.benchmark = not on_cpu and not deterministic
         if deterministic:
-            torch.use_deterministic_algorithms(True, warn_only=not config.deterministic)
-            # A debugging aid that would cost time.
-        torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+            take_deterministic_kernels(required=bool(config.deterministic))
         torch.manual_seed(rng.mix(config.seed, 0))
         own_pixels = config.init_mean is not None
         asked = (config.init, config.arch, config.image_size)
@@ -57,7 +59,7 @@ class Job:
         if config.sync_bn:
             self.model = synchronise(self.model, ranks)
         self.model = self.model.to(ranks.device).to(memory_format=torch.channels_last).train()
-        self.optimizer = build_optimizer(config.optim, [self.model], fused=None if on_cpu else True)
+        self.optimizer = build_optimizer(config.optim, [self.model], on_gpu=not on_cpu)
         asked = (config.precision, ranks.device, config.image_size, self.origin["stem"])
         self.precision = resolve_precision(*asked, scaled=True)
         self.scaler = gradient_scaler(ranks.device, self.precision)

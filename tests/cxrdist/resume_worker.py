@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
+from cxrdist.core.device import pick_device
 from cxrdist.core.distributed import Ranks, data_parallel, join
 from cxrdist.pretrain import loop
 from cxrdist.pretrain.losses.nt_xent import nt_xent
@@ -39,7 +40,7 @@ def train(path: str, steps: int) -> None:
     run = Run.open(path)
     config = loop.from_dict(loop.PretrainConfig, run.read_config())
     torch.set_num_threads(1)
-    with join(CPU) as ranks:
+    with join(pick_device(config.device)) as ranks:
         loop.train(config, run, ranks, StopAfter(steps))
 
 

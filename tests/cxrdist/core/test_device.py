@@ -1,5 +1,6 @@
 """Which device a process takes, which precision computes, and what is said of one that the CPU only emulates."""
 
+import os
 import platform
 import resource
 from pathlib import Path
@@ -9,7 +10,14 @@ import pytest
 import torch
 
 from cxrdist.core import device
-from cxrdist.core.device import cpu_has_bf16, exact_products, job_gpus, pick_device, resolve_precision
+from cxrdist.core.device import (
+    cpu_has_bf16,
+    exact_products,
+    job_gpus,
+    pick_device,
+    resolve_precision,
+    take_deterministic_kernels,
+)
 from cxrdist.errors import FailedError, InputError
 from tests.cxrdist.forked import run_forked
 
@@ -171,3 +179,21 @@ def test_fp16_is_chosen_for_cards_without_bf16_where_gradients_are_scaled(produc
     gpu = torch.device("cuda")
     assert resolve_precision("auto", gpu, 224, scaled=True) == "fp16"
     assert resolve_precision("auto", gpu, 224) == "float32", "nobody scales the gradients of a fine-tuning"
+
+
+@pytest.mark.gpu
+def test_a_rank_for_which_there_is_no_card_is_refused_in_one_line():
+    count = torch.cuda.device_count()
+    with pytest.raises(InputError, match=f"GPU {count} was asked for, but {count} are visible; .* fewer ranks"):
+        pick_device("auto", local_rank=count)
+
+
+def test_deterministic_kernels_bring_the_workspaces_that_cublas_needs_for_them(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    try:
+        take_deterministic_kernels(required=True)
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.is_deterministic_algorithms_warn_only_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    finally:
+        torch.use_deterministic_algorithms(False)

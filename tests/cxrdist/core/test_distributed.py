@@ -8,7 +8,9 @@ import torch
 from torch.distributed import HashStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from cxrdist.core import distributed
+from cxrdist.core.distributed import Ranks
 from cxrdist.errors import FailedError
+from cxrdist.pretrain.sync_norm import synchronise
 from tests.cxrdist import late_worker, rank_worker
 from tests.cxrdist.forked import run_forked
 
@@ -64,17 +66,15 @@ def test_any_number_of_ranks_sees_the_same_batch_and_views_bit_for_bit(found: Fo
         assert torch.equal(torch.cat([rank["plain"]["views"] for rank in found[world]], dim=1), alone["views"])
 
 
-def test_global_batchnorm_alone_is_torchs_batchnorm():
-    from cxrdist.core.distributed import Ranks
-    from cxrdist.pretrain.sync_norm import synchronise
-
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_global_batchnorm_alone_is_torchs_batchnorm(device: str):
     torch.manual_seed(0)
     for norm, shape in ((torch.nn.BatchNorm2d(3), (4, 3, 5, 5)), (torch.nn.BatchNorm1d(3), (6, 3))):
         torch.nn.init.normal_(norm.weight)
-        ours = synchronise(torch.nn.Sequential(norm), Ranks())
-        theirs = torch.nn.Sequential(type(norm)(3))
+        ours = synchronise(torch.nn.Sequential(norm), Ranks(device=torch.device(device))).to(device)
+        theirs = torch.nn.Sequential(type(norm)(3)).to(device)
         theirs.load_state_dict(ours.state_dict())
-        x = (torch.randn(shape) * 3 + 50).requires_grad_()
+        x = (torch.randn(shape) * 3 + 50).to(device).requires_grad_()
         for training in (True, True, False):
             ours.train(training)
             theirs.train(training)
@@ -83,6 +83,62 @@ def test_global_batchnorm_alone_is_torchs_batchnorm():
                 assert torch.allclose(a, b, rtol=1e-3, atol=1e-3)
             for name, value in theirs.state_dict().items():
                 assert torch.allclose(ours.state_dict()[name].double(), value.double(), rtol=1e-5), name
+
+
+# What a case may differ by, of the norm: float32 convolutions of another batch may take another algorithm on a card.
+ON_A_CARD = {"plain": 1e-4, "parts": 1e-4, "norm": 1e-2, "double": 1e-9, "vicreg": 1e-9}
+
+
+def on_one_card(shards: Path, out: Path, world: int, way: str | None) -> tuple[int, str]:
+    """What `world` ranks of one card find is in OUT/WORLD-RANK.pt; returns exit code and standard error."""
+    log = out / f"{way}-{world}.err"
+    return run_forked(rank_worker.on_one_card, str(shards), str(out), way, nproc=world, log=log)
+
+
+def check_as_alone(out: Path) -> None:
+    """Two ranks of one card found what one finds on it."""
+    alone = torch.load(out / "1-0.pt")
+    for found in (torch.load(out / f"2-{rank}.pt") for rank in (0, 1)):
+        for case, tolerance in ON_A_CARD.items():
+            one, ours = alone[case], found[case]
+            assert float(ours["loss"]) == pytest.approx(float(one["loss"]), rel=tolerance), case
+            assert one["gradient"].norm() > 0.1
+            assert (ours["gradient"] - one["gradient"]).norm() < tolerance * one["gradient"].norm(), case
+            for name in (key for key in one if key.startswith("buffer")):
+                assert torch.allclose(ours[name].double(), one[name].double(), rtol=tolerance, atol=tolerance), name
+        # Parts are normalised by their own statistics; what the first layer saw is the same however it is divided.
+        for name in ("running_mean", "running_var"):
+            key, case = f"buffer backbone.conv1.1.{name}", "norm in parts"
+            assert torch.allclose(found[case][key], alone[case][key], rtol=1e-9), name
+
+
+@pytest.mark.gpu
+def test_two_ranks_of_one_card_normalise_over_both_and_find_what_one_does(blobs: Path, tmp_path: Path):
+    """torch's SyncBatchNorm and DDP on a card; gloo carries the tensors, because NCCL wants a card for each rank."""
+    for world in (1, 2):
+        code, errors = on_one_card(blobs, tmp_path, world, "gloo")
+        assert code == 0, errors[-3000:]
+    check_as_alone(tmp_path)
+
+
+@pytest.mark.gpu
+def test_nccl_refuses_two_ranks_of_one_card_or_agrees_with_one(blobs: Path, tmp_path: Path):
+    code, errors = on_one_card(blobs, tmp_path, 1, None)
+    assert code == 0, errors[-3000:]
+    code, errors = on_one_card(blobs, tmp_path, 2, None)
+    if code:
+        assert "Duplicate GPU detected" in errors or "ncclInvalidUsage" in errors, errors[-3000:]
+    else:
+        check_as_alone(tmp_path)
+
+
+@pytest.mark.gpu
+def test_nccl_carries_the_tensors_of_one_rank_on_a_card_and_gloo_its_flags(tmp_path: Path):
+    code, errors = run_forked(rank_worker.alone_with_nccl, str(tmp_path), nproc=1, log=tmp_path / "errors")
+    assert code == 0, errors[-3000:]
+    found = torch.load(tmp_path / "alone.pt")
+    assert torch.equal(found["gathered"], found["sent"]) and found["flag"].tolist() == [3]
+    assert torch.allclose(*found["gradients"], rtol=1e-6) and found["gradients"][0].norm() > 0.1
 
 
 def test_no_rank_joins_the_group_before_all_have_their_data(make_run):

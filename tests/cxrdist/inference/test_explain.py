@@ -260,6 +260,20 @@ def test_a_vision_transformers_tokens_make_a_map_without_the_class_token() -> No
     assert direct.max() > 0
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", explain.METHODS)
+def test_maps_made_on_a_card_are_those_of_the_cpu(run: Path, shards_path: Path, method: str) -> None:
+    images = ShardSet(shards_path, "test").images(np.arange(3), 48)
+    maps = []
+    for device in ("cpu", "cuda"):
+        explainer = explain.Explainer(networks.load(run, device, classify=True), method)
+        found = [explainer.explain(image, LABELS, np.zeros(len(LABELS))).heat for image in images]
+        maps.append(np.stack([heat[label] for heat in found for label in LABELS]))
+    on_cpu, on_card = maps
+    assert on_cpu.shape == on_card.shape == (9, 48, 48) and on_cpu.max() > 0
+    np.testing.assert_allclose(on_card, on_cpu, atol=1e-3 * on_cpu.max())
+
+
 def test_a_network_without_maps_is_referred_to_occlusion() -> None:
     model = Classifier(_Corner(), nn.Linear(2, 1), {"image_size": 32, "labels": ["a"], "arch": "corner"}).eval()
     model.backbone.norm = nn.Identity()

@@ -88,17 +88,73 @@ def test_an_unknown_optimiser_is_refused():
         build_optimizer(OptimConfig(name="rmsprop"), [nn.Linear(1, 1)])  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_a_fused_optimiser_takes_the_same_steps(name):
-    moved = []
-    for fused in (None, True):
-        torch.manual_seed(0)
-        module = nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 4))
-        optimizer = build_optimizer(OptimConfig(name=name, weight_decay=0.1), [module], fused=fused)
-        set_rate(optimizer, 0.05)
-        for _ in range(4):
-            optimizer.zero_grad()
-            module(torch.randn(8, 5)).square().sum().backward()
-            optimizer.step()
-        moved.append([parameter.detach() for parameter in module.parameters()])
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*moved, strict=True))
+def moved(name: str, on_gpu: bool, device: str = "cpu") -> list[torch.Tensor]:
+    """The parameters of a small network after four steps, each with its gradient of another draw."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 4)).to(device)
+    optimizer = build_optimizer(OptimConfig(name=name, weight_decay=0.1), [module], on_gpu)  # pyright: ignore[reportArgumentType]
+    set_rate(optimizer, 0.05)
+    for _ in range(4):
+        optimizer.zero_grad()
+        module(torch.randn(8, 5).to(device)).square().sum().backward()
+        optimizer.step()
+    return [parameter.detach().cpu() for parameter in module.parameters()]
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("name", ["lars", "adamw", "sgd"])
+def test_steps_as_a_gpu_takes_them_are_those_of_the_plain_loop(name, device):
+    for ours, plain in zip(moved(name, True, device), moved(name, False), strict=True):
+        assert torch.allclose(ours, plain, atol=1e-6 if device == "cpu" else 1e-5)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("lars", "foreach"), ("adamw", "fused"), ("sgd", "fused")])
+def test_optimisers_take_few_kernels_on_a_gpu_and_on_the_cpu_what_they_always_took(name, kind):
+    asked = [
+        build_optimizer(OptimConfig(name=name), [nn.Linear(2, 2)], on_gpu).defaults[kind] for on_gpu in (True, False)
+    ]
+    assert asked[0] is True and not asked[1]
+
+
+def lars_by_hand(w: torch.Tensor, g: torch.Tensor, buffer: torch.Tensor, rate: float, decay: float) -> torch.Tensor:
+    """One step of one filter bank in float64; `buffer` is the momentum's, changed in place."""
+    share = 0.001 * w.norm() / (g.norm() + decay * w.norm() + 1e-8) if w.norm() > 0 and g.norm() > 0 else 1.0
+    buffer.mul_(0.9).add_(share * (g + decay * w))
+    return w - rate * buffer
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_lars_over_several_steps_is_its_formula_for_each_parameter(on_gpu):
+    """Also of a parameter that is 0, or whose gradient is: You et al. say nothing of it, timm's ratio is then 1."""
+    torch.manual_seed(0)
+    module = nn.ModuleList(nn.Linear(n, 3, bias=False) for n in (2, 5, 7, 4))
+    parameters = list(module.parameters())
+    nn.init.zeros_(parameters[3])
+    optimizer = build_optimizer(OptimConfig(name="lars", weight_decay=0.1), [module], on_gpu)
+    expected = [(p.detach().double().clone(), torch.zeros_like(p, dtype=torch.float64)) for p in parameters]
+    for step in range(5):
+        set_rate(optimizer, 0.2 + step)
+        for index, parameter in enumerate(parameters):
+            parameter.grad = torch.randn_like(parameter) * (0.0 if index == 2 and step == 0 else 1.0)
+            w, buffer = expected[index]
+            expected[index] = lars_by_hand(w, parameter.grad.double(), buffer, 0.2 + step, 0.1), buffer
+        optimizer.step()
+    for parameter, (w, _) in zip(parameters, expected, strict=True):
+        assert (parameter.detach().double() - w).norm() < 1e-6 * w.norm()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["lars", "adamw", "sgd"])
+def test_a_step_of_the_optimiser_does_not_wait_for_the_card(name):
+    module = nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 4)).cuda()
+    optimizer = build_optimizer(OptimConfig(name=name), [module], on_gpu=True)
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        set_rate(optimizer, 0.3)
+        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from results.run import Run
 from tests.cxrdist.sweeping import (
     ALONE,
     CELLS,
@@ -165,25 +166,49 @@ def test_a_lost_node_costs_an_attempt_and_the_others_go_on(tmp_path, spec):
     check_complete(out)
 
 
+def full_cells(spec: Path, shards: Path, count: int) -> Path:
+    """The small grid with `count` cells alone, all of mode full, as a file."""
+    text = SPEC.format(shards=shards).replace("seed = [0, 1]", f"seed = {list(range(count))}")
+    text = text.replace('["linear", "full"]', '["full"]').replace("[0.2, 1.0]", "[1.0]")
+    spec.write_text(text.replace('[exclude]\nmode = "full"\nlabel_fraction = 0.2\n', ""))
+    return spec
+
+
+def most_at_once(spans: list[tuple[str, str, str]], on_each: int) -> int:
+    """Most trials that ran at the same moment; no card had more than `on_each` of them."""
+    most = 0
+    for begin, _, _ in spans:
+        now = [gpu for first, last, gpu in spans if first <= begin < last]
+        assert all(now.count(gpu) <= on_each for gpu in now), now
+        most = max(most, len(now))
+    return most
+
+
 @pytest.mark.slow
 def test_four_trials_share_two_gpus_two_on_each(tmp_path, blobs):
     """GPUs are declared to Ray, which is all that scheduling needs: it hands out their numbers as on a real node."""
-    spec, out = tmp_path / "spec.toml", tmp_path / "out"
-    text = SPEC.format(shards=blobs).replace("seed = [0, 1]", "seed = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]")
-    spec.write_text(text.replace('["linear", "full"]', '["full"]').replace("[0.2, 1.0]", "[1.0]").replace(
-        '[exclude]\nmode = "full"\nlabel_fraction = 0.2\n', ""))  # fmt: skip
+    spec, out = full_cells(tmp_path / "spec.toml", blobs, 10), tmp_path / "out"
     with cluster(tmp_path, {"num_cpus": 8, "num_gpus": 2}) as (address, _):
         said = sweep(spec, out, "--gpus_per_trial", "0.5", RAY_ADDRESS=address)
     assert said.returncode == 0, said.stderr
     assert "4 trials at a time, 0.5 GPU each" in said.stderr
     spans = [span_of(path) for path in (out / "logs").glob("*[0-9a-f].log")]
     assert len(spans) == 10 and {gpu for *_, gpu in spans} == {"0", "1"}, "each trial sees exactly one device"
-    most = 0
-    for begin, _, _ in spans:
-        now = [gpu for first, last, gpu in spans if first <= begin < last]
-        assert len(now) <= 4 and max(now.count("0"), now.count("1")) <= 2, now
-        most = max(most, len(now))
-    assert most == 4
+    assert most_at_once(spans, on_each=2) == 4
+
+
+@pytest.mark.gpu
+def test_two_trials_compute_on_one_card_at_the_same_time(tmp_path, blobs):
+    pytest.importorskip("ray", reason="ray: not installed here")
+    spec, out = full_cells(tmp_path / "spec.toml", blobs, 6), tmp_path / "out"
+    said = sweep(spec, out, "--gpus_per_trial", "0.5", "--device", "cuda", "--trials", "2", CUDA_VISIBLE_DEVICES="0")
+    assert said.returncode == 0, said.stderr
+    assert "2 trials at a time, 0.5 GPU each" in said.stderr
+    spans = [span_of(path) for path in (out / "logs").glob("*[0-9a-f].log")]
+    assert len(spans) == 6 and {gpu for *_, gpu in spans} == {"0"} and most_at_once(spans, on_each=2) == 2
+    for name in done_cells(out):
+        done = Run(out / "cells" / name).read_done()
+        assert done["gpu_seconds"] > 0 and done["test_auroc"] > 0.5
 
 
 def span_of(log: Path) -> tuple[str, str, str]:
