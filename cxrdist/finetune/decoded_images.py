@@ -1,19 +1,26 @@
 """Decoded images that trials share: each shard set is decoded once per node and memory-mapped by every trial.
 
+Without a shared folder a trial holds its images in memory; those of a set too large for that are decoded each time they
+are asked for, ahead of the network that takes them.
+
 Shapes: n samples of a split, B of a batch, S side in pixels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from cxrdist.core.ahead import ahead
 from cxrdist.core.device import usable_cores
 from cxrdist.core.shared_files import once
-from shards import ShardSet
+from shards import Order, ShardSet
+from shards.read.loader import Loader
 
 IN_MEMORY_BYTES = 2 << 30
 """A trial without a cache folder holds its images in memory up to this size, and decodes each time beyond it."""
@@ -44,6 +51,15 @@ class Pixels:
             _decode(shards, positions, self._array, self.threads)
             self._place = positions
 
+    @property
+    def kept(self) -> bool:
+        """Whether the images are decoded already and lie in memory or in a shared file."""
+        return self._array is not None
+
+    def batches(self, parts: Sequence[np.ndarray]) -> Iterator[torch.Tensor]:
+        """As `take`, of one part after the other; what must be decoded is, while the caller works on earlier ones."""
+        return map(self.take, parts) if self.kept else ahead(self.take, parts, self.threads)
+
     def take(self, positions: np.ndarray) -> torch.Tensor:
         """uint8 (B, 1, S, S) of positions in the split, in their order, repeats allowed."""
         if self._array is None:
@@ -53,6 +69,45 @@ class Pixels:
             where = positions if self._place is None else np.searchsorted(self._place, positions)
             out = np.ascontiguousarray(self._array[where])
         return torch.from_numpy(out)[:, None]
+
+
+class StepImages:
+    """The images of the steps of a training, decoded by threads while the steps before are trained.
+
+    What a step gets depends on the step alone, also for a training that was resumed or leaves steps out.
+
+    Args:
+        shards: the split.
+        positions: the training samples in the split, int64 (n,).
+        order: which of the n stand in which step.
+        steps: step to stop before.
+        size: S.
+        threads: that decode.
+        pin: put the images into page-locked memory, for copies to a GPU that do not block.
+    """
+
+    def __init__(
+        self, shards: ShardSet, positions: np.ndarray, order: Order, *, steps: int, size: int, threads: int, pin: bool
+    ) -> None:
+        self._chosen, self._order = shards.select(shards.rows_at(positions)), order
+        self._loading: dict[str, Any] = {"stop_step": steps, "workers": threads, "size": size, "pin": pin}
+        self._stream: Any = None
+        self._following = -1
+
+    def take(self, step: int) -> torch.Tensor:
+        """uint8 (G, 1, S, S) of a step; decoding goes on with the steps that follow it."""
+        if step != self._following:
+            self.close()
+            self._stream = iter(Loader(self._chosen, self._order, start_step=step, **self._loading))
+        _, _, images = next(self._stream)
+        self._following = step + 1
+        return images
+
+    def close(self) -> None:
+        """Stop the threads."""
+        if self._stream is not None:
+            self._stream.close()
+        self._stream, self._following = None, -1
 
 
 def decoded(shards: ShardSet, size: int, cache: Path, threads: int) -> np.ndarray:

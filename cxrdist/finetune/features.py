@@ -113,14 +113,15 @@ class Network:
     @torch.inference_mode()
     def _compute(self, split: Split, positions: np.ndarray) -> np.ndarray:
         pixels, parts = self.pixels(split), []
-        starts = range(0, len(positions), BATCH)
-        for start in tqdm(starts, f"scoring {split.name}", unit="batch", disable=None, leave=False):
-            chunk = positions[start : start + BATCH]
-            filled = np.resize(chunk, BATCH) if len(chunk) < BATCH else chunk
-            images = normalise(pixels.take(filled), self.model, self.device)
-            with autocast(self.device, self.precision):
-                out = self.model.backbone(images)
-            parts.append(out[: len(chunk)].float().cpu().numpy())
+        chunks = [positions[start : start + BATCH] for start in range(0, len(positions), BATCH)]
+        filled = [np.resize(chunk, BATCH) for chunk in chunks]
+        with tqdm(total=len(chunks), desc=f"scoring {split.name}", unit="batch", disable=None, leave=False) as bar:
+            for chunk, decoded in zip(chunks, pixels.batches(filled), strict=True):
+                images = normalise(decoded, self.model, self.device)
+                with autocast(self.device, self.precision):
+                    out = self.model.backbone(images)
+                parts.append(out[: len(chunk)].float().cpu().numpy())
+                bar.update()
         return np.concatenate(parts)
 
 

@@ -125,6 +125,11 @@ def batch_size(config: FinetuneConfig, n: int) -> int:
     return max(2, min(config.global_batch, n))
 
 
+def order_of(config: FinetuneConfig, n: int) -> Order:
+    """Which of n training samples stand in which step."""
+    return Order(n, seed=config.seed, global_batch=batch_size(config, n))
+
+
 def phases(config: FinetuneConfig, n: int) -> list[Phase]:
     """The phases of a mode, their steps counted for n training samples."""
     per_epoch = math.ceil(n / batch_size(config, n))
@@ -164,7 +169,8 @@ def optimiser(config: FinetuneConfig, problem: FitInputs, phase: Phase) -> torch
             if own:
                 groups.append({"params": own, "peak": rate, "lr": rate, "weight_decay": decay})
     if config.optim.name == "sgd":
-        return torch.optim.SGD(groups, momentum=config.optim.momentum)
+        fused = True if problem.y.device.type == "cuda" else None  # None: torch's choice
+        return torch.optim.SGD(groups, momentum=config.optim.momentum, fused=fused)
     # fused: one pass over the weights instead of five
     return (torch.optim.Adam if config.optim.name == "adam" else torch.optim.AdamW)(groups, fused=True)
 
@@ -178,11 +184,10 @@ class Fit:
     def __init__(self, config: FinetuneConfig, problem: FitInputs, run: Run, saver: Any, stop: Any = None):
         self.config, self.problem, self.run, self.saver, self.stop = config, problem, run, saver, stop
         self.n = len(problem.y)
-        size = batch_size(config, self.n)
-        self.order = Order(self.n, seed=config.seed, global_batch=size)
+        self.order = order_of(config, self.n)
         self.phases = phases(config, self.n)
         self.total = sum(phase.steps for phase in self.phases)
-        self.per_epoch = self.n / size
+        self.per_epoch = self.n / self.order.global_batch
         every = max(math.ceil(self.per_epoch), math.ceil(self.total / MOST_VALIDATIONS))
         self.eval_steps = config.eval_steps or every
         self.state = State()

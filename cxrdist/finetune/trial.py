@@ -26,10 +26,11 @@ from cxrdist.finetune import classifier, labelled_data, linear_probe, rbf_probe,
 from cxrdist.finetune.checkpoints import Saver
 from cxrdist.finetune.classifier import Classifier
 from cxrdist.finetune.config import FinetuneConfig, words
+from cxrdist.finetune.decoded_images import StepImages
 from cxrdist.finetune.features import Network
 from cxrdist.finetune.heads import class_weights
 from cxrdist.finetune.labelled_data import TrialData
-from cxrdist.finetune.loop import Fit, FitInputs, Stopped, Validation, macro_auroc, phases
+from cxrdist.finetune.loop import Fit, FitInputs, Stopped, Validation, macro_auroc, order_of, phases
 from cxrdist.finetune.parse import from_plain
 from cxrdist.finetune.studies import check_studies
 from results.run import Run
@@ -98,6 +99,7 @@ class Trial:
         self.model.to(self.device)
         self.network = Network(config, self.model, self.precision)
         self.fit: Fit | None = None
+        self._images: StepImages | None = None
         self.facts: dict[str, Any] = {}
 
     @property
@@ -197,13 +199,17 @@ class Trial:
             assert val is not None
             return self.network.logits(val)
 
-        yield from self._fit(
-            network=self.model,
-            unfreeze=self.model.unfreeze,
-            batch=self.training_views(),
-            val_logits=None if val is None else val_logits,
-            precision=self.precision,
-        )
+        try:
+            yield from self._fit(
+                network=self.model,
+                unfreeze=self.model.unfreeze,
+                batch=self.training_views(),
+                val_logits=None if val is None else val_logits,
+                precision=self.precision,
+            )
+        finally:
+            if self._images is not None:
+                self._images.close()
 
     def training_views(self) -> Callable[[int, np.ndarray], torch.Tensor]:
         """A function (step, indices (G,) into the training samples) -> augmented views (G, 1, S, S) on the device.
@@ -219,11 +225,22 @@ class Trial:
         augment = Augment(
             config.augment, side, size, self.device, mean=facts["mean"], std=facts["std"], seed=config.seed
         )
-        pixels = self.network.pixels(data.train, side)
+        pixels, order = self.network.pixels(data.train, side), order_of(config, len(data.train))
+        if not pixels.kept:
+            self._images = StepImages(
+                data.train.shards, data.train.positions, order,
+                steps=sum(phase.steps for phase in phases(config, len(data.train))),
+                size=side, threads=pixels.threads, pin=self.device.type == "cuda",
+            )  # fmt: skip
+
+        def images_of(step: int, rows: np.ndarray) -> torch.Tensor:
+            if self._images is not None and np.array_equal(rows, order.positions(step)):
+                return self._images.take(step)
+            return pixels.take(data.train.positions[rows])
 
         def views(step: int, rows: np.ndarray) -> torch.Tensor:
             params = augment.draw(config.seed, step, len(rows))
-            view = augment.apply(pixels.take(data.train.positions[rows]), params)
+            view = augment.apply(images_of(step, rows), params)
             return view.contiguous(memory_format=torch.channels_last)
 
         return views

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from cxrdist.core.ahead import ahead
 from cxrdist.core.augment import Augment
 from cxrdist.core.augment_config import AugmentConfig
 from cxrdist.core.device import autocast
 from cxrdist.errors import InputError
 from cxrdist.inference.explore import sample
-from cxrdist.inference.network import BATCH, Encoder, ahead, batches
+from cxrdist.inference.network import BATCH, Encoder, batches
 from results.dataset_names import with_hash
 from shards import ShardSet
 

@@ -6,8 +6,7 @@ Shapes: B batch, S side in pixels, D features, L labels, n images.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ import torch
 from torch import nn
 
 from cxrdist.core import backbones, hub, named_inits
-from cxrdist.core.device import autocast, exact_products, pick_device, resolve_precision, usable_cores
+from cxrdist.core.ahead import ahead
+from cxrdist.core.device import autocast, exact_products, pick_device, resolve_precision
 from cxrdist.core.initialisation import describe
 from cxrdist.core.named_inits import NamedInit
 from cxrdist.errors import InputError
@@ -221,17 +221,3 @@ def batches(shards: ShardSet, positions: np.ndarray, size: int) -> Iterator[tupl
     """Yield (positions, uint8 images (B, 1, S, S)) in order, decoding a few batches ahead in threads."""
     parts = [positions[start : start + BATCH] for start in range(0, len(positions), BATCH)]
     yield from ahead(lambda part: (part, shards.images(part, size)), parts)
-
-
-def ahead(work: Callable[[Any], Any], parts: Sequence[Any]) -> Iterator[Any]:
-    """Yield work(part) for every part, in order; as many as there are cores are computed ahead."""
-    cores = usable_cores()
-    with ThreadPoolExecutor(cores) as pool:
-        waiting = [pool.submit(work, part) for part in parts[: cores + 1]]
-        for following in range(cores + 1, len(parts) + cores + 1):
-            if not waiting:
-                return
-            result = waiting.pop(0).result()
-            if following < len(parts):
-                waiting.append(pool.submit(work, parts[following]))
-            yield result

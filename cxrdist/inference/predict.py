@@ -17,9 +17,10 @@ from typing import IO, Any
 import numpy as np
 import torch
 
+from cxrdist.core.ahead import ahead
 from cxrdist.errors import InputError
 from cxrdist.finetune.config import check_threshold
-from cxrdist.inference.network import BATCH, Encoder, ahead, learnt_labels
+from cxrdist.inference.network import BATCH, Encoder, learnt_labels
 from cxrdist.inference.typicality import Typicality
 from results import schema
 from results.run import Run

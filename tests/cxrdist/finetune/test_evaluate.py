@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 import pytest
 
 from cxrdist.errors import InputError
+from cxrdist.finetune import decoded_images
 from cxrdist.finetune.evaluate import evaluate
 from results import schema
 from results.run import Run
@@ -122,3 +123,25 @@ def test_an_unfinished_run_cannot_be_evaluated(places, tmp_path):
         evaluate(run.path, [str(places["there"])])
     with pytest.raises(ValueError, match="is not a run folder"):
         evaluate(tmp_path, [str(places["there"])])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "changes", [{"mode": "linear"}, {"mode": "full", "min_steps": 8, "epochs": 1}], ids=["linear", "full"]
+)
+def test_a_card_trains_and_scores_as_the_cpu_does(places, tmp_path, monkeypatch, changes):
+    monkeypatch.setattr(decoded_images, "IN_MEMORY_BYTES", 0)  # so that batches are decoded ahead, into pinned memory
+    own = trained(tmp_path / "run", places["here"], **{**QUICK, **changes, "device": "cuda", "precision": "float32"})
+    assert own.read_done()["gpu_seconds"] > 0
+    tables = [schema.read_predictions(own.predictions)]
+    for device in ("cuda", "cpu"):
+        evaluate(own.path, [str(places["here"]), str(places["there"])], device=device)
+        tables.append(schema.read_predictions(own.predictions))
+    scores = [
+        {(row["dataset"], row["split"], row["key"], row["label"]): row["y_score"] for row in table.to_pylist()}
+        for table in tables
+    ]
+    assert scores[1].keys() == scores[2].keys() > scores[0].keys()
+    for key, score in scores[2].items():
+        assert scores[1][key] == pytest.approx(score, abs=1e-4), key
+        assert scores[0].get(key, score) == pytest.approx(score, abs=1e-4), key

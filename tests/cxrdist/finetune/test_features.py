@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 from sklearn.linear_model import LogisticRegression
 
 from cxrdist.core.shared_files import once
-from cxrdist.finetune import labelled_data, linear_probe
+from cxrdist.finetune import decoded_images, labelled_data, linear_probe
+from cxrdist.finetune import trial as finetuning
 from cxrdist.finetune.classifier import build
-from cxrdist.finetune.decoded_images import Pixels, decoded
+from cxrdist.finetune.decoded_images import Pixels, StepImages, decoded
 from cxrdist.finetune.features import Network
+from cxrdist.finetune.loop import Stopped
 from results import schema
-from shards import ShardSet
+from shards import Order, ShardSet
+from shards.read.loader import Loader
 from tests.cxrdist.conftest import TINY
-from tests.cxrdist.finetune.test_finetune import trained, trial
+from tests.cxrdist.finetune.test_finetune import StopAfter, trained, trial
 
 
 def test_a_trial_reads_from_the_shared_file_the_bits_it_would_compute_alone(tmp_path, blobs):
@@ -51,6 +59,66 @@ def test_decoded_images_are_those_of_the_shard_set(tmp_path, blobs):
     for cache, known in ((str(tmp_path), np.arange(len(shards))), (None, np.array([1, 3, 30]))):
         taken = Pixels(shards, 20, known, cache).take(some)
         assert np.array_equal(taken[:, 0].numpy(), stored[some])
+
+
+def test_batches_of_images_come_in_their_order_whether_they_are_kept_or_decoded_ahead(blobs, monkeypatch):
+    shards, parts = ShardSet(blobs, "train"), [np.arange(start, start + 9) % 150 for start in range(0, 150, 7)]
+    kept = Pixels(shards, 20, np.arange(150), None)
+    monkeypatch.setattr(decoded_images, "IN_MEMORY_BYTES", 0)
+    fresh = Pixels(shards, 20, np.arange(150), None, workers=3)
+    assert kept.kept and not fresh.kept
+    for part, one, other in zip(parts, kept.batches(parts), fresh.batches(parts), strict=True):
+        assert torch.equal(one, shards.images(part, 20)) and torch.equal(other, one)
+
+
+def decoding() -> list[str]:
+    """Threads that decode for a training."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("shards")]
+
+
+def test_the_images_of_the_next_steps_are_decoded_before_they_are_asked_for(blobs, monkeypatch):
+    shards, positions = ShardSet(blobs, "train"), np.arange(10, 140)
+    order, read, real = Order(130, seed=3, global_batch=16), [], ShardSet.read_into
+    monkeypatch.setattr(ShardSet, "read_into", lambda own, at, out: (real(own, at, out), read.extend(at.tolist()))[0])
+    images = StepImages(shards, positions, order, steps=20, size=20, threads=2, pin=False)
+    for step in (0, 1, 7, 8, 3):  # steps are left out, and gone back to
+        read.clear()
+        assert torch.equal(images.take(step), shards.images(positions[order.positions(step)], 20))
+    until = time.monotonic() + 60
+    while not set(order.positions(4).tolist()) <= set(read) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert time.monotonic() < until and decoding()
+    images.close()
+    assert not decoding()
+
+
+def test_a_trial_whose_images_do_not_fit_into_memory_ends_with_the_same_bits(tmp_path, blobs, monkeypatch):
+    """Stopped every third step, and leaving steps out when patience ends the first stage."""
+    changes: dict = {"mode": "two_stage", "head_epochs": 2, "epochs": 4, "min_steps": 0, "eval_steps": 1, "patience": 2}
+    changes |= {"augment": {"preset": "medical"}, "optim": {"lr": 0.05, "backbone_lr_factor": 0.1}}
+    kept = trained(tmp_path / "kept", blobs, **changes)
+    began = []
+    monkeypatch.setattr(decoded_images, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(decoded_images, "Loader", lambda *a, **k: (began.append(k["start_step"]), Loader(*a, **k))[1])
+    config, run = trial(tmp_path / "decoded", blobs, **changes)
+    while not run.is_done:
+        with contextlib.suppress(Stopped):
+            finetuning.run_trial(config, run, StopAfter(3))
+        assert not decoding()
+    first, second = (safetensors.torch.load_file(r.model) for r in (kept, run))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert run.read_log() == kept.read_log()
+    assert began[0] == 0 and len(began) > 2 and began == sorted(began)
+
+
+def test_a_trial_that_is_given_up_stops_its_decoding(tmp_path, blobs, monkeypatch):
+    monkeypatch.setattr(decoded_images, "IN_MEMORY_BYTES", 0)
+    config, run = trial(tmp_path / "run", blobs, eval_steps=2)
+    begun = finetuning.validations(config, run)
+    next(begun)
+    assert decoding()
+    begun.close()  # pyright: ignore[reportAttributeAccessIssue]
+    assert run.is_done and run.read_done()["ended"] == "scheduler" and not decoding()
 
 
 def _count(path: str, log: str) -> None:
