@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from cxrdist.core import named_inits
 from cxrdist.core.configs import hints, is_section, nearest, settings, why_refused, wrong_shape
 from shards.ranges import out_of_range, ranges
 
@@ -55,6 +56,8 @@ def parse_options(prog: str, config: type, positionals: Sequence[str], about: st
     if holder := _null_byte(dataclasses.asdict(ready)):
         raise UsageError(f"{prog}: {holder} holds a null byte, which no name and no path can hold; leave it out")
     if wrong := out_of_range(ready):
+        raise UsageError(f"{prog}: {wrong}")
+    if wrong := named_inits.unseen(ready, lambda: parser.parse_args(words, defaults=False)):
         raise UsageError(f"{prog}: {wrong}")
     if empty := _empty(ready):
         raise UsageError(f"{prog}: {empty} is empty (a variable that is not set?); name it, or . for this folder")

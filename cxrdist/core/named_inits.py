@@ -18,6 +18,7 @@ import dataclasses
 import os
 import re
 import tomllib
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -94,7 +95,7 @@ def entry(init: str) -> NamedInit | None:
 def expanded(config: Config) -> Config:
     """A configuration whose `init` is a name of the list, with what the entry says in its place; else as it is.
 
-    What the configuration says itself stays.
+    What the configuration says itself stays; a setting with its default counts as not said (see `unseen`).
     """
     asked: Any = config
     named = entry(asked.init)
@@ -107,6 +108,32 @@ def expanded(config: Config) -> Config:
     }
     kept = {name: value for name, value in settings.items() if name == "init" or getattr(asked, name) == blank[name]}
     return dataclasses.replace(asked, **kept)
+
+
+def unseen(config: Any, given: Callable[[], Container[str]]) -> str | None:
+    """What a name of the list would replace although it was asked for, which `expanded` cannot see: it is the default.
+
+    Args:
+        config: as it was asked for.
+        given: the settings that were; not called where no name of the list is used.
+
+    Returns:
+        One line, or None.
+    """
+    init = getattr(config, "init", None)
+    named = entry(init) if isinstance(init, str) else None
+    if named is None:
+        return None
+    for field in dataclasses.fields(config):
+        value, own = getattr(config, field.name), getattr(named, field.name, None)
+        if field.name == "init" or own is None or value is None or value != field.default or value == own:
+            continue
+        if field.name in given():
+            return (
+                f"{field.name} is given as {value}, but init {init} stands for {field.name} = {own} ({place()}); leave "
+                f"{field.name} out, or give the weights themselves: --init {named.init}"
+            )
+    return None
 
 
 def name_of(path: Path) -> str | None:

@@ -22,6 +22,9 @@ from cxrdist.core.initialisation import describe
 from cxrdist.errors import InputError
 from cxrdist.finetune import identity
 from cxrdist.inference import network as networks
+from cxrdist.pretrain.config import PretrainConfig
+from jobs import cli
+from jobs._options import parse_options
 from tests.cxrdist.conftest import ROOT, TINY
 from tests.cxrdist.finetune.test_finetune import trial
 
@@ -157,6 +160,28 @@ def test_a_pretraining_starts_from_a_name_of_the_list(inits, tmp_path, make_run)
     run = make_run(init="ours")
     assert run.read_config()["init"] == str(tmp_path / "weights" / "w.safetensors")
     assert run.read_config()["init_mean"] == 0.3
+
+
+@pytest.mark.parametrize("words", [["--image_size", "224"], ["--config", "spec.toml"]])
+def test_a_value_that_is_asked_for_is_not_replaced_by_the_names_because_it_is_the_default(
+    inits, tmp_path, blobs, monkeypatch, capsys, words
+):
+    """Only a pretraining has defaults of its own for what a name stands for: arch and image_size."""
+    monkeypatch.chdir(tmp_path)
+    Path("spec.toml").write_text("image_size = 224\n")
+    asked = ["pretrain", "--shards", str(blobs), "--out", "run", "--init", "ours"]
+    assert cli.main([*asked, *words]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"image_size is given as 224, but init ours stands for image_size = 32 ({inits})" in said
+    assert not Path("run").exists()
+
+
+def test_settings_that_agree_with_a_name_or_differ_from_the_default_stay_as_they_are(inits):
+    asked = ["--shards", "s", "--out", "o", "--init", "ours"]
+    for words, size in (([], 32), (["--image_size", "32"], 32), (["--image_size", "48"], 48)):
+        config = parse_options("cxrdist pretrain", PretrainConfig, (), "", [*asked, *words])
+        assert (named_inits.expanded(config).image_size, named_inits.expanded(config).arch) == (size, TINY)
 
 
 @pytest.mark.parametrize(
