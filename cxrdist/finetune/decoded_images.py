@@ -26,6 +26,8 @@ IN_MEMORY_BYTES = 2 << 30
 """A trial without a cache folder holds its images in memory up to this size, and decodes each time beyond it."""
 
 _CHUNK = 64
+_MOST_AHEAD = 16
+"""Batches that are decoded at a time: a thread decodes thousands of images a second, and each batch takes memory."""
 
 
 class Pixels:
@@ -58,7 +60,7 @@ class Pixels:
 
     def batches(self, parts: Sequence[np.ndarray]) -> Iterator[torch.Tensor]:
         """As `take`, of one part after the other; what must be decoded is, while the caller works on earlier ones."""
-        return map(self.take, parts) if self.kept else ahead(self.take, parts, self.threads)
+        return map(self.take, parts) if self.kept else ahead(self.take, parts, min(self.threads, _MOST_AHEAD))
 
     def take(self, positions: np.ndarray) -> torch.Tensor:
         """uint8 (B, 1, S, S) of positions in the split, in their order, repeats allowed."""

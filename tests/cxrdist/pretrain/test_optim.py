@@ -144,6 +144,7 @@ def test_lars_over_several_steps_is_its_formula_for_each_parameter(on_gpu):
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("name", ["lars", "adamw", "sgd"])
 def test_a_step_of_the_optimiser_does_not_wait_for_the_card(name):
     module = nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 4)).cuda()

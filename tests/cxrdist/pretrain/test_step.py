@@ -80,6 +80,7 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole_on_a_card():
     check_near(stepped(parts, "cuda", micro_batch=10), stepped(whole, "cuda"), 1e-4)
 
 
+@pytest.mark.filterwarnings("default")  # the compiler remarks on what a card could do besides, such as TF32
 @pytest.mark.parametrize("device", [CARD])
 def test_a_compiled_step_gives_the_gradient_of_the_eager_one(device: str):
     compile_: Callable[[nn.Module], Any] = torch.compile
