@@ -42,6 +42,8 @@ def run(config: Config) -> int:
     """Score; 1 where some files could not be used (they are in the CSV with the reason)."""
     from pathlib import Path
 
+    from tqdm import tqdm
+
     from cxrdist.core.shard_sets import run_of
     from cxrdist.errors import InputError
     from cxrdist.inference import network as networks
@@ -69,8 +71,9 @@ def run(config: Config) -> int:
 
         def fill(temporary: Path) -> None:
             nonlocal counts
-            with open(temporary, "w", newline="") as file:
-                counts = predict.write(file, scored, columns, lines=lines)
+            bar = tqdm(scored, total=len(paths), desc="images", unit="image", disable=None)
+            with bar, open(temporary, "w", newline="") as file:
+                counts = predict.write(file, iter(bar), columns, lines=lines)
 
         atomic.write(out, fill)
     flagged = f", {counts.atypical} unlike the training images (atypical)" if counts.atypical else ""
@@ -96,6 +99,7 @@ def _typicality(config: Config, network: Any, run: Any) -> Any:
     try:
         place = own_shards(run.path, None)
         train, val = (opened(str(run.path), place, split, "none") for split in ("train", "val"))
+        print("finding out what is typical of the training images, once for this run", file=sys.stderr)
         found = typicality.fit(network, train, val)
     except (ValueError, FailedError) as error:  # InputError of any package: the set is gone, or has no val
         print(f"images are not compared with the training images ({error})", file=sys.stderr)
