@@ -8,7 +8,8 @@ import subprocess
 
 import cluster as harness
 import pytest
-from conftest import HERE, PORT_TAKEN, command_lines, debian, hosts_of_nodes, wait_until
+from conftest import PORT_TAKEN, command_lines, debian, hosts_of_nodes, wait_until
+from counting_worker import unbroken
 
 from jobs import cli
 from jobs._queueing import queue_all
@@ -22,17 +23,6 @@ STEPS = 40
 EVERY_SAMPLE_ONCE = list(range(STEPS * 12))
 
 
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory) -> dict:
-    """The weights after all steps on two ranks that nothing interrupts."""
-    from slurm import launch
-
-    folder = tmp_path_factory.mktemp("unbroken")
-    words = [str(folder), "--steps", str(STEPS), "--step_seconds", "0"]
-    assert launch.local("counting_worker", words, nproc=2, env={"PYTHONPATH": str(HERE)}) == 0
-    return json.loads((folder / "final.json").read_text())
-
-
 def final(job) -> dict:
     return json.loads((job.folder / "final.json").read_text())
 
@@ -41,7 +31,7 @@ def test_torchrun_crosses_both_nodes_and_plain_sbatch_runs_the_same_job_again(cl
     monkeypatch.setenv("MY_API_TOKEN", "hush-hush")
     monkeypatch.chdir(shadows(tmp_path / "work"))
     profile = {"gres": "gpu:2", "ranks_per_node": 2, "setup": (PORT_TAKEN,)}
-    job = counting("--steps", "3", "--step_seconds", "0", partition="main, preempt", **profile)
+    job = counting("--steps", "3", "--step_seconds", "0", "--gloo", partition="main, preempt", **profile)
     with hosts_of_nodes(cluster, tmp_path, debian(cluster)):
         job.queue()
         assert job.wait_for_end() == "COMPLETED", job.log()
@@ -59,7 +49,7 @@ def test_torchrun_crosses_both_nodes_and_plain_sbatch_runs_the_same_job_again(cl
     assert (job.folder / "submission").stat().st_mode & 0o077 == 0
 
 
-def test_preempted_job_saves_requeues_and_goes_on_at_the_next_step(cluster, counting, unbroken):
+def test_preempted_job_saves_requeues_and_goes_on_at_the_next_step(cluster, counting):
     job = counting("--steps", str(STEPS), "--step_seconds", "0.15", "--save_every", "1000", partition="preempt")
     job.queue()
     job.wait_for_step(5)
@@ -67,7 +57,7 @@ def test_preempted_job_saves_requeues_and_goes_on_at_the_next_step(cluster, coun
     assert job.wait_for_end() == "COMPLETED", job.log()
     assert job.samples() == EVERY_SAMPLE_ONCE
     assert {line["restart"] for line in job.lines()} == {"0", "1"}
-    assert final(job) == unbroken
+    assert final(job) == unbroken(STEPS, world=2)
     assert len((job.folder / "saves.jsonl").read_text().splitlines()) == 1
 
 

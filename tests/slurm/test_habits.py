@@ -43,12 +43,12 @@ def test_run_outlives_suspension_a_drained_node_export_none_a_path_with_spaces_a
 
 
 def test_two_jobs_of_one_user_share_both_nodes(cluster, counting):
-    jobs = [counting("--steps", "20", "--step_seconds", "0.1", name=name) for name in ("one", "two")]
+    jobs = [counting("--steps", "100", "--step_seconds", "0.1", name=name) for name in ("one", "two")]
     for job in jobs:
         job.queue()
     for job in jobs:
         assert job.wait_for_end() == "COMPLETED", job.log()
-        assert job.samples() == list(range(20 * 12))
+        assert job.samples() == list(range(100 * 12))
     first, second = (job.lines() for job in jobs)
     assert first[0]["time"] < second[-1]["time"] and second[0]["time"] < first[-1]["time"]
 

@@ -7,36 +7,24 @@ import subprocess
 import time
 
 import pytest
-from conftest import HERE, command_lines, wait_until
+from conftest import command_lines, wait_until
+from counting_worker import unbroken
 
-from slurm import client, launch
+from slurm import client
 
 pytestmark = pytest.mark.slurm
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """Return a maker of the weights after so many steps that nothing interrupts."""
-
-    def after(steps: int) -> dict:
-        folder = tmp_path_factory.mktemp("unbroken")
-        words = [str(folder), "--steps", str(steps), "--step_seconds", "0"]
-        assert launch.local("counting_worker", words, nproc=1, env={"PYTHONPATH": str(HERE)}) == 0
-        return json.loads((folder / "final.json").read_text())
-
-    return after
 
 
 def whole(job, steps: int) -> bool:
     return job.samples() == list(range(steps * 12))
 
 
-def test_job_at_its_time_limit_saves_requeues_and_goes_on_at_the_next_step(cluster, counting, weights):
-    job = counting("--steps", "300", "--step_seconds", "0.1", "--save_every", "10000", nodes=1, time="1")
+def test_job_at_its_time_limit_saves_requeues_and_goes_on_at_the_next_step(cluster, counting):
+    job = counting("--steps", "400", "--step_seconds", "0.1", "--save_every", "10000", nodes=1, time="1")
     job.queue()
     assert job.wait_for_end(400) == "COMPLETED", job.log()
-    assert whole(job, 300), job.log()
-    assert json.loads((job.folder / "final.json").read_text()) == weights(300)
+    assert whole(job, 400), job.log()
+    assert json.loads((job.folder / "final.json").read_text()) == unbroken(400, world=1)
     stretches = {int(line["restart"]) for line in job.lines()}
     assert stretches == set(range(len(stretches))) and len(stretches) > 1
     # SLURM sent the signal, in time: no stretch was ended by the limit itself.
@@ -44,12 +32,13 @@ def test_job_at_its_time_limit_saves_requeues_and_goes_on_at_the_next_step(clust
     assert "TIME LIMIT" not in job.log() and "killed" not in job.log()
 
 
-def test_preemption_that_sends_term_only_loses_nothing_either(cluster, counting, weights):
+def test_preemption_that_sends_term_only_loses_nothing_either(cluster, counting):
     text = cluster.conf.read_text()
     cluster.conf.write_text(text.replace("SlurmctldParameters=preempt_send_user_signal\n", ""))
     subprocess.run(["scontrol", "reconfigure"], check=True)
     try:
-        job = counting("--steps", "60", "--step_seconds", "0.1", "--save_every", "1000", nodes=1, partition="preempt")
+        options = ("--steps", "60", "--step_seconds", "0.1", "--save_every", "1000")
+        job = counting(*options, nodes=1, partition="preempt", max_restarts=3)
         job.queue()
         job.wait_for_step(5)
         subprocess.run("sbatch -p high -N2 --exclusive -o /dev/null --wrap true".split(), check=True)
@@ -59,11 +48,11 @@ def test_preemption_that_sends_term_only_loses_nothing_either(cluster, counting,
         subprocess.run(["scontrol", "reconfigure"], check=True)
     assert whole(job, 60)
     assert len((job.folder / "saves.jsonl").read_text().splitlines()) == 1
-    assert json.loads((job.folder / "final.json").read_text()) == weights(60)
+    assert json.loads((job.folder / "final.json").read_text()) == unbroken(60, world=1)
 
 
-def test_ranks_on_a_node_that_slurm_lost_sight_of_do_not_write_into_the_requeued_run(cluster, counting, weights):
-    job = counting("--steps", "150", "--step_seconds", "0.1", "--save_every", "10", nodes=1)
+def test_ranks_on_a_node_that_slurm_lost_sight_of_do_not_write_into_the_requeued_run(cluster, counting):
+    job = counting("--steps", "150", "--step_seconds", "0.1", "--save_every", "10", nodes=1, max_restarts=3)
     job.queue()
     job.wait_for_step(12)
     node = client.job(job.job_id).nodes
@@ -81,7 +70,7 @@ def test_ranks_on_a_node_that_slurm_lost_sight_of_do_not_write_into_the_requeued
     assert f"job {job.job_id}.1 has taken over this run from job {job.job_id}.0" in job.log()
     assert not ranks & processes_of(job)
     assert sorted(set(job.samples())) == list(range(150 * 12))
-    assert json.loads((job.folder / "final.json").read_text()) == weights(150)
+    assert json.loads((job.folder / "final.json").read_text()) == unbroken(150, world=1)
 
 
 def processes_of(job) -> set[int]:

@@ -1,4 +1,8 @@
-"""The launcher on this machine: real torchrun, real ranks, real signals."""
+"""The launcher on this machine: real torchrun, real processes, real signals.
+
+The ranks import torch (--gloo) where that is the point: whose torch it is, how long it takes, what gloo makes of a
+restart. tests/cxrdist/pretrain/test_pretrain_kills.py does the same to ranks that train.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ import pytest
 from slurm import launch, meeting, processes
 from slurm.errors import InputError
 from tests.shadows import shadows
+from tests.slurm.counting_worker import unbroken
 
 HERE = Path(__file__).parent
 ENV = {"PYTHONPATH": str(HERE)}
@@ -46,24 +51,15 @@ def final(folder: Path) -> dict:
     return json.loads((folder / "final.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory) -> dict:
-    """What 30 steps on two ranks give when nothing interrupts them."""
-    folder = tmp_path_factory.mktemp("unbroken")
-    words = [str(folder), "--steps", "30", "--step_seconds", "0"]
-    assert launch.local("counting_worker", words, nproc=2, env=ENV) == 0
-    assert steps(folder) == list(range(1, 31))
-    return final(folder)
-
-
 def test_two_agents_of_two_ranks_meet_on_one_machine_whatever_the_working_folder_holds(tmp_path, monkeypatch):
     monkeypatch.chdir(shadows(tmp_path / "work"))
-    words = [str(tmp_path), "--steps", "3", "--step_seconds", "0"]
+    words = [str(tmp_path), "--steps", "3", "--step_seconds", "0", "--gloo"]
     assert launch.local("counting_worker", words, nproc=2, nnodes=2, env=ENV) == 0
     assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])["world"] == 4
+    assert steps(tmp_path) == [1, 2, 3]
 
 
-def test_stop_signal_to_the_launcher_saves_once_and_the_next_start_goes_on_at_the_next_step(tmp_path, unbroken):
+def test_stop_signal_to_the_launcher_saves_once_and_the_next_start_goes_on_at_the_next_step(tmp_path):
     for starts, number in enumerate((signal.SIGTERM, signal.SIGINT), 1):
         process = start(2, tmp_path, "--steps", "30", "--step_seconds", "0.2", "--save_every", "1000")
         wait_for_step(tmp_path, len(steps(tmp_path)) + 4)
@@ -75,11 +71,11 @@ def test_stop_signal_to_the_launcher_saves_once_and_the_next_start_goes_on_at_th
     words = [str(tmp_path), "--steps", "30", "--step_seconds", "0"]
     assert launch.local("counting_worker", words, nproc=2, env=ENV) == 0
     assert steps(tmp_path) == list(range(1, 31))
-    assert final(tmp_path) == unbroken
+    assert final(tmp_path) == unbroken(30, world=2)
 
 
 def test_signal_during_the_imports_is_not_lost(tmp_path):
-    process = start(2, tmp_path, "--steps", "1000", "--step_seconds", "0.05")
+    process = start(2, tmp_path, "--steps", "1000", "--step_seconds", "0.05", "--gloo")
     time.sleep(0.7)  # the ranks do not exist yet, or are importing torch
     process.send_signal(signal.SIGUSR2)
     assert process.wait(180) == 0
@@ -115,11 +111,11 @@ def test_one_rank_alone_obeys_the_signal_too(tmp_path):
     assert json.loads((tmp_path / "checkpoint.json").read_text())["step"] == steps(tmp_path)[-1]
 
 
-def test_killed_rank_is_restarted_from_the_last_checkpoint(tmp_path, unbroken):
-    words = [str(tmp_path), "--steps", "30", "--step_seconds", "0", "--save_every", "10", "--die_at", "17"]
+def test_killed_rank_is_restarted_from_the_last_checkpoint(tmp_path):
+    words = [str(tmp_path), "--steps", "30", "--step_seconds", "0", "--save_every", "10", "--die_at", "17", "--gloo"]
     assert launch.local("counting_worker", words, nproc=2, max_restarts=1, env=ENV) == 0
     assert sorted(set(steps(tmp_path))) == list(range(1, 31))
-    assert final(tmp_path) == unbroken
+    assert final(tmp_path) == unbroken(30, world=2)
 
 
 def test_failing_worker_gives_a_failing_exit_code_and_leaves_no_process(tmp_path):
@@ -143,7 +139,7 @@ def test_killed_launcher_takes_its_agent_and_ranks_with_it(tmp_path):
 
 
 def test_ranks_whose_agent_is_killed_while_they_import_end_without_a_step(tmp_path):
-    launcher = start(2, tmp_path, "--steps", "200")
+    launcher = start(2, tmp_path, "--steps", "200", "--gloo")
     deadline = time.monotonic() + 60
     ranks: list[int] = []
     while (
