@@ -70,6 +70,7 @@ def measure(config: Config) -> dict:
     from results.run import Run
 
     client.need("sbatch", "squeue", "scontrol")  # before minutes of drawing, not after them
+    client.ping()
     out = Path(config.out).expanduser().absolute()
     own = {"profile": config.profile, "nodes": str(config.nodes)}
     at = _tasks.where(own | ({"partition": config.partition} if config.partition else {}))

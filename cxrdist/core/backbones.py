@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import nn
 
@@ -25,6 +24,7 @@ import cxrdist.core.eva_x  # noqa: F401  (registers its models with timm)
 from cxrdist.core import foreign_weights, weights
 from cxrdist.core.foreign_weights import fold_stem as fold_stem
 from cxrdist.core.initialisation import safetensors_metadata
+from cxrdist.core.lean_timm import timm
 from cxrdist.errors import InputError
 
 _SMALL_STEM_UP_TO = 64  # pixels

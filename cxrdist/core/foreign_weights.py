@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from timm.models import adapt_input_conv
 from torch import nn
 
 from cxrdist.core import published
+from cxrdist.core.lean_timm import timm
 from cxrdist.core.published import Colours, Found
 from cxrdist.errors import InputError
 
@@ -152,4 +152,4 @@ def fold_stem(weight: torch.Tensor, in_chans: int = 1) -> torch.Tensor:
 
     Exact: for a grey image x, conv(x, folded) = conv((x, x, x), weight).
     """
-    return adapt_input_conv(in_chans, weight)
+    return timm.models.adapt_input_conv(in_chans, weight)

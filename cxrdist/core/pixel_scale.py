@@ -79,7 +79,7 @@ def that_count(init: str, arch: str | None) -> dict[str, str]:
 
 def _of_timm(arch: str) -> tuple[float, float]:
     """What timm's ImageNet weights of an architecture expect: most the pixels of ImageNet, some 0.5 and 0.5."""
-    import timm
+    from cxrdist.core.lean_timm import timm
 
     known = timm.get_pretrained_cfg(arch)
     return IMAGENET_GREY if known is None else published.grey((tuple(known.mean), tuple(known.std)))
