@@ -33,11 +33,11 @@ def shared_data() -> Path:
 
 LONGEST = (
     "tests/slurm",
+    "forked ranks",
     "tests/slurm/test_launch.py",
     "tests/jobs/test_demo.py",
     "tests/cxrdist/sweep/test_sweep.py",
     "tests/cxrdist/sweep/test_sweep_kills.py",
-    "tests/cxrdist/pretrain/test_pretrain_kills.py",
 )
 """Groups that the workers of `pytest -n` take first, so that no long one is left for the end."""
 
@@ -53,9 +53,22 @@ WITHOUT_CLUSTER = tuple(
 )
 
 
+FORKED = (
+    *(f"tests/cxrdist/core/test_{name}.py" for name in ("device", "distributed", "lean_timm")),
+    *(
+        f"tests/cxrdist/pretrain/test_{name}.py"
+        for name in ("data_parallel", "normalise", "nt_xent", "patients", "pretrain", "pretrain_kills", "union")
+    ),
+    "tests/golden/test_golden.py",
+)
+"""Files whose ranks come from tests/cxrdist/forked.py; the process that they are forked from takes 8 s to start."""
+
+
 def group_of(nodeid: str) -> str:
-    """What stays on one worker: a file, whose tests share fixtures; and those of tests/slurm that share a cluster."""
+    """What stays on one worker: a file, whose tests share fixtures; all that share a cluster; all with forked ranks."""
     file = nodeid.partition("::")[0]
+    if file in FORKED:
+        return "forked ranks"
     return "tests/slurm" if file.startswith("tests/slurm/") and file not in WITHOUT_CLUSTER else file
 
 

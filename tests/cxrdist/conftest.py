@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jobs import cli
+
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = 32
 TINY = "test_resnet"
@@ -40,7 +42,7 @@ def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         arrays[f"{split}_images"], arrays[f"{split}_labels"] = drawn(count, seed)
     np.savez(folder / "pneumoniamnist.npz", **arrays)
     words = ["shard", "medmnist", "--src", str(folder), "--out", str(folder / "shards"), "--shard_size", "40"]
-    subprocess.run([sys.executable, "-m", "jobs.cli", *words, "--workers", "1"], check=True, cwd=ROOT)
+    assert cli.main([*words, "--workers", "1"]) == 0
     return folder / "shards"
 
 

@@ -138,6 +138,21 @@ def test_killed_launcher_takes_its_agent_and_ranks_with_it(tmp_path):
         time.sleep(0.1)
 
 
+def test_ranks_whose_agent_is_killed_in_the_middle_end_too(tmp_path):
+    launcher = start(2, tmp_path, "--steps", "1000", "--step_seconds", "0.1")
+    wait_for_step(tmp_path, 2)
+    (agent,) = processes.children(launcher.pid)
+    ranks = processes.children(agent)
+    assert len(ranks) == 2
+    os.kill(agent, signal.SIGKILL)
+    assert launcher.wait(180) == 137
+    deadline = time.monotonic() + 60
+    while any(_runs(rank) for rank in ranks):
+        assert time.monotonic() < deadline, "orphans went on"
+        time.sleep(0.1)
+    assert len(steps(tmp_path)) < 1000
+
+
 def test_ranks_whose_agent_is_killed_while_they_import_end_without_a_step(tmp_path):
     launcher = start(2, tmp_path, "--steps", "200", "--gloo")
     deadline = time.monotonic() + 60

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from slurm.processes import children
+from tests.cxrdist import resume_worker
 from tests.cxrdist.conftest import ROOT, TINY, run_ranks, same, start_worker, train
+from tests.cxrdist.forked import run_forked
 
 
 def wait_for_step(run: Any, step: int, process: Any) -> None:
@@ -24,14 +26,36 @@ def wait_for_step(run: Any, step: int, process: Any) -> None:
     raise AssertionError(f"step {step} was not reached")
 
 
-def test_two_ranks_told_to_stop_save_end_with_code_0_and_resume_bit_identical(make_run, whole_of_two):
+def test_a_killed_rank_is_restarted_by_torchrun_and_ranks_told_to_stop_save_end_with_code_0_and_resume_bit_identical(
+    make_run, whole_of_two
+):
     run = make_run("run", steps=40)
-    process = start_worker(run, nproc=2)
-    wait_for_step(run, 5, process)
+    code = (
+        "import sys; from slurm.launch import local; "
+        f"sys.exit(local('cxrdist.pretrain', [{str(run.path)!r}], nproc=2, max_restarts=2))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True,
+        stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    wait_for_step(run, 6, process)
+    os.kill(victims(process.pid)[1][-1], signal.SIGKILL)
+    logged = max(row["step"] for row in run.read_log())
+    wait_for_step(run, logged + 3, process)  # the rank that is left may log one step more; the restarted ones log these
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
-    assert not run.is_done and "stopped at step" in errors
+    assert not run.is_done and "continues at step" in errors and "stopped at step" in errors
+    train(run, nproc=2)
+    assert same(run, whole_of_two)
+
+
+def test_two_ranks_killed_in_the_middle_resume_bit_identical(make_run, whole_of_two):
+    """One dies of itself, the other is killed with it, as torchrun does it."""
+    run = make_run("run", steps=40)
+    log = run.path.with_name("killed.err")
+    code, errors = run_forked(resume_worker.train_until_killed, str(run.path), 1, 6, 0.01, nproc=2, log=log)
+    assert code == 128 + signal.SIGKILL and not run.is_done, errors
     train(run, nproc=2)
     assert same(run, whole_of_two)
 
@@ -60,9 +84,10 @@ def break_off(run: Any, process: Any, who: str, at: int) -> None:
     process.communicate(timeout=300)
 
 
-# torchrun's elastic restart, below, has a killed rank as well
-@pytest.mark.parametrize("who", [pytest.param("rank", marks=pytest.mark.slow), "agent", "all"])
-def test_ranks_killed_in_the_middle_resume_bit_identical(make_run, who, whole_of_two):
+# Quick forms of the same: a killed rank and ranks that all die, above; a killed agent, tests/slurm/test_launch.py.
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["rank", "agent", "all"])
+def test_ranks_under_torchrun_killed_in_the_middle_resume_bit_identical(make_run, who, whole_of_two):
     run = make_run(who, steps=40)
     process = start_worker(run, nproc=2)
     break_off(run, process, who, 6)
@@ -108,20 +133,3 @@ def test_a_hundred_random_kills_lose_and_repeat_no_sample(make_run):
     assert code == 0, errors[-3000:]
     assert same(run, whole)
     print(f"{wanted} kills, {steps} steps:", *(f"{who}@{step}" for who, step in killed))
-
-
-def test_torchruns_elastic_restart_goes_on_by_itself(make_run, whole_of_two, tmp_path):
-    run = make_run("elastic", steps=40)
-    code = (
-        "import sys; from slurm.launch import local; "
-        f"sys.exit(local('cxrdist.pretrain', [{str(run.path)!r}], nproc=2, max_restarts=2))"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True,
-        stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
-    wait_for_step(run, 6, process)
-    os.kill(victims(process.pid)[1][-1], signal.SIGKILL)
-    _, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors
-    assert same(run, whole_of_two)
