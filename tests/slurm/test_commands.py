@@ -85,7 +85,7 @@ name = "shards"
 run = "shard nih --src nih --out shards --size 48 --shard_size 20"
 parts = 2
 """)
-    Path("one.toml").write_text("ranks_per_node = 1\n")
+    Path("one.toml").write_text("ranks_per_node = 1\nmax_restarts = 0\n")
     assert cli.main("submit chain chain.toml --time 5 --profile one.toml".split()) == 0
     shown = capsys.readouterr().out.splitlines()[-2:]
     assert shown[0].startswith("shards: queued as job") and ", after " in shown[1]

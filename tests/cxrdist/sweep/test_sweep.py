@@ -121,9 +121,12 @@ def test_every_cell_of_a_sweep_is_a_run_of_its_own_in_the_trackers(finished, mon
         assert run.data.metrics["test_auroc"] == done["test_auroc"] and run.info.status == "FINISHED"
 
 
-def test_only_what_is_missing_runs_again_and_a_folder_of_another_trial_is_refused_and_kept(finished):
-    """A run of another signature under a cell's name: copied there by hand, or a damaged disk."""
-    spec, out, _ = finished
+def test_only_what_is_missing_of_a_wider_grid_runs_what_fails_is_named_with_its_log_and_the_rest_is_kept(
+    finished, tmp_path
+):
+    """Cells fail of a network that does not exist, and of a run of another signature under a cell's name, as a copy by
+    hand or a damaged disk leaves it; that folder is kept, too."""
+    given, out, _ = finished
     names = done_cells(out)
     kept = {name: (out / "cells" / name / "done.json").read_text() for name in names[2:]}
     (out / "cells" / names[0] / "done.json").unlink()
@@ -131,26 +134,19 @@ def test_only_what_is_missing_runs_again_and_a_folder_of_another_trial_is_refuse
     shutil.rmtree(strange.path)
     strange.path.mkdir()
     strange.info.write_text(json.dumps({"signature": "0123456789ab", "job": "finetune"}))
+    spec, text = tmp_path / "spec.toml", given.read_text().replace('arch = "small_cnn"\n', "")
+    spec.write_text(text.replace("seed = [0, 1]", 'seed = [0, 1]\narch = ["small_cnn", "resnet0"]'))
     said = sweep(spec, out, *ALONE)
-    assert said.returncode == 1 and "2 to run" in said.stderr and "signature 0123456789ab there" in said.stderr
+    assert said.returncode == 1 and f"{CELLS + 2} to run" in said.stderr, said.stderr
+    assert "signature 0123456789ab there" in said.stderr
     assert json.loads(strange.info.read_text())["signature"] == "0123456789ab"
     assert done_cells(out) == [name for name in names if name != names[1]]
     assert {name: (out / "cells" / name / "done.json").read_text() for name in names[2:]} == kept
-
-
-def test_a_cell_that_fails_is_named_with_its_log_and_the_rest_is_kept(tmp_path, blobs):
-    spec = tmp_path / "spec.toml"
-    text = SPEC.format(shards=blobs).replace('arch = "small_cnn"\n', "")
-    text = text.replace("seed = [0, 1]", 'seed = [0]\narch = ["small_cnn", "resnet0"]')
-    spec.write_text(text.replace('"full"]', '"linear"]').replace('mode = ["linear", "linear"]', 'mode = ["linear"]'))
-    spec.write_text(spec.read_text().replace('[exclude]\nmode = "full"\nlabel_fraction = 0.2\n', ""))
-    said = sweep(spec, tmp_path / "out", *ALONE)
-    assert said.returncode == 1
-    assert len(done_cells(tmp_path / "out")) == 2, "the cells that could run are done"
     lines = [line for line in said.stderr.splitlines() if line.startswith("FAILED")]
-    assert len(lines) == 2 and all("arch=resnet0" in line and "1 attempts" in line for line in lines)
+    assert len(lines) == CELLS + 1 and sum("arch=resnet0" in line for line in lines) == CELLS
+    assert all("1 attempts" in line for line in lines)
     assert "'resnet0' is not a timm model" in said.stderr
-    assert "cxrdist: 2 of 4 cells failed, 2 are done and kept" in said.stderr
+    assert f"cxrdist: {CELLS + 1} of {2 * CELLS} cells failed, {CELLS - 1} are done and kept" in said.stderr
 
 
 @pytest.mark.slow
@@ -190,23 +186,24 @@ reduction = 2
     assert "test" not in "".join(rows[0])
 
 
-def test_one_sweep_at_a_time_in_a_folder(tmp_path, spec):
+def test_one_sweep_at_a_time_in_a_folder(tmp_path, spec, capsys):
     import fcntl
 
     out = tmp_path / "out"
     out.mkdir()
     with open(out / "sweep.lock", "w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        said = sweep(spec, out)
-    assert said.returncode == 2 and "another sweep is running" in said.stderr
+        assert cli.main(["sweep", "--config", str(spec), "--out", str(out)]) == 2
+    assert "another sweep is running" in capsys.readouterr().err
 
 
-def test_a_folder_that_holds_something_else_stays_untouched(tmp_path, spec):
+def test_a_folder_that_holds_something_else_stays_untouched(tmp_path, spec, capsys):
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.tex").write_text("mine")
-    said = sweep(spec, out)
-    assert said.returncode == 2 and "thesis.tex" in said.stderr and "not a sweep" in said.stderr
+    assert cli.main(["sweep", "--config", str(spec), "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert "thesis.tex" in said and "not a sweep" in said
     assert [path.name for path in out.iterdir()] == ["thesis.tex"]
 
 

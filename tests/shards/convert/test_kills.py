@@ -28,10 +28,12 @@ def command(config, **more) -> list[str]:
 
 
 # One child per rename: it ends without any clean-up at the N-th time a file gets its final name, just before it for
-# even N, just after it for odd N. The last child ends well. Prints the number of deaths.
+# even N, just after it for odd N. The last child ends well. Prints the number of deaths. What a child would import by
+# itself, ten times as long as it works, is imported before.
 DIE_AT_RENAME = """
 import os, sys
-import cv2, pyarrow, simplejpeg
+import cv2, jsonargparse, kornia_rs, pandas, pyarrow, pyarrow.parquet, simplejpeg
+import jobs.shard, shards.convert.engine, shards.convert.merge, shards.convert.nih, shards.phantom.publish
 from jobs.cli import main
 out, *words = sys.argv[1:]
 real = os.replace
