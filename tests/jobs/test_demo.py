@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -23,6 +25,20 @@ def run(out: Path, name: str, values: list[str]) -> int:
     return cli.main(["study", "run", name, "--out", str(out), "--set", *values, *TINY])
 
 
+@contextlib.contextmanager
+def one_core() -> Iterator[None]:
+    """One core for what is started inside, so that the sweep has one worker: a second imports torch for one cell."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    had = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(had)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, had)
+
+
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory) -> Path:
     """A small set of drawn X-rays."""
@@ -35,7 +51,8 @@ def shards(tmp_path_factory) -> Path:
 def finished(shards) -> Path:
     """A finished demo on these; the one that draws two sets takes twice as long and is among the slow tests."""
     out = shards.parent / "out"
-    assert run(out, "demo_shards", [f"data={shards}"]) == 0
+    with one_core():
+        assert run(out, "demo_shards", [f"data={shards}"]) == 0
     return out
 
 

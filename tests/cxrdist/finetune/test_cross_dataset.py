@@ -14,7 +14,7 @@ from shards import read_card
 from shards.labels import SHARED_NIH_CHEXPERT
 from tests.cxrdist.conftest import TINY
 
-TRIAL = f"--mode linear --arch {TINY} --image_size 32 --n_boot 20 --threads 1 --device cpu".split()
+TRIAL = f"--mode linear --arch {TINY} --image_size 32 --epochs 3 --n_boot 20 --threads 1 --device cpu".split()
 
 
 def run_on(shards: Path, out: Path, labels: str) -> Run:
