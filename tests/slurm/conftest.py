@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from jobs import cli
 from slurm import client, profiles, submit
 
 HERE = Path(__file__).parent
@@ -45,6 +46,14 @@ def cluster(running_cluster: harness.Cluster) -> Iterator[harness.Cluster]:
     yield running_cluster
     running_cluster.cancel_all()
     running_cluster.fix()
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Generated X-rays as a shard set; nothing changes it."""
+    out = tmp_path_factory.mktemp("phantom") / "shards"
+    assert cli.main(f"shard phantom --out {out} --images 60 --size 48 --workers 1".split()) == 0
+    return out
 
 
 @dataclasses.dataclass

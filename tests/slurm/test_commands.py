@@ -21,14 +21,6 @@ SMALL = "--arch test_resnet --image_size 32 --global_batch 16 --device cpu --pre
 SMALL += " --watch.every_epochs 1000"
 
 
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory) -> Path:
-    """Generated X-rays as a shard set."""
-    out = tmp_path_factory.mktemp("phantom") / "shards"
-    assert cli.main(f"shard phantom --out {out} --images 60 --size 48".split()) == 0
-    return out
-
-
 def end_of(folder: Path, seconds: float) -> str:
     job_id = submit.job_ids(folder)[-1]
     wait_until(lambda: not client.job(job_id).active, seconds, f"the end of job {job_id}", 0.5)
@@ -63,6 +55,9 @@ def test_submitted_pretraining_crosses_nodes_is_stopped_and_goes_on(cluster, sha
     assert "run  done" in capsys.readouterr().out
     assert cli.main(words.split()) == 0
     assert "is complete: nothing to queue" in capsys.readouterr().out
+    assert cli.main(words.replace("--steps 24", "--steps 25").split()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("cxrdist: ") and error.count("\n") == 1 and "holds another run" in error
 
 
 def private(folder: Path) -> bool:
@@ -73,7 +68,7 @@ def test_chain_runs_each_stage_after_its_needs_and_skips_what_is_complete(
     cluster, tmp_path, capsys, monkeypatch, secrets
 ):
     monkeypatch.chdir(tmp_path)
-    assert cli.main("shard phantom --out nih --images 40 --size 48 --layout_only true".split()) == 0
+    assert cli.main("shard phantom --out nih --images 40 --size 48 --layout_only true --workers 1".split()) == 0
     Path("chain.toml").write_text(f"""
 [[stage]]
 name = "simclr"

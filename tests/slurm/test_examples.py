@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from conftest import wait_until
 
-from jobs import cli
 from results.run import Run
 from slurm import client
 
@@ -19,14 +18,6 @@ pytestmark = pytest.mark.slurm
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = "--arch test_resnet --image_size 32 --global_batch 16 --device cpu --steps 20 --log_every 1"
 SMALL += " --watch.every_epochs 999"
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory) -> Path:
-    """Generated X-rays as a shard set."""
-    out = tmp_path_factory.mktemp("phantom") / "shards"
-    assert cli.main(f"shard phantom --out {out} --images 60 --size 48".split()) == 0
-    return out
 
 
 def sbatch(name: str, folder: Path, **variables: object) -> str:
