@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from math import isqrt
+from math import ceil, isqrt
 from typing import TypeVar
 
 import numpy as np
@@ -21,8 +21,10 @@ from cxrdist.finetune.classifier import Classifier
 _Network = TypeVar("_Network", bound=nn.Module)
 
 MIN_CELLS = 4
-"""Maps come from the deepest layer with at least this many cells a side. Finer layers point no better than chance,
-coarser ones at nothing (benches/reports/explain.md); 224-pixel images have 7 x 7 cells at the end of a ResNet."""
+WIDEST_CELL = 16
+"""Maps come from the deepest layer of at least `MIN_CELLS` cells a side, of at most `WIDEST_CELL` pixels each: they
+pointed best at what was drawn, at 28 to 224 pixels (benches/reports/explain.md). Finer layers point hardly better than
+chance, and a network's last one (32 pixels a cell) points less well than the one before."""
 
 
 def _gradcam(maps: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
@@ -63,15 +65,14 @@ eigencam (Muhammad and Yeasin, IJCNN 2020): projection on the first principal co
 chosen so that the strongest cells are hot."""
 
 
-def pick_layer(network: Classifier, name: str | None = None, min_cells: int = MIN_CELLS) -> str:
+def pick_layer(network: Classifier, name: str | None = None) -> str:
     """Name of the backbone's module whose output class activation maps use.
 
     Args:
         network: the classifier.
-        name: one of the backbone's modules; None = the deepest whose output has at least `min_cells` cells a side, or,
-            where none has, the one with most cells; of a vision transformer the last block's first normalisation,
-            since tokens beyond it do not reach the logits.
-        min_cells: see `MIN_CELLS`.
+        name: one of the backbone's modules; None = the deepest with enough cells (see `WIDEST_CELL`), or, where none
+            has, the one with most cells; of a vision transformer the last block's first normalisation, since tokens
+            beyond it do not reach the logits.
 
     Raises:
         InputError: no such module, or the backbone has no maps: use occlusion.
@@ -85,7 +86,8 @@ def pick_layer(network: Classifier, name: str | None = None, min_cells: int = MI
         return name
     if _is_transformer(network):
         return list(maps)[-1]
-    fine = [layer for layer, cells in maps.items() if cells >= min_cells]
+    enough = max(MIN_CELLS, ceil(network.facts["image_size"] / WIDEST_CELL))
+    fine = [layer for layer, cells in maps.items() if cells >= enough]
     return fine[-1] if fine else max(maps, key=lambda layer: maps[layer])
 
 

@@ -242,6 +242,14 @@ def test_grad_cam_takes_the_deepest_maps_that_still_show_something(network: netw
         heatmaps.pick_layer(model, "layer9")
 
 
+@pytest.mark.parametrize(("size", "cells"), [(28, 4), (64, 4), (128, 8), (224, 14)])
+def test_maps_come_from_the_layer_whose_maps_pointed_best_at_each_size(size: int, cells: int) -> None:
+    config = FinetuneConfig(shards="x", out="y", arch="resnet18", image_size=size, stem="standard")
+    model = classifier.build(config, ("mass",), (0.5, 0.25)).eval()
+    sides = heatmaps.feature_maps(model)
+    assert sides[heatmaps.pick_layer(model)] == cells
+
+
 def test_a_vision_transformers_tokens_make_a_map_without_the_class_token() -> None:
     config = FinetuneConfig(shards="x", out="y", arch="vit_tiny_patch16_224", image_size=64)
     model = classifier.build(config, ("mass",), (0.5, 0.25)).eval()
