@@ -133,14 +133,21 @@ def to_pth(encoder: Encoder, labels: Sequence[str], folder: Path) -> list[Path]:
 
 
 def _save(file: Path, fill: Callable[[Path], None]) -> None:
-    """Write weights in one piece.
+    """Write weights in one piece, readable by whom the user's umask lets read.
 
     Raises:
         FailedError: no room: torch and safetensors have errors of their own for it.
         InputError: the folder cannot be written to.
     """
+
+    def fill_and_share(temporary: Path) -> None:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        fill(temporary)
+        temporary.chmod(mode)  # safetensors makes files for their owner alone
+
     try:
-        atomic.write(file, fill)
+        atomic.write(file, fill_and_share)
     except (RuntimeError, safetensors.SafetensorError) as error:
         cause = str(error).strip().splitlines()[0]
         raise FailedError(f"{file} could not be written: {cause}; is there space left on its disk?") from None

@@ -83,7 +83,10 @@ def test_an_encoder_is_exported_under_its_own_name(run: Path, tmp_path: Path) ->
         torch.load(tmp_path / "p" / "best_ssl_model.pth", weights_only=True)
     )
     assert cli.main(["export", str(tmp_path), "--to", "hf"]) == 0
-    assert timm.create_model(f"local-dir:{tmp_path / 'export-hf'}", pretrained=True).num_classes == 0
+    folder = tmp_path / "export-hf"
+    assert timm.create_model(f"local-dir:{folder}", pretrained=True).num_classes == 0
+    modes = {path.stat().st_mode for path in folder.iterdir()}
+    assert modes == {(folder / "README.md").stat().st_mode}, "weights are readable by whom the umask lets read"
 
 
 def test_a_vision_transformer_is_exported_at_the_size_it_was_trained_at(tmp_path: Path) -> None:
