@@ -12,17 +12,16 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # uv downloads and unpacks on all cores, in a quarter of pip's CPU time; pip does it where uv cannot (no build of it for this
 # machine, a mirror whose settings only pip reads). Either says a line for each large download; all that it says is in
 # $(INSTALL_LOG). uv's cache lies in .venv, where it costs nothing (hard links), until all is installed.
+# What RARE matches is not compiled beforehand: little of it is ever imported.
 RARE := /(tests?|testing|databricks|llm|mlflow|moto|networkx|pip|pygments|rllib|serve|setuptools|wandb|_inductor)/
 INSTALL_LOG := $(VENV)/install.log
 comma := ,
-INDEX = $(shell $(BIN)/python -m pip config get global.index-url 2>/dev/null)
 LARGE := /^ *(Downloading|Using cached) .*\(([0-9]{2,}(\.[0-9]+)? ?Mi?B|[0-9.]+ ?Gi?B)\)/{s/^ */  /;p}
 STAGES := s/^(Resolved|Prepared|Installed) ([0-9]+ packages).*/  \1 \2/p; s/^Installing collected packages.*/  unpacking the packages, a minute or two/p
-define pip_install
+define install_packages
 set -o pipefail; echo "cxrdist[$(1)] and what it needs, as in constraints.txt (in full: $(INSTALL_LOG))"; \
 { $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt uv \
-&& UV_CACHE_DIR=$(VENV)/uv-cache $(BIN)/uv pip install --system-certs --python $(BIN)/python $(if $(INDEX),--default-index $(INDEX)) \
---constraint constraints.txt --editable '.[$(1)]'; } 2>&1 | tee $(INSTALL_LOG) | sed -unE -e '$(LARGE)' -e '$(STAGES)' \
+&& UV_CACHE_DIR=$(VENV)/uv-cache $(BIN)/uv pip install --system-certs --python $(BIN)/python --constraint constraints.txt --editable '.[$(1)]'; } 2>&1 | tee $(INSTALL_LOG) | sed -unE -e '$(LARGE)' -e '$(STAGES)' \
 || { echo "uv could not (see $(INSTALL_LOG)); pip goes on"; mv $(INSTALL_LOG) $(VENV)/uv.log; \
 $(BIN)/python -m pip install --no-compile --progress-bar off --constraint constraints.txt --editable '.[$(1)]' 2>&1 \
 | tee $(INSTALL_LOG) | sed -unE -e '$(LARGE)' -e '$(STAGES)' -e '/^ *(ERROR|error)/p'; } \
@@ -49,15 +48,15 @@ $(VENV)/bin/python:
 
 # One installation of what is asked: whoever tests needs no installation without the tools before.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@$(call pip_install,dicom)
+	@$(call install_packages,dicom)
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@$(call pip_install,dicom$(comma)dev)
+	@$(call install_packages,dicom$(comma)dev)
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-bench: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@$(call pip_install,dicom$(comma)dev$(comma)bench)
+	@$(call install_packages,dicom$(comma)dev$(comma)bench)
 	@touch $(VENV)/.installed $(VENV)/.installed-dev $@
 
 demo: install

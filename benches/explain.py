@@ -69,9 +69,9 @@ def _drawn(out: Path, patients: int) -> str:
 def measured(arch: str, place: str) -> Iterator[dict]:
     """Train one architecture through the sizes and score it at each."""
     arch, _, weights = arch.partition("=")
+    init = weights or "scratch"
     network, before = None, None
     for size, steps in STEPS.items():
-        init = weights or "scratch"
         config = FinetuneConfig(shards=place, out="-", arch=arch, image_size=size, stem="standard", init=init)
         grown = classifier.build(config, LABELS, (0.5, 0.25))
         if network is not None:
