@@ -1,7 +1,7 @@
 """Which layer and which kind of class activation map points at what was drawn: pointing game and energy in the box.
 
-Run: python -m benches.explain [--arch resnet18,convnext_atto] [--patients 420]. One JSON line a network, size, layer
-and method; `--table FILE...` turns such lines into the Markdown of benches/reports/explain.md.
+Run: python -m benches.explain [--arch resnet18,convnext_atto] [--patients 420] [--longer 4]. One JSON line a network,
+size, layer and method; `--table FILE...` turns such lines into the Markdown of benches/reports/explain.md.
 
 One network of each architecture learns which of five labels have a box in an image, at 64 pixels, and goes on for fewer
 steps at the other sizes, so that each size has a network that reads it; ARCH=FILE begins with the weights of a file.
@@ -44,6 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--arch", default=",".join(ARCHS))
     parser.add_argument("--patients", type=int, default=420)
+    parser.add_argument("--longer", type=int, default=1, help="so many times the steps, for networks that learn slowly")
     parser.add_argument("--shards", help="a shard set of drawn X-rays; none = draw one")
     parser.add_argument("--table", nargs="+", help="files of lines to make the table of")
     options = parser.parse_args()
@@ -54,7 +55,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         place = options.shards or _drawn(Path(scratch) / "shards", options.patients)
         for arch in options.arch.split(","):
-            for line in measured(arch, place):
+            for line in measured(arch, place, options.longer):
                 print(json.dumps(line), flush=True)
 
 
@@ -66,7 +67,7 @@ def _drawn(out: Path, patients: int) -> str:
     return str(out)
 
 
-def measured(arch: str, place: str) -> Iterator[dict]:
+def measured(arch: str, place: str, longer: int = 1) -> Iterator[dict]:
     """Train one architecture through the sizes and score it at each."""
     arch, _, weights = arch.partition("=")
     init = weights or "scratch"
@@ -79,7 +80,7 @@ def measured(arch: str, place: str) -> Iterator[dict]:
         else:
             before = copy.deepcopy(grown)
         began = time.monotonic()
-        train(grown, ShardSet(place, "train"), size, steps)
+        train(grown, ShardSet(place, "train"), size, steps * longer)
         seconds = time.monotonic() - began
         network = network or grown
         test = ShardSet(place, "test")

@@ -16,11 +16,15 @@ def run(config: SweepConfig) -> int:
 
     from cxrdist.sweep import run
 
+    asks = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
     def stop(number: int, frame: object) -> None:
         del frame
+        for each in asks:  # schedulers and launchers repeat themselves: that must not break off the clearing up
+            signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt(signal.Signals(number).name)
 
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    for number in asks:
         signal.signal(number, stop)
     try:
         return run.run(config)

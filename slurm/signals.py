@@ -12,7 +12,6 @@ import ctypes
 import os
 import signal
 import sys
-import threading
 from types import FrameType
 
 from slurm.inherited import AGENT
@@ -27,8 +26,9 @@ class StopRequest:
     """Whether this process was asked to stop. Use: `stop = StopRequest().install()`, then read `stop.requested`."""
 
     def __init__(self) -> None:
-        self._requested = threading.Event()
-        self._name: str | None = None
+        # Plain values: a lock could be held by the very code that the next signal interrupts.
+        self._requested = False
+        self._number: int | None = None
 
     def install(self) -> StopRequest:
         """Take over USR1, USR2, TERM and INT, and end with the launcher that started this rank; returns self.
@@ -52,22 +52,22 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
-        self._name = signal.Signals(number).name
-        self._requested.set()
+        self._number = number
+        self._requested = True
 
     @property
     def requested(self) -> bool:
         """True from the first stop signal on."""
-        return self._requested.is_set()
+        return self._requested
 
     @property
     def signal_name(self) -> str | None:
         """Name of the latest signal, such as "SIGUSR2"; None when none came."""
-        return self._name
+        return None if self._number is None else signal.Signals(self._number).name
 
     def request(self) -> None:
         """Set the flag from inside the program (tests, or a loop that knows it must stop)."""
-        self._requested.set()
+        self._requested = True
 
 
 def _ignore() -> None:
