@@ -22,13 +22,12 @@ from tqdm import tqdm
 
 from cxrdist.core import rng
 from cxrdist.core.device import autocast, gradient_scaler, refuse_lowest_scale
-from cxrdist.core.weight_decay import split_decay
 from cxrdist.errors import FailedError
-from cxrdist.finetune.config import FinetuneConfig, weight_decay
+from cxrdist.finetune.config import FinetuneConfig
 from cxrdist.finetune.heads import head_penalty, masked_bce
+from cxrdist.finetune.phases import Phase, optimiser, order_of, phases, schedule
 from results.run import Run
 from results.stats.metrics import auroc
-from shards import Order
 
 log = logging.getLogger("cxrdist.finetune")
 
@@ -37,19 +36,6 @@ MOST_VALIDATIONS = 12
 
 NOTHING = (-math.inf, -math.inf)
 """Merit (val AUROC, minus val loss) before the first validation."""
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A stretch of steps in which the same parameters are trained at the same peak rates."""
-
-    steps: int
-    last: int | None
-    """Stages of the backbone that are trained: 0 none, None all."""
-    backbone_lr: float
-    head_lr: float
-    layers: bool = False
-    """Whether `last` counts layers instead of stages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,61 +104,6 @@ class FitInputs:
     trainable: np.ndarray
     """bool (L,): labels whose val AUROC counts."""
     precision: str
-
-
-def batch_size(config: FinetuneConfig, n: int) -> int:
-    """Images a step: no more than there are, but two at least, which BatchNorm needs."""
-    return max(2, min(config.global_batch, n))
-
-
-def order_of(config: FinetuneConfig, n: int) -> Order:
-    """Which of n training samples stand in which step."""
-    return Order(n, seed=config.seed, global_batch=batch_size(config, n))
-
-
-def phases(config: FinetuneConfig, n: int) -> list[Phase]:
-    """The phases of a mode, their steps counted for n training samples."""
-    per_epoch = math.ceil(n / batch_size(config, n))
-    total = max(config.epochs * per_epoch, config.min_steps)
-    rate = config.optim.lr
-    factor = 1.0 if config.init == "scratch" else config.optim.backbone_lr_factor
-    if config.mode == "linear":
-        return [Phase(total, 0, rate, rate)]
-    if config.mode == "last_n":
-        layers = config.last_layers is not None
-        return [Phase(total, config.last_layers or config.last_n, rate * factor, rate, layers)]
-    if config.mode == "full":
-        return [Phase(total, None, rate * factor, rate)]
-    first = min(max(config.head_epochs * per_epoch, math.ceil(config.min_steps / 4)), total - 1)
-    lower = rate * config.optim.backbone_lr_factor
-    return [Phase(first, 0, rate, rate), Phase(total - first, None, lower, lower)]
-
-
-def schedule(config: FinetuneConfig, phase: Phase, step: int) -> float:
-    """Share of the peak rate at a step of a phase: warm-up from zero, then cosine to zero or constant."""
-    warm = config.optim.warmup * phase.steps
-    if step < warm:
-        return (step + 1) / (warm + 1)
-    if config.optim.schedule == "constant":
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, phase.steps - warm)))
-
-
-def optimiser(config: FinetuneConfig, problem: FitInputs, phase: Phase) -> torch.optim.Optimizer:
-    """The optimiser of a phase: head and backbone with their own rates; what decays says `split_decay`."""
-    head = {id(parameter) for parameter in problem.head.parameters()}
-    decayed, plain = split_decay(problem.network)
-    groups = []
-    for is_head, rate in ((True, phase.head_lr), (False, phase.backbone_lr)):
-        for parameters, decay in ((decayed, weight_decay(config.optim)), (plain, 0.0)):
-            own = [parameter for parameter in parameters if (id(parameter) in head) == is_head]
-            if own:
-                groups.append({"params": own, "peak": rate, "lr": rate, "weight_decay": decay})
-    if config.optim.name == "sgd":
-        fused = True if problem.y.device.type == "cuda" else None  # None: torch's choice
-        return torch.optim.SGD(groups, momentum=config.optim.momentum, fused=fused)
-    # fused: one pass over the weights instead of five
-    return (torch.optim.Adam if config.optim.name == "adam" else torch.optim.AdamW)(groups, fused=True)
 
 
 class Fit:
@@ -263,7 +194,8 @@ class Fit:
             self._count_anew(number)
         if number != self._phase:
             self.problem.unfreeze(phase.last, phase.layers)
-            self._optimiser, self._phase = optimiser(self.config, self.problem, phase), number
+            self._optimiser = optimiser(self.config, self.problem.network, self.problem.head, phase)
+            self._phase = number
         return phase, inside
 
     def _step(self, step: int) -> torch.Tensor:

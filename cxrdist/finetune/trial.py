@@ -30,8 +30,9 @@ from cxrdist.finetune.decoded_images import StepImages
 from cxrdist.finetune.features import Network
 from cxrdist.finetune.heads import class_weights
 from cxrdist.finetune.labelled_data import TrialData
-from cxrdist.finetune.loop import Fit, FitInputs, Stopped, Validation, macro_auroc, order_of, phases
+from cxrdist.finetune.loop import Fit, FitInputs, Stopped, Validation, macro_auroc
 from cxrdist.finetune.parse import from_plain
+from cxrdist.finetune.phases import order_of, phases
 from cxrdist.finetune.studies import check_studies
 from results.run import Run
 from results.tracking.beside import tracked

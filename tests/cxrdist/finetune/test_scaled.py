@@ -16,7 +16,8 @@ from cxrdist.errors import FailedError
 from cxrdist.finetune import identity
 from cxrdist.finetune.checkpoints import Saver
 from cxrdist.finetune.config import FinetuneConfig
-from cxrdist.finetune.loop import Fit, FitInputs, Stopped, optimiser
+from cxrdist.finetune.loop import Fit, FitInputs, Stopped
+from cxrdist.finetune.phases import optimiser
 from tests.cxrdist.finetune.test_finetune import trial
 
 N = 64
@@ -130,7 +131,7 @@ def test_optimisers_take_few_kernels_for_all_parameters(fitted, device):
     """torch's own choice for sgd on the CPU is a loop, whose bits runs of before have."""
     for name in ("adam", "adamw", "sgd"):
         fit = fitted(name, problem("float32", device=device), optim={"name": name, "lr": 0.01})
-        made = optimiser(fit.config, fit.problem, fit.phases[0])
+        made = optimiser(fit.config, fit.problem.network, fit.problem.head, fit.phases[0])
         assert bool(made.defaults["fused"]) == (name != "sgd" or device == "cuda")
 
 
