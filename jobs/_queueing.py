@@ -28,19 +28,19 @@ def requests_for(work: Submission, at: SubmitOptions, name: str) -> list[Request
 
 
 def check_all(requests: Sequence[Request]) -> None:
-    """Compare requests with the cluster (slurm.submit.check)."""
-    from slurm import submit
+    """Compare requests with the cluster (slurm.checks.check)."""
+    from slurm import checks
 
     for request in requests:
-        submit.check(request)
+        checks.check(request)
 
 
 def check_alone(requests: Sequence[Request]) -> None:
-    """Check of requests what needs no cluster (slurm.submit.check_alone), for a dry run."""
-    from slurm import submit
+    """Check of requests what needs no cluster (slurm.checks.check_alone), for a dry run."""
+    from slurm import checks
 
     for request in requests:
-        submit.check_alone(request)
+        checks.check_alone(request)
 
 
 def show_all(requests: Sequence[Request]) -> None:

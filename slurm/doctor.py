@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from slurm import client, preemption, probe, submit
+from slurm import checks, client, preemption, probe, submit
 from slurm.errors import FailedError, InputError
 from slurm.inherited import for_slurm
 from slurm.processes import python
@@ -90,7 +90,7 @@ def fits(profile: Profile, nodes: int) -> Diagnosis:
     """Compare a profile with the cluster."""
     task = submit.task_for(profile, kind="command", words=("x",), folder="/tmp/x")
     try:
-        submit.check(submit.Request(name="doctor", task=task, profile=profile, nodes=nodes))
+        checks.check(submit.Request(name="doctor", task=task, profile=profile, nodes=nodes))
     except (InputError, FailedError) as error:
         return Diagnosis(level="FAIL", what="profile", found=str(error), fix="change the profile's file")
     where = profile.partition or "the default partition"

@@ -24,7 +24,7 @@ from cxrdist.sweep.pending import tasks, unfinished
 from cxrdist.sweep.watchdog import RESTARTS, Watchdog
 from results import atomic
 from results.run import Run
-from slurm import client, jobs_file, profiles, submit, unnoted
+from slurm import checks, client, jobs_file, profiles, submit, unnoted
 from slurm.errors import FailedError as SlurmError
 from slurm.profiles import Profile
 
@@ -129,7 +129,7 @@ class ArrayDriver(Watchdog):
             array=len(parts),
             throttle=self.config.array.throttle,
         )
-        submit.check(request)
+        checks.check(request)
         folder.mkdir(mode=0o700, exist_ok=True)
         submit.refuse_queued(folder)  # an array that may still appear reads its cells from the file that is written now
         atomic.write_text(parts_file(self.out), json.dumps([[cell["signature"] for cell in part] for part in parts]))

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from jobs import cli
-from slurm import client, profiles, submit
+from slurm import checks, client, profiles, submit
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # pytest's importlib mode leaves it out, and the harness is also a command
@@ -65,7 +65,7 @@ class Counting:
     job_id: str = ""
 
     def queue(self) -> str:
-        submit.check(self.request)
+        checks.check(self.request)
         self.job_id = submit.submit(self.request)
         return self.job_id
 

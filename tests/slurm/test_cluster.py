@@ -13,7 +13,7 @@ from counting_worker import unbroken
 
 from jobs import cli
 from jobs._queueing import queue_all
-from slurm import client, processes, submit
+from slurm import checks, client, processes, submit
 from slurm.errors import FailedError, InputError
 from tests.shadows import shadows
 
@@ -162,14 +162,14 @@ def test_an_array_whose_merge_is_not_taken_is_cancelled_again(cluster, counting)
 def test_requests_that_the_cluster_cannot_meet_are_refused_before_they_are_queued(cluster, counting):
     request = counting().request
     with pytest.raises(InputError, match="partition 'gpuu' is unknown; this cluster has high, main, preempt"):
-        submit.check(dataclasses.replace(request, partition="gpuu"))
+        checks.check(dataclasses.replace(request, partition="gpuu"))
     with pytest.raises(InputError, match="has 2 nodes, fewer than the 3"):
-        submit.check(dataclasses.replace(request, nodes=3))
+        checks.check(dataclasses.replace(request, nodes=3))
     with pytest.raises(InputError, match="allows 1440 minutes"):
-        submit.check(dataclasses.replace(request, profile=dataclasses.replace(request.profile, time="2-0")))
+        checks.check(dataclasses.replace(request, profile=dataclasses.replace(request.profile, time="2-0")))
     with pytest.raises(InputError, match="partition 'gpuu' is unknown"):
-        submit.check(dataclasses.replace(request, partition="main,gpuu"))
-    submit.check(dataclasses.replace(request, partition="high,main"))
+        checks.check(dataclasses.replace(request, partition="main,gpuu"))
+    checks.check(dataclasses.replace(request, partition="high,main"))
     for asked, message in (
         (4, "2 GPUs on a node, fewer than gpus_per_node = 4"),
         ("v100:1", "has 1 nodes with 1 v100 GPUs, fewer than the 2 asked for"),
@@ -177,14 +177,14 @@ def test_requests_that_the_cluster_cannot_meet_are_refused_before_they_are_queue
         ("h100:1", "has 0 nodes with 1 h100 GPUs"),
     ):
         with pytest.raises(InputError, match=message):
-            submit.check(with_gpus(request, asked))
+            checks.check(with_gpus(request, asked))
     for asked in (2, "a100:1"):
-        submit.check(with_gpus(request, asked))
+        checks.check(with_gpus(request, asked))
     subprocess.run("scontrol update PartitionName=high State=DOWN".split(), check=True)
     try:
         with pytest.raises(InputError, match="is closed"):
-            submit.check(dataclasses.replace(request, partition="high"))
-        submit.check(dataclasses.replace(request, partition="high,main"))  # one of them is enough
+            checks.check(dataclasses.replace(request, partition="high"))
+        checks.check(dataclasses.replace(request, partition="high,main"))  # one of them is enough
     finally:
         subprocess.run("scontrol update PartitionName=high State=UP".split(), check=True)
 

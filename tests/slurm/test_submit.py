@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobs import _tasks, cli
-from slurm import chain, client, profiles, status, submit
+from slurm import chain, checks, client, profiles, status, submit
 from slurm.errors import FailedError, InputError
 from tests.shards.conftest import by_hand
 
@@ -212,7 +212,7 @@ def test_unusable_request_is_one_line_and_exit_code_2(tmp_path, monkeypatch, cap
 def test_without_slurm_every_command_says_so_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FailedError, match="no sinfo here: run this on the cluster's login node"):
-        submit.check(request())
+        checks.check(request())
 
 
 def test_slurm_that_is_not_configured_or_not_answering_is_told_apart():

@@ -12,7 +12,7 @@ from cxrdist.errors import FailedError
 from cxrdist.sweep import slurm_array
 from cxrdist.sweep.config import ArrayConfig, SweepConfig
 from cxrdist.sweep.folder import SweepFolder
-from slurm import client, submit
+from slurm import checks, client
 from slurm.errors import InputError
 
 
@@ -56,7 +56,7 @@ def test_cells_of_an_array_that_may_still_appear_are_not_dealt_anew(
 ) -> None:
     monkeypatch.setattr(client, "sent_from", lambda script: [])
     monkeypatch.setattr(client, "max_array_size", lambda: 1001)
-    monkeypatch.setattr(submit, "check", lambda request: None)
+    monkeypatch.setattr(checks, "check", lambda request: None)
     config = SweepConfig(out=str(queued), executor="slurm-array", array=ArrayConfig(profile="local"))
     ledger = SweepFolder(queued)
     ledger.spec.write_text(json.dumps({"cells": [], "retries": 2}))
