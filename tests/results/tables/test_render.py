@@ -17,7 +17,7 @@ from results.cells.options import Options
 from results.tables.latex import WIDE
 from results.tables.registry import TABLES, build
 from results.tables.render import render
-from tests.results.tables.test_tables import grid
+from tests.results.grids import grid
 
 
 class _Cells(HTMLParser):
