@@ -26,7 +26,7 @@ from cxrdist.pretrain.config import PretrainConfig
 from jobs import cli
 from jobs._options import parse_options
 from tests.cxrdist.conftest import ROOT, TINY
-from tests.cxrdist.finetune.test_finetune import trial
+from tests.cxrdist.finetuning import trial
 
 COMMIT = "5" * 40
 REPOSITORY = "clinic/encoder"

@@ -26,7 +26,7 @@ from cxrdist.core.backbones import load_init
 from cxrdist.core.initialisation import describe
 from cxrdist.errors import InputError
 from cxrdist.inference import network as networks
-from tests.cxrdist.finetune.test_finetune import trained, trial
+from tests.cxrdist.finetuning import trained, trial
 
 State = dict[str, torch.Tensor]
 IMAGENET_GREY = (0.449, 0.226)

@@ -16,7 +16,7 @@ from cxrdist.finetune.evaluate import evaluate
 from results import schema
 from shards.read import stage as staging
 from tests.cxrdist.conftest import TINY
-from tests.cxrdist.finetune.test_finetune import trained, trial
+from tests.cxrdist.finetuning import trained, trial
 from tests.web import Web, serving
 
 LINEAR = {"mode": "linear", "arch": TINY, "n_boot": 0}

@@ -14,7 +14,7 @@ from results.run import Run
 from results.stats.scoring import metric_rows
 from tests.cxrdist import findings
 from tests.cxrdist.conftest import TINY
-from tests.cxrdist.finetune.test_finetune import trained
+from tests.cxrdist.finetuning import trained
 
 QUICK = {"mode": "linear", "arch": TINY, "image_size": 32}
 
@@ -116,7 +116,7 @@ def test_a_trial_can_be_tested_elsewhere_at_once(places, tmp_path):
 
 
 def test_an_unfinished_run_cannot_be_evaluated(places, tmp_path):
-    from tests.cxrdist.finetune.test_finetune import trial
+    from tests.cxrdist.finetuning import trial
 
     _, run = trial(tmp_path / "run", places["here"])
     with pytest.raises(InputError, match="not a finished fine-tuning run"):

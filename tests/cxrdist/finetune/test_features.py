@@ -26,7 +26,7 @@ from results import schema
 from shards import Order, ShardSet
 from shards.read.loader import Loader
 from tests.cxrdist.conftest import TINY
-from tests.cxrdist.finetune.test_finetune import StopAfter, trained, trial
+from tests.cxrdist.finetuning import StopAfter, trained, trial
 
 
 def test_a_trial_reads_from_the_shared_file_the_bits_it_would_compute_alone(tmp_path, blobs):

@@ -15,7 +15,7 @@ from jobs import cli
 from results import schema
 from shards import ShardSet
 from tests.cxrdist.conftest import TINY
-from tests.cxrdist.finetune.test_finetune import trained
+from tests.cxrdist.finetuning import trained
 
 LINEAR = {"mode": "linear", "arch": TINY, "n_boot": 0}
 

@@ -12,12 +12,13 @@ from cxrdist import pending
 from cxrdist.core.backbones import build_backbone, save_encoder
 from cxrdist.errors import InputError
 from cxrdist.finetune import identity, input_checks, labelled_data
+from cxrdist.finetune import trial as finetuning
 from cxrdist.finetune.config import FinetuneConfig
 from cxrdist.finetune.evaluate import evaluate
 from shards import ShardSet, read_card
 from shards.labels import NULL
 from tests.cxrdist import findings
-from tests.cxrdist.finetune.test_finetune import trained
+from tests.cxrdist.finetuning import trained, trial
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +134,21 @@ def test_weights_are_looked_at_as_far_as_they_are_there(places, tmp_path):
                 check(dataclasses.replace(started, **change))
     (tmp_path / "encoder.safetensors").unlink()
     pending.check_trial(dataclasses.replace(started, arch="resnet18"))  # the folder of a run that is still training
+
+
+def test_a_label_that_the_shard_set_lacks_is_refused(tmp_path, blobs):
+    with pytest.raises(InputError, match="hernia"):
+        trial(tmp_path / "run", blobs, labels="hernia")
+    config, run = trial(tmp_path / "run", blobs)
+    with pytest.raises(InputError, match="hernia"):
+        finetuning.run_trial(dataclasses.replace(config, labels=["hernia"]), run)
+
+
+def test_a_test_set_without_a_shared_label_is_refused_before_training(tmp_path, blobs):
+    other = findings.make(tmp_path, name="other", labels=("edema",))
+    with pytest.raises(InputError, match="none of its labels .edema. is among the trial's"):
+        trial(tmp_path / "run", blobs, labels="pneumonia", eval_shards=[str(other)])
+    config, run = trial(tmp_path / "run", blobs, labels="pneumonia")
+    with pytest.raises(InputError, match="none of its labels .edema. is among those the model knows"):
+        finetuning.run_trial(dataclasses.replace(config, eval_shards=[str(other)]), run)
+    assert not run.metrics_log.exists() and not run.checkpoints.exists()

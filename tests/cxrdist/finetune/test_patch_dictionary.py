@@ -18,7 +18,7 @@ from jobs import cli
 from results import schema
 from shards import ShardSet
 from tests.cxrdist.conftest import TINY
-from tests.cxrdist.finetune.test_finetune import trained, trial
+from tests.cxrdist.finetuning import trained, trial
 
 KMEANS = {"centres": 30, "grid": 2, "patches": 3000, "passes": 3}
 PATCHES = {"mode": "linear", "init": "kmeans-patches", "arch": TINY, "kmeans": KMEANS, "n_boot": 0}

@@ -19,7 +19,7 @@ from shards.labels import NULL
 from shards.read.index import Index
 from shards.verify import verify
 from tests.cxrdist.conftest import TINY
-from tests.cxrdist.finetune.test_finetune import trained
+from tests.cxrdist.finetuning import trained
 from tests.shards.convert import layouts
 from tests.shards.convert.conftest import write_nih
 from tests.shards.convert.test_kermany import write_kermany

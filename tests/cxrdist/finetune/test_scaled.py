@@ -18,7 +18,7 @@ from cxrdist.finetune.checkpoints import Saver
 from cxrdist.finetune.config import FinetuneConfig
 from cxrdist.finetune.loop import Fit, FitInputs, Stopped
 from cxrdist.finetune.phases import optimiser
-from tests.cxrdist.finetune.test_finetune import trial
+from tests.cxrdist.finetuning import trial
 
 N = 64
 

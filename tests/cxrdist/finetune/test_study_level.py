@@ -18,7 +18,7 @@ from results.stats.scoring import metric_rows
 from shards.read.index import Index
 from tests.cxrdist import findings
 from tests.cxrdist.conftest import TINY
-from tests.cxrdist.finetune.test_finetune import trained, trial
+from tests.cxrdist.finetuning import trained, trial
 
 QUICK = {"mode": "linear", "arch": TINY, "image_size": 32}
 

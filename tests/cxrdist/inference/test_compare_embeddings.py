@@ -20,7 +20,7 @@ from jobs import cli
 from shards import read_card
 from tests.cxrdist import findings
 from tests.cxrdist.conftest import TINY
-from tests.cxrdist.finetune.test_finetune import trained
+from tests.cxrdist.finetuning import trained
 
 FACTS = {"arch": TINY, "image_size": 24, "mean": 0.4, "std": 0.2}
 

@@ -17,7 +17,7 @@ from cxrdist.inference import network as networks
 from jobs import cli
 from shards import ShardSet
 from tests import browser
-from tests.cxrdist.finetune.test_finetune import trained
+from tests.cxrdist.finetuning import trained
 
 
 @pytest.fixture(scope="module")

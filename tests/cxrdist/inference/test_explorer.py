@@ -20,7 +20,7 @@ from jobs import cli
 from jobs import explore as command
 from results.stats.metrics import compute
 from tests import browser
-from tests.cxrdist.finetune.test_finetune import trained
+from tests.cxrdist.finetuning import trained
 
 SHARES = {"sensitivity": "recall", "specificity": "specificity", "PPV": "precision", "accuracy": "accuracy", "F1": "f1"}
 

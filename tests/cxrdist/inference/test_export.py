@@ -15,7 +15,7 @@ import torch
 from cxrdist.inference import network as networks
 from jobs import cli
 from tests.cxrdist.conftest import TINY
-from tests.cxrdist.finetune.test_finetune import trained
+from tests.cxrdist.finetuning import trained
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from jobs import cli
 from results.run import Run
 from results.stats.metrics import pick_threshold
 from shards import ShardSet
-from tests.cxrdist.finetune.test_finetune import trained
+from tests.cxrdist.finetuning import trained
 
 
 @pytest.fixture(scope="module")

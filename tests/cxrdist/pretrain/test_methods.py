@@ -82,7 +82,7 @@ def test_vicreg_stops_early_by_its_own_loss(make_run):
 
 def test_a_trial_on_an_encoder_of_vicreg_says_so_in_its_results(make_run, blobs, tmp_path):
     from results import schema
-    from tests.cxrdist.finetune.test_finetune import trained
+    from tests.cxrdist.finetuning import trained
 
     run = make_run(**VICREG, steps=2)
     go(run)

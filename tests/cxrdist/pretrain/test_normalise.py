@@ -23,7 +23,7 @@ from cxrdist.pretrain.union import own_scale
 from shards import ShardSet, ShardUnion, read_card
 from tests.cxrdist import findings
 from tests.cxrdist.conftest import train
-from tests.cxrdist.finetune.test_finetune import trained
+from tests.cxrdist.finetuning import trained
 from tests.cxrdist.pretrain.test_data_parallel import go
 
 

@@ -26,7 +26,7 @@ from results.collect import collect
 from shards import ShardSet, ShardUnion, read_card
 from tests.cxrdist import findings
 from tests.cxrdist.conftest import same, train
-from tests.cxrdist.finetune.test_finetune import trained
+from tests.cxrdist.finetuning import trained
 from tests.cxrdist.pretrain.test_data_parallel import go
 
 

@@ -13,7 +13,7 @@ from cxrdist.sweep.grid import expand
 from results.cells.options import Options
 from results.collect import collect
 from results.tables.registry import build
-from tests.cxrdist.finetune.test_finetune import BASE
+from tests.cxrdist.finetuning import BASE
 
 
 @pytest.fixture(scope="module")
