@@ -1,17 +1,9 @@
-"""Published encoders: recognised by their keys, read with their pixels, and nothing guessed.
-
-A network of random weights is written by the names of its publisher; features of a picture must be the publisher's. The
-names of transformers 5.24, EVA-X, DINO, DINOv2 and DINOv3 were compared once with files that their own programs wrote;
-those of MoCo, MAE and solo-learn are only as in their source. torchvision and torchxrayvision are asked here.
-"""
+"""Published encoders are read with their publisher's pixels, and nothing is guessed."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +11,6 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from torch import nn
 
 from cxrdist.core import published
 from cxrdist.core.backbones import load_init
@@ -27,159 +18,7 @@ from cxrdist.core.initialisation import describe
 from cxrdist.errors import InputError
 from cxrdist.inference import network as networks
 from tests.cxrdist.finetuning import trained, trial
-
-State = dict[str, torch.Tensor]
-IMAGENET_GREY = (0.449, 0.226)
-
-
-def shaken(module: nn.Module) -> Any:
-    """The module in evaluation mode with weights of which none is at its first value."""
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter += 0.05 * torch.randn_like(parameter)
-        for name, buffer in module.named_buffers():
-            if name.endswith(("running_mean", "running_var")):
-                buffer += 0.3 * torch.rand_like(buffer)
-    return module.eval()
-
-
-def written(path: Path, state: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".safetensors":
-        safetensors.torch.save_file({name: value.contiguous() for name, value in state.items()}, path)
-    else:
-        torch.save(state, path)
-    return path
-
-
-@torch.no_grad()
-def off(file: Path, theirs: Callable[[torch.Tensor], torch.Tensor], size: int, pixels: Any = None) -> float:
-    """Largest difference of our features of a picture from the publisher's, relative to the largest feature.
-
-    Args:
-        file: the weights.
-        theirs: normalised images (2, C, size, size) -> features.
-        size: side of the picture.
-        pixels: the publisher's mean and deviation of each channel; None: those of the recipe on average.
-    """
-    start = describe(str(file))
-    assert start.published is not None and start.arch is not None
-    grey = start.published.grey or IMAGENET_GREY
-    picture = torch.rand(2, 1, size, size, generator=torch.Generator().manual_seed(1))
-    channels = start.published.layout.channels or 1
-    mean, std = pixels or ((grey[0],) * channels, (grey[1],) * channels)
-    seen = (picture - torch.tensor(mean).view(1, -1, 1, 1)) / torch.tensor(std).view(1, -1, 1, 1)
-    backbone = load_init(str(file), start.arch, size, own_pixels=start.published.grey is None)[0].eval()
-    expected = theirs(seen)
-    expected = expected.reshape(len(expected), -1)
-    return float((backbone((picture - grey[0]) / grey[1]) - expected).abs().max() / expected.abs().max())
-
-
-@pytest.fixture(scope="module")
-def resnet() -> Any:
-    from torchvision.models import resnet18
-
-    return shaken(resnet18())
-
-
-def features_of(resnet: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    return nn.Sequential(*list(resnet.children())[:-1])
-
-
-def named(resnet: Any, before: str, sequential: bool = False) -> State:
-    """The state of a ResNet without its classifier, under a prefix."""
-    module = nn.Sequential(*list(resnet.children())[:-1]) if sequential else resnet
-    return {f"{before}{k}": v for k, v in module.state_dict().items() if not k.startswith("fc.")}
-
-
-RESNETS: dict[str, tuple[Callable[[Any], Any], str | None]] = {
-    "torchvision.pth": (lambda r: r.state_dict(), "ImageNet classifier"),
-    "parallel.pth": (lambda r: {f"module.{k}": v for k, v in r.state_dict().items()}, "ImageNet classifier"),
-    "lightly.ckpt": (
-        lambda r: {"epoch": 3, "state_dict": named(r, "backbone.", True) | {"projection_head.0.weight": torch.ones(2)}},
-        "lightly",
-    ),
-    "solo.ckpt": (lambda r: {"state_dict": named(r, "backbone.") | named(r, "momentum_backbone.")}, "solo-learn"),
-    "dino.pth": (lambda r: {"student": named(r, "module."), "teacher": named(r, "backbone.")}, "DINO"),
-    "moco.pth": (
-        lambda r: {"arch": "resnet18", "state_dict": named(r, "module.encoder_q.") | named(r, "module.encoder_k.")},
-        None,
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", RESNETS)
-def test_a_resnet_is_read_under_any_publishers_prefix(resnet, tmp_path, name):
-    state, recipe = RESNETS[name]
-    file = written(tmp_path / name, state(resnet))
-    start = describe(str(file))
-    assert start.arch == "resnet18" and start.published is not None and start.published.recipe == recipe
-    assert start.published.grey == (IMAGENET_GREY if recipe else None)
-    assert off(file, features_of(resnet), 64) < 1e-5
-
-
-def test_torchxrayvisions_densenet_gives_its_own_features(tmp_path):
-    from torchxrayvision.models import DenseNet
-
-    theirs = shaken(DenseNet())
-    file = written(tmp_path / "xrv.pth", theirs.state_dict())
-    start = describe(str(file))
-    assert (start.arch, start.image_size) == ("densenet121", 224)
-    assert start.published is not None and start.published.grey == (0.5, 1 / 2048), "[0, 1] becomes [-1024, 1024]"
-    assert off(file, theirs.features2, 64) < 1e-5
-    torch.save(theirs, tmp_path / "model.pt")  # as the project publishes it: an object, which only code can open
-    with pytest.raises(
-        InputError, match=r"model.pt holds Python objects \(torchxrayvision.models.DenseNet\) beside weights"
-    ) as caught:
-        describe(str(tmp_path / "model.pt"))
-    assert "\n" not in str(caught.value)
-
-
-def hugging_face(state: State) -> State:
-    """A timm ViT's state by the names in the files of transformers' ViT, Dinov2 and Dinov2WithRegisters."""
-    out: State = {}
-    dinov2 = "blocks.0.ls1.gamma" in state
-    rules = (
-        (r"patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
-        (r"(cls_token|mask_token|register_tokens)$", r"embeddings.\1"),
-        (r"pos_embed$", "embeddings.position_embeddings"),
-        (r"blocks\.(\d+)\.norm1\.", r"encoder.layer.\1." + ("norm1." if dinov2 else "layernorm_before.")),
-        (r"blocks\.(\d+)\.norm2\.", r"encoder.layer.\1." + ("norm2." if dinov2 else "layernorm_after.")),
-        (r"blocks\.(\d+)\.attn\.proj\.", r"encoder.layer.\1.attention.output.dense."),
-        (r"blocks\.(\d+)\.ls(\d)\.gamma", r"encoder.layer.\1.layer_scale\2.lambda1"),
-        (r"blocks\.(\d+)\.mlp\.fc1\.", r"encoder.layer.\1." + ("mlp.fc1." if dinov2 else "intermediate.dense.")),
-        (r"blocks\.(\d+)\.mlp\.fc2\.", r"encoder.layer.\1." + ("mlp.fc2." if dinov2 else "output.dense.")),
-        (r"norm\.", "layernorm."),
-    )  # fmt: skip
-    for key, value in state.items():
-        if found := re.fullmatch(r"blocks\.(\d+)\.attn\.qkv\.(weight|bias)", key):
-            for part, piece in zip(("query", "key", "value"), value.chunk(3), strict=True):
-                out[f"encoder.layer.{found[1]}.attention.attention.{part}.{found[2]}"] = piece
-            continue
-        pattern, name = next(rule for rule in rules if re.match(rule[0], key))
-        out[re.sub(f"^{pattern}", name, key)] = value
-    return out
-
-
-def with_registers(model: Any) -> State:
-    """The state of timm's DINOv2 with registers as Meta publishes it: a place for the class token, a mask token."""
-    state = dict(model.state_dict())
-    place = torch.randn(1, 1, model.num_features)
-    state["pos_embed"] = torch.cat([place, state["pos_embed"]], 1)
-    state["cls_token"] = state["cls_token"] - place
-    state["register_tokens"] = state.pop("reg_token")
-    return state | {"mask_token": torch.zeros(1, model.num_features)}
-
-
-def vit(arch: str, size: int, **more: Any) -> Any:
-    return shaken(timm.create_model(arch, num_classes=0, img_size=size, **more))
-
-
-def processor(folder: Path, mean: list[float], std: list[float], **more: Any) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = {"image_mean": mean, "image_std": std, "rescale_factor": 1 / 255, **more}
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+from tests.cxrdist.publishers import IMAGENET_GREY, hugging_face, off, processor, vit, written
 
 
 def test_rad_dino_and_its_like_bring_their_pixels_in_the_file_beside_them(tmp_path):
@@ -213,67 +52,6 @@ def test_timms_own_configuration_names_a_network_whose_shapes_another_has_too(tm
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "ViT"}))  # of another program
     start = describe(str(file))
     assert start.arch == "vit_tiny_patch16_224" and start.published is not None and not start.published.arch_said
-
-
-def test_vit_huge_has_sixteen_heads(tmp_path):
-    shapes: dict[str, tuple[int, ...]] = {
-        "embeddings.cls_token": (1, 1, 1280),
-        "embeddings.position_embeddings": (1, 257, 1280),
-        "embeddings.patch_embeddings.projection.weight": (1280, 3, 14, 14),
-        "layernorm.weight": (1280,),
-        **{f"encoder.layer.{block}.intermediate.dense.weight": (5120, 1280) for block in range(32)},
-    }
-    processor(tmp_path, [0.5], [0.5], num_attention_heads=16)
-    found = published.recognise(shapes, beside=tmp_path)
-    assert (found.arch, found.image_size) == ("vit_huge_patch14_224", 224)
-    known: Any = timm.create_model("vit_huge_patch14_224", depth=1)
-    assert known.blocks[0].attn.num_heads == 16
-    processor(tmp_path, [0.5], [0.5], num_attention_heads=20)
-    with pytest.raises(InputError, match="20 attention heads of a network 1280 wide; vit_huge_patch14_224 has 16"):
-        published.recognise(shapes, beside=tmp_path)
-
-
-@pytest.mark.parametrize("names", ["meta", "teacher", "huggingface"])
-def test_register_tokens_are_read_and_three_colours_folded_exactly(tmp_path, names):
-    theirs = vit("vit_small_patch14_reg4_dinov2", 28)
-    state = with_registers(theirs)
-    if names == "huggingface":
-        file = written(tmp_path / "model.safetensors", hugging_face(state))
-        processor(tmp_path, list(published.IMAGENET[0]), list(published.IMAGENET[1]))
-    elif names == "teacher":  # training checkpoints keep blocks in chunks
-        chunked = {
-            re.sub(r"^blocks\.(\d+)\.", lambda m: f"blocks.{int(m[1]) // 3}.{m[1]}.", k): v for k, v in state.items()
-        }
-        file = written(tmp_path / "t.pth", {"teacher": {f"backbone.{k}": v for k, v in chunked.items()}})
-    else:
-        file = written(tmp_path / "dinov2_vits14_reg4_pretrain.pth", state)
-    start = describe(str(file))
-    assert (start.arch, start.image_size) == ("vit_small_patch14_reg4_dinov2", 28)
-    assert start.arch and start.published is not None and start.published.grey == IMAGENET_GREY
-    assert off(file, theirs, 28, published.IMAGENET) < 1e-5, "each colour as its publisher normalises it"
-    if names == "meta":
-        assert load_init(str(file), start.arch, 56)[0](torch.rand(1, 1, 56, 56)).shape == (1, 384)
-
-
-def test_eva_x_is_read_by_its_published_names(tmp_path):
-    theirs = vit("eva_x_tiny_patch16", 32)
-    renames = {
-        "mlp.fc1_g": "mlp.w1",
-        "mlp.fc1_x": "mlp.w2",
-        "mlp.fc2": "mlp.w3",
-        "mlp.norm": "mlp.ffn_ln",
-        "fc_norm.": "norm.",
-    }
-    state: State = {"mask_token": torch.zeros(1, 1, 192), "lm_head.weight": torch.ones(8, 192)}
-    for key, value in theirs.state_dict().items():
-        for ours, published_name in renames.items():
-            key = key.replace(ours, published_name)
-        state[key] = value
-    file = written(tmp_path / "eva_x_tiny.pt", {"module": state})
-    start = describe(str(file))
-    assert (start.arch, start.image_size) == ("eva_x_tiny_patch16", 32)
-    assert start.published is not None and start.published.grey == (0.49185243, 0.28509309)
-    assert off(file, theirs, 32) < 1e-5
 
 
 def test_weights_that_two_publishers_could_have_made_are_not_guessed(tmp_path, blobs):
