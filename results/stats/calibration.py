@@ -4,7 +4,7 @@ The slope is b in the logistic regression logit P(y = 1) = a + b logit(p) of the
 scores are too extreme. The intercept is a of the same regression with b held at 1 (calibration in the large): above 0
 the findings are more common than the scores say (Cox 1958; Van Calster et al. 2019). Both solve an estimating
 equation, so that an image's influence is the inverse of its derivative times the image's own term (the sandwich
-variance), summed by patient.
+variance), summed by patient. The log loss is a mean over images.
 
 Letters: N images, P patients.
 """
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from results.stats import influence
 from results.stats.influence import Influence
 
 CLIP = 1e-6
@@ -28,6 +29,19 @@ def logits(score: np.ndarray) -> np.ndarray:
     """Logit of scores, kept `CLIP` away from 0 and 1, (N,)."""
     held = np.clip(np.asarray(score, dtype=np.float64), CLIP, 1 - CLIP)
     return np.log(held) - np.log1p(-held)
+
+
+def log_loss(
+    truth: np.ndarray, score: np.ndarray, patients: np.ndarray, n_patients: int | None = None
+) -> Influence | None:
+    """The mean of -ln of the probability given to the truth (cross-entropy, in nats); arguments as `slope`.
+
+    None where a class is missing. A score nearer to 0 or 1 than `CLIP` counts as that: no image adds more than 13.8.
+    """
+    if not truth.any() or truth.all():
+        return None
+    x = logits(score)
+    return influence.mean_of(np.logaddexp(0.0, x) - truth * x, patients, int(n_patients or patients.max() + 1))
 
 
 def slope(

@@ -92,7 +92,7 @@ def influence(
     if metric == "auprc":
         return _average_precision(truth, score, patients, total)
     if metric == "brier":
-        return _mean((score - truth) ** 2, patients, total)
+        return mean_of((score - truth) ** 2, patients, total)
     if threshold is None or metric not in _AT_THRESHOLD:
         return None
     return _AT_THRESHOLD[metric](truth, score >= threshold, patients, total)
@@ -178,7 +178,8 @@ def _average_precision(truth: np.ndarray, score: np.ndarray, patients: np.ndarra
     )
 
 
-def _mean(values: np.ndarray, patients: np.ndarray, total: int) -> Influence:
+def mean_of(values: np.ndarray, patients: np.ndarray, total: int) -> Influence:
+    """A mean over images of values (N,), with the influence of `total` patients."""
     value, n = float(values.mean()), _count(patients)
     sums = _sum(values - value, patients, total) / len(values) * np.sqrt(n / max(n - 1, 1))
     return Influence(value=value, patients=sums, freedom=max(n - 1, 1))

@@ -1,4 +1,4 @@
-"""`calibration`: Brier score, ECE, calibration slope and intercept, as trained or recalibrated on validation."""
+"""`calibration`: log loss, Brier score, ECE, slope and intercept, as trained or recalibrated on validation."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from results.stats.recalibrate import METHODS, recalibrated_scores, sentence
 from results.tables.predicted import cell_of, labels_of, mean_over_labels, run_groups, scores_of_seeds
 from results.tables.table import Table
 
-COLUMNS = ("brier", "ece", "slope", "intercept")
+COLUMNS = ("log_loss", "brier", "ece", "slope", "intercept")
 
 
 def build(results: pa.Table, options: Options) -> Table:
     """How far probabilities can be taken as such, model by model."""
     if options.metric:
-        raise InputError("calibration shows its own four measures; leave out --metric")
+        raise InputError("calibration shows its own five measures; leave out --metric")
     if options.recalibrate is not None and options.recalibrate not in METHODS:
         raise InputError(f"--recalibrate {options.recalibrate}: there is {', '.join(METHODS)}")
     found = run_groups(results, options, ("init",))
@@ -38,9 +38,9 @@ def build(results: pa.Table, options: Options) -> Table:
     title = "Calibration" + ("" if one else ", means over labels")
     title += f", {sentence(options.recalibrate)}" if options.recalibrate else ""
     notes = [
-        "Slope: of the logistic regression of the truths on the logits of the scores; below 1 the scores are too"
-        " extreme. Intercept: of the same with the slope held at 1; above 0 the findings are more common than the"
-        " scores say."
+        "Log loss: cross-entropy in nats. Slope: of the logistic regression of the truths on the logits of the scores;"
+        " below 1 the scores are too extreme. Intercept: of the same with the slope held at 1; above 0 the findings are"
+        " more common than the scores say."
         " The ideal values are 1 and 0. ECE over 15 bins has no interval: it is too large on average, the more so the"
         f" fewer the {unit}." + (f" {found.note}" if found.note else "")
     ]
@@ -56,7 +56,7 @@ def build(results: pa.Table, options: Options) -> Table:
         notes=(*notes, *found.notes()),
         row_titles=found.titles,
         row_names=tuple(found.names(key) for key in found.groups),
-        column_names=("Brier score", "ECE", "Slope", "Intercept"),
+        column_names=("Log loss", "Brier score", "ECE", "Slope", "Intercept"),
         cells=tuple(lines),
         digits=options.digits,
     )
@@ -77,6 +77,7 @@ def _line(rows: Sequence[Row], options: Options) -> tuple[Cell, ...]:
                 continue
             truth, score, patients = matrix.column(label)
             few = few or influence.too_few(truth, patients)
+            parts["log_loss"].append(calibration.log_loss(truth, score, patients, total))
             parts["brier"].append(influence.influence("brier", truth, score, patients, None, total))
             parts["ece"].append(_ece(truth, score, total))
             parts["slope"].append(calibration.slope(truth, score, patients, total))
@@ -85,7 +86,8 @@ def _line(rows: Sequence[Row], options: Options) -> tuple[Cell, ...]:
             found[name].append(mean_over_labels(parts[name]))
     brier, ece = cell_of(found["brier"], few), cell_of(found["ece"], few)
     ece = dataclasses.replace(ece, low=None, high=None, interval=None, few=False)
-    return (brier, ece, *(cell_of(found[name], few, unbounded) for name in ("slope", "intercept")))
+    loss = cell_of(found["log_loss"], few, positive)
+    return (loss, brier, ece, *(cell_of(found[name], few, unbounded) for name in ("slope", "intercept")))
 
 
 def _ece(truth: np.ndarray, score: np.ndarray, total: int) -> Influence | None:
@@ -102,3 +104,13 @@ def unbounded(runs: Sequence[Influence]) -> tuple[float, float] | tuple[None, No
         return None, None
     half = uncertainty.critical(parts) * float(np.sqrt(parts.variance))
     return parts.value - half, parts.value + half
+
+
+def positive(runs: Sequence[Influence]) -> tuple[float, float] | tuple[None, None]:
+    """95 % interval of a mean over seeds of what is above 0 and has no upper end: symmetric for its logarithm."""
+    low, high = unbounded(runs)
+    if low is None or high is None or low + high <= 0:
+        return None, None
+    value, half = (low + high) / 2, (high - low) / 2
+    factor = float(np.exp(half / value))
+    return value / factor, value * factor

@@ -1,4 +1,4 @@
-"""Calibration slope and intercept, and temperatures."""
+"""Log loss, calibration slope and intercept, and temperatures."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from results.stats import calibration
+from results.tables.calibration import positive
 
 
 def drawn(n: int, *, factor: float = 1.0, shift: float = 0.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -14,6 +15,38 @@ def drawn(n: int, *, factor: float = 1.0, shift: float = 0.0, seed: int = 0) -> 
     x = generator.normal(size=n)
     truth = generator.random(n) < 1 / (1 + np.exp(-x))
     return truth, 1 / (1 + np.exp(-(factor * x + shift)))
+
+
+def test_the_log_loss_is_scikit_learns_and_a_saturated_score_adds_no_more_than_the_clip_allows() -> None:
+    from sklearn.metrics import log_loss
+
+    truth, score = drawn(500, factor=2.0, shift=0.5)
+    found = calibration.log_loss(truth, score, np.arange(500))
+    assert found is not None and found.value == pytest.approx(log_loss(truth, score), rel=1e-9)
+    sure = calibration.log_loss(np.array([True, False]), np.array([0.0, 0.0]), np.arange(2))
+    assert sure is not None and sure.value == pytest.approx(-np.log(calibration.CLIP) / 2, abs=1e-5)
+    assert calibration.log_loss(np.ones(2, bool), np.array([0.1, 0.9]), np.arange(2)) is None
+
+
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+def test_the_interval_of_the_log_loss_holds_the_true_one_as_often_as_it_says(factor: float) -> None:
+    """Three images a patient that share most of their logit; factor 3: scores too sure, losses with a long tail."""
+    generator = np.random.default_rng(7)
+
+    def patients(n: int) -> tuple[np.ndarray, np.ndarray]:
+        x = (generator.normal(size=(n, 1)) + 0.3 * generator.normal(size=(n, 3))).ravel()
+        return np.repeat(generator.random(n), 3) < 1 / (1 + np.exp(-x)), 1 / (1 + np.exp(-factor * x))
+
+    large = calibration.log_loss(*patients(300_000), np.repeat(np.arange(300_000), 3))
+    assert large is not None
+    held = 0
+    for _ in range(600):
+        found = calibration.log_loss(*patients(150), np.repeat(np.arange(150), 3))
+        assert found is not None
+        low, high = positive([found])
+        assert low is not None and high is not None
+        held += low < large.value < high
+    assert 0.925 < held / 600 < 0.98, held / 600
 
 
 def test_the_slope_is_that_of_an_unpenalised_logistic_regression() -> None:

@@ -181,6 +181,9 @@ def test_recalibration_on_validation_is_named_and_brings_the_slope_near_one(resu
     slopes = [lines(table)["simclr:nih",]["Slope"].value for table in (before, after)]
     assert abs(slopes[1] - 1) < abs(slopes[0] - 1)
     assert lines(before)["simclr:nih",]["ECE"].low is None
+    losses = [lines(table)["simclr:nih",]["Log loss"] for table in (before, after)]
+    assert losses[1].value < losses[0].value
+    assert all(0 < loss.low < loss.value < loss.high for loss in losses)
 
 
 def test_differences_stand_beside_the_cells_with_interval_and_corrected_p(results: pa.Table) -> None:
