@@ -18,7 +18,7 @@ from shards.convert.standing import planned
 from shards.locks import locked
 from tests.shards.convert import layouts
 from tests.shards.convert.conftest import hashes, jpeg, make, picture
-from tests.shards.convert.test_published import config as published
+from tests.shards.convert.published import config as published
 
 
 def quiet(line: str) -> None:
