@@ -135,11 +135,12 @@ def test_auroc(network: Classifier, test: ShardSet, size: int) -> float:
 
 
 def layers_of(network: Classifier) -> list[str]:
-    """The last module of each resolution from 28 cells down: those that the default chooses between."""
+    """The last module of each resolution from 28 cells down that carries all: those the default chooses between."""
     last: dict[int, str] = {}
-    for name, cells in heatmaps.feature_maps(network).items():
-        last[cells] = name
-    return [name for cells, name in last.items() if cells <= 28]
+    for name, cells in reversed(heatmaps.feature_maps(network).items()):
+        if cells <= 28 and cells not in last and heatmaps.carries_all(network, name):
+            last[cells] = name
+    return list(reversed(last.values()))
 
 
 def scored(network: Classifier, random: Classifier, test: ShardSet, size: int) -> Iterator[dict]:

@@ -22,9 +22,8 @@ _Network = TypeVar("_Network", bound=nn.Module)
 
 MIN_CELLS = 4
 WIDEST_CELL = 16
-"""Maps come from the deepest layer of at least `MIN_CELLS` cells a side, of at most `WIDEST_CELL` pixels each: they
-pointed best at what was drawn, at 28 to 224 pixels (benches/reports/explain.md). Finer layers point hardly better than
-chance, and a network's last one (32 pixels a cell) points less well than the one before."""
+"""Maps come from the deepest layer that carries all of the image (`carries_all`) in at least `MIN_CELLS` cells a side
+of at most `WIDEST_CELL` pixels each (measured at 28 to 224 pixels: benches/reports/explain.md)."""
 
 
 def _gradcam(maps: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
@@ -70,9 +69,9 @@ def pick_layer(network: Classifier, name: str | None = None) -> str:
 
     Args:
         network: the classifier.
-        name: one of the backbone's modules; None = the deepest with enough cells (see `WIDEST_CELL`), or, where none
-            has, the one with most cells; of a vision transformer the last block's first normalisation, since tokens
-            beyond it do not reach the logits.
+        name: one of the backbone's modules; None = the deepest with enough cells (see `WIDEST_CELL`) that carries all,
+            or, where there is none, the one with most cells; of a vision transformer the last block's first
+            normalisation, since tokens beyond it do not reach the logits.
 
     Raises:
         InputError: no such module, or the backbone has no maps: use occlusion.
@@ -87,8 +86,26 @@ def pick_layer(network: Classifier, name: str | None = None) -> str:
     if _is_transformer(network):
         return list(maps)[-1]
     enough = max(MIN_CELLS, ceil(network.facts["image_size"] / WIDEST_CELL))
-    fine = [layer for layer, cells in maps.items() if cells >= enough]
-    return fine[-1] if fine else max(maps, key=lambda layer: maps[layer])
+    deepest_first = [layer for layer, cells in reversed(maps.items()) if cells >= enough]
+    whole = (layer for layer in deepest_first if carries_all(network, layer))
+    return next(whole, max(maps, key=lambda layer: maps[layer]))
+
+
+def carries_all(network: Classifier, layer: str) -> bool:
+    """Whether all that the logits see of an image passes through a layer's output.
+
+    Inside a residual block it does not: the first convolution of a ResNet-50's last stage has the resolution of the
+    stage before, but a map of it leaves out what takes the block's shortcut.
+    """
+    hook = network.backbone.get_submodule(layer).register_forward_hook(lambda _module, _inputs, output: output.detach())
+    size = int(network.facts["image_size"])
+    pixels = torch.zeros(1, 1, size, size, device=next(network.parameters()).device, requires_grad=True)
+    try:
+        with torch.enable_grad():
+            logits = network(pixels).sum()
+            return not logits.requires_grad or torch.autograd.grad(logits, pixels, allow_unused=True)[0] is None
+    finally:
+        hook.remove()
 
 
 def _is_transformer(network: Classifier) -> bool:

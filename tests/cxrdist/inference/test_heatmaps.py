@@ -63,6 +63,29 @@ def test_maps_come_from_the_layer_whose_maps_pointed_best_at_each_size(size: int
     assert sides[heatmaps.pick_layer(model)] == cells
 
 
+@pytest.mark.parametrize(
+    ("arch", "layer", "beside_a_shortcut"),
+    [("resnet26", "layer3", "layer4.0.act1"), ("regnetx_002", "s3", "s4.b1.conv1"), ("mobilenetv2_050", "", "")],
+)
+def test_no_path_of_the_network_goes_around_the_layer_that_maps_come_from(
+    arch: str, layer: str, beside_a_shortcut: str
+) -> None:
+    config = FinetuneConfig(shards="x", out="y", arch=arch, image_size=64, stem="standard")
+    model = classifier.build(config, ("mass",), (0.5, 0.25)).eval()
+    chosen = heatmaps.pick_layer(model)
+    assert chosen == (layer or chosen) and heatmaps.carries_all(model, chosen)
+    if beside_a_shortcut:
+        sides = heatmaps.feature_maps(model)
+        assert sides[beside_a_shortcut] == sides[layer] and not heatmaps.carries_all(model, beside_a_shortcut)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    hook = model.backbone.get_submodule(chosen).register_forward_hook(lambda _m, _i, output: torch.zeros_like(output))
+    with torch.no_grad():
+        blind = model(torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0)))
+    hook.remove()
+    assert torch.equal(blind[0], blind[1]), "with that layer's output gone, two images look the same"
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
 def test_a_vision_transformers_tokens_make_a_map_without_the_class_token() -> None:
     config = FinetuneConfig(shards="x", out="y", arch="vit_tiny_patch16_224", image_size=64)
     model = classifier.build(config, ("mass",), (0.5, 0.25)).eval()
