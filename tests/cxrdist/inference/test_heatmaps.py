@@ -78,7 +78,7 @@ def test_no_path_of_the_network_goes_around_the_layer_that_maps_come_from(
         sides = heatmaps.feature_maps(model)
         assert sides[beside_a_shortcut] == sides[layer] and not heatmaps.carries_all(model, beside_a_shortcut)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    hook = model.backbone.get_submodule(chosen).register_forward_hook(lambda _m, _i, output: torch.zeros_like(output))
+    hook = model.backbone.get_submodule(chosen).register_forward_hook(lambda *call: torch.zeros_like(call[2]))
     with torch.no_grad():
         blind = model(torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0)))
     hook.remove()
