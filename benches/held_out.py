@@ -55,7 +55,8 @@ def numbers(text: str) -> list[int]:
 def clusters(images: np.ndarray) -> np.ndarray:
     """Which of the looks each image (N, 28, 28) has, (N,)."""
     small = images.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(len(images), -1)
-    return KMeans(CLUSTERS, n_init=4, random_state=0).fit_predict(small)
+    starts: Any = 4  # scikit-learn's types allow "auto" alone
+    return KMeans(CLUSTERS, n_init=starts, random_state=0).fit_predict(small)
 
 
 def scaled(images: np.ndarray, config: KMeansConfig) -> np.ndarray:
