@@ -98,14 +98,19 @@ def carries_all(network: Classifier, layer: str) -> bool:
     stage before, but a map of it leaves out what takes the block's shortcut.
     """
     hook = network.backbone.get_submodule(layer).register_forward_hook(lambda _module, _inputs, output: output.detach())
-    size = int(network.facts["image_size"])
-    pixels = torch.zeros(1, 1, size, size, device=next(network.parameters()).device, requires_grad=True)
+    pixels = _blank(network).requires_grad_()
     try:
         with torch.enable_grad():
             logits = network(pixels).sum()
             return not logits.requires_grad or torch.autograd.grad(logits, pixels, allow_unused=True)[0] is None
     finally:
         hook.remove()
+
+
+def _blank(network: Classifier) -> torch.Tensor:
+    """An image of zeros (1, 1, S, S) on the network's device, to see what a pass calls."""
+    size = int(network.facts["image_size"])
+    return torch.zeros(1, 1, size, size, device=next(network.parameters()).device)
 
 
 def _is_transformer(network: Classifier) -> bool:
@@ -149,10 +154,9 @@ def feature_maps(network: Classifier) -> dict[str, int]:
         wanted = name.endswith(".norm1") if transformer else name and not isinstance(module, pools)
         if wanted:
             hooks.append(module.register_forward_hook(note(name)))
-    size = int(network.facts["image_size"])
     try:
         with torch.no_grad():
-            network(torch.zeros(1, 1, size, size, device=next(network.parameters()).device))
+            network(_blank(network))
     finally:
         for hook in hooks:
             hook.remove()

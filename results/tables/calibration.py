@@ -102,15 +102,18 @@ def unbounded(runs: Sequence[Influence]) -> tuple[float, float] | tuple[None, No
     parts = uncertainty.components(runs)
     if parts.variance <= 0:
         return None, None
-    half = uncertainty.critical(parts) * float(np.sqrt(parts.variance))
+    half = _half_width(parts)
     return parts.value - half, parts.value + half
 
 
 def positive(runs: Sequence[Influence]) -> tuple[float, float] | tuple[None, None]:
     """95 % interval of a mean over seeds of what is above 0 and has no upper end: symmetric for its logarithm."""
-    low, high = unbounded(runs)
-    if low is None or high is None or low + high <= 0:
+    parts = uncertainty.components(runs)
+    if parts.variance <= 0 or parts.value <= 0:
         return None, None
-    value, half = (low + high) / 2, (high - low) / 2
-    factor = float(np.exp(half / value))
-    return value / factor, value * factor
+    factor = float(np.exp(_half_width(parts) / parts.value))
+    return parts.value / factor, parts.value * factor
+
+
+def _half_width(parts: uncertainty.Components) -> float:
+    return uncertainty.critical(parts) * float(np.sqrt(parts.variance))
