@@ -78,7 +78,8 @@ def optimiser(config: FinetuneConfig, network: nn.Module, head: nn.Module, phase
             if own:
                 groups.append({"params": own, "peak": rate, "lr": rate, "weight_decay": decay})
     if config.optim.name == "sgd":
-        fused = True if next(network.parameters()).is_cuda else None  # None: torch's choice
-        return torch.optim.SGD(groups, momentum=config.optim.momentum, fused=fused)
+        # Not fused, which loses its momentum at a first step that fp16 skips: see cxrdist.pretrain.optim.
+        several = True if next(network.parameters()).is_cuda else None  # None: torch's choice
+        return torch.optim.SGD(groups, momentum=config.optim.momentum, foreach=several)
     # fused: one pass over the weights instead of five
     return (torch.optim.Adam if config.optim.name == "adam" else torch.optim.AdamW)(groups, fused=True)

@@ -33,9 +33,9 @@ def build_optimizer(config: OptimConfig, modules: Iterable[nn.Module], on_gpu: b
     Args:
         config: of the optimiser.
         modules: whose parameters it moves.
-        on_gpu: they lie on a GPU, where starting a kernel for every parameter takes longer than its work: adamw and sgd
-            take one kernel for all of them (fused), LARS one for each operation on all of them (foreach), but for the
-            product with the trust ratios.
+        on_gpu: they lie on a GPU, where starting a kernel for every parameter takes longer than its work: adamw takes
+            one kernel for all of them (fused), sgd and LARS one for each operation on all of them (foreach), but for
+            LARS's product with the trust ratios.
     """
     if config.name not in DEFAULTS:
         raise InputError(f"optim.name {config.name!r} is unknown; use {', '.join(DEFAULTS)}")
@@ -47,10 +47,12 @@ def build_optimizer(config: OptimConfig, modules: Iterable[nn.Module], on_gpu: b
         groups[0]["always_adapt"] = True  # timm would take a decay of 0 for a group to be left alone
         momentum: Any = config.momentum  # annotated as int in timm
         return Lars(groups, lr=1.0, momentum=momentum, foreach=on_gpu)
-    fused = True if on_gpu else None  # None: torch's choice
+    several = True if on_gpu else None  # None: torch's choice
     if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=1.0, momentum=config.momentum, nesterov=config.momentum > 0, fused=fused)
-    return torch.optim.AdamW(groups, lr=1.0, betas=(0.9, 0.999), fused=fused)
+        # Not fused: torch's fused SGD skips a first step whose scaled gradient is not finite (fp16), but keeps the
+        # uninitialised memory that it took for the momentum.
+        return torch.optim.SGD(groups, lr=1.0, momentum=config.momentum, nesterov=config.momentum > 0, foreach=several)
+    return torch.optim.AdamW(groups, lr=1.0, betas=(0.9, 0.999), fused=several)
 
 
 def peak_rate(config: OptimConfig, global_batch: int) -> float:

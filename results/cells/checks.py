@@ -169,8 +169,15 @@ def mixture_note(groups: Sequence[Sequence[Row]]) -> str | None:
 
 
 def beyond(rows: Sequence[Row], shown: Collection[str]) -> str | None:
-    """A note on settings in which the cells of a table differ beyond what its axes show."""
-    varied = {key: values for key, values in config_keys.differing(rows).items() if not _shown(key, rows, shown)}
+    """A note on settings in which the cells of a table differ beyond what its axes show.
+
+    An ensemble has no settings of its own, only its members': beside other runs that alone is said of it.
+    """
+    alone = [row for row in rows if "ensemble" not in (configs.config_of(row) or {})]
+    found = config_keys.differing(alone)
+    if len(alone) < len(rows):
+        found = {key: values for key, values in config_keys.differing(rows).items() if key == "ensemble"} | found
+    varied = {key: values for key, values in found.items() if not _shown(key, rows, shown)}
     if not varied:
         return None
     words = [f"{key} ({listing(sorted(values)[:_MOST_NAMED])})" for key, values in list(varied.items())[:6]]

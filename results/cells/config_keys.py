@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -76,17 +77,26 @@ def varied(configs: Sequence[Mapping[str, Any]]) -> dict[str, Counter[str]]:
     return out
 
 
+_LONGEST = 80  # characters of a value that is spelled out
+
+
 def spell(value: Any) -> str:
-    """A value as a person reads it, and types it after --where."""
+    """A value as a person reads it, and types it after --where; a long one by its beginning or size, and a hash."""
     if value is None:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (list, tuple)):
-        return ",".join(map(spell, value)) or "empty"
+        text = ",".join(map(spell, value)) or "empty"
+        return text if len(text) <= _LONGEST else f"{len(value)} values {_short_hash(value)}"
     if isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef"):
         return value[:12]  # a SHA-256
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= _LONGEST else f"{text[:40]}... {_short_hash(value)}"
+
+
+def _short_hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:6]
 
 
 def known_keys(texts: Iterable[str | None]) -> set[str]:

@@ -22,7 +22,7 @@ from results.errors import InputError
 from results.figures.bands import Carriers, Curve, band
 from results.figures.panels import MAX_PANELS
 from results.figures.scores import GRID, Series, figure_data
-from results.figures.style import Drawing, canvas, colour, line_style
+from results.figures.style import Drawing, canvas, colour, line_style, wrapped
 from results.stats.effects import TOO_FEW
 
 
@@ -44,6 +44,10 @@ class CurveKind:
     """For the caption: where bands begin."""
 
 
+_PANEL = 2.9  # inches
+_SMALL = 6.5  # points
+
+
 def curve_panels(results: pa.Table, options: Options, kind: CurveKind) -> Drawing:
     """One panel per label, one line per series, with bands.
 
@@ -53,13 +57,22 @@ def curve_panels(results: pa.Table, options: Options, kind: CurveKind) -> Drawin
     data = figure_data(results, options, kind.metric)
     if len(data.labels) > MAX_PANELS:
         raise InputError(f"{len(data.labels)} labels are too many panels; choose with --label")
-    figure, axes = canvas(len(data.labels), width=2.9, height=2.65 + 0.14 * len(data.series))
+    entries = {
+        (series.name, label): wrapped(_legend(series, label), _PANEL, _SMALL)
+        for series in data.series
+        for label in series.runs
+    }
+    lines = max(
+        sum(entries[series.name, label].count("\n") + 1 for series in data.series if label in series.runs)
+        for label in data.labels
+    )
+    figure, axes = canvas(len(data.labels), width=_PANEL, height=2.65 + 0.14 * lines)
     for axis, label in zip(axes, data.labels, strict=True):
         for place, series in enumerate(data.series):
             if label not in series.runs:
                 continue
             found = band(series.runs[label], kind.curve, kind.carriers)
-            axis.plot(GRID, found.value, label=_legend(series, label), **line_style(place, mark=""))
+            axis.plot(GRID, found.value, label=entries[series.name, label], **line_style(place, mark=""))
             axis.fill_between(GRID, found.low, found.high, color=colour(place), alpha=0.15, linewidth=0)
         run = next(series.runs[label][0] for series in data.series if label in series.runs)
         kind.chance(axis, float(run.truth.mean()))
@@ -69,7 +82,12 @@ def curve_panels(results: pa.Table, options: Options, kind: CurveKind) -> Drawin
         title = METRIC_TITLES[kind.metric]
         anchor = (0.5, -0.2)
         axis.legend(
-            loc="upper center", bbox_to_anchor=anchor, fontsize=6.5, borderaxespad=0, title=title, title_fontsize=6.5
+            loc="upper center",
+            bbox_to_anchor=anchor,
+            fontsize=_SMALL,
+            borderaxespad=0,
+            title=title,
+            title_fontsize=_SMALL,
         )
     cells = [cell for series in data.series for cell in series.cells.values()]
     caption = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,6 +119,14 @@ def thinned(places: Sequence[float], labels: Sequence[str], width: float, *, log
 
 
 _LETTER = 0.62 * 8 / 72
+_LEGEND = 8  # points
+
+
+def wrapped(label: str, width: float, size: float = _LEGEND) -> str:
+    """A legend's entry in lines that fit into `width` inches, for text of `size` points beside a line of 0.4 inches."""
+    return "\n".join(textwrap.wrap(label, max(10, int((width - 0.4) * 72 / (0.5 * size))), break_on_hyphens=False))
+
+
 """Width of a letter of a tick label, inches."""
 
 
@@ -159,9 +168,10 @@ def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
     entries: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            entries.setdefault(label, handle)
+            entries.setdefault(wrapped(label, figure.get_figwidth()), handle)
     if entries:
-        columns = max(1, min(4, len(entries), int(figure.get_figwidth() * 14 / (max(map(len, entries)) + 8))))
+        longest = max(len(line) for entry in entries for line in entry.split("\n"))
+        columns = max(1, min(4, len(entries), int(figure.get_figwidth() * 14 / (longest + 8))))
         figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
 
 

@@ -62,6 +62,15 @@ def test_ensembles_stand_in_a_table_beside_their_members(study: Path, ensembles:
     assert "imagenet + scratch + simclr:nih" in text and "ImageNet" in text
 
 
+def test_beside_other_runs_a_table_says_of_an_ensemble_that_it_is_one_and_no_settings(
+    study: Path, ensembles: Path
+) -> None:
+    """It has none of its own; those of its members, spelled out, would be pages."""
+    (note,) = [note for note in build("label-efficiency", collect([study, ensembles])[0]).notes if "beyond" in note]
+    assert note.startswith("The runs differ beyond what the table shows in ensemble (3 values ")
+    assert len(note) < 200 and "optim" not in note
+
+
 def test_the_same_ensembles_again_are_left_as_they_are(study: Path, ensembles: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in ensembles.rglob("*.parquet")}
     make([str(study / "cells")], ensembles)

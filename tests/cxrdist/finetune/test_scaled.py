@@ -96,6 +96,18 @@ def test_steps_whose_gradient_overflows_are_not_taken_until_the_scale_fits(fitte
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_sgd_has_no_momentum_of_a_first_step_that_was_not_taken(fitted, device):
+    """Where memory that nobody wrote is NaN; torch's fused SGD would keep it as momentum."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        fit = fitted("sgd", problem("fp16", 300.0, device), optim={"name": "sgd", "lr": 0.01})
+        list(fit)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.isfinite(weights(fit)).all()
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_a_trial_in_fp16_that_was_stopped_ends_as_the_unbroken_one(fitted, device):
     whole = fitted("whole", problem("fp16", 300.0, device))
     list(whole)
@@ -132,7 +144,8 @@ def test_optimisers_take_few_kernels_for_all_parameters(fitted, device):
     for name in ("adam", "adamw", "sgd"):
         fit = fitted(name, problem("float32", device=device), optim={"name": name, "lr": 0.01})
         made = optimiser(fit.config, fit.problem.network, fit.problem.head, fit.phases[0])
-        assert bool(made.defaults["fused"]) == (name != "sgd" or device == "cuda")
+        assert bool(made.defaults["fused"]) == (name != "sgd")
+        assert bool(made.defaults["foreach"]) == (name == "sgd" and device == "cuda")
 
 
 def test_fp16_is_a_choice_of_its_own_and_leaves_the_other_signatures_alone(blobs, tmp_path):

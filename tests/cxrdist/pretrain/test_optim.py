@@ -108,12 +108,44 @@ def test_steps_as_a_gpu_takes_them_are_those_of_the_plain_loop(name, device):
         assert torch.allclose(ours, plain, atol=1e-6 if device == "cpu" else 1e-5)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("lars", "foreach"), ("adamw", "fused"), ("sgd", "fused")])
+@pytest.mark.parametrize(("name", "kind"), [("lars", "foreach"), ("adamw", "fused"), ("sgd", "foreach")])
 def test_optimisers_take_few_kernels_on_a_gpu_and_on_the_cpu_what_they_always_took(name, kind):
     asked = [
         build_optimizer(OptimConfig(name=name), [nn.Linear(2, 2)], on_gpu).defaults[kind] for on_gpu in (True, False)
     ]
     assert asked[0] is True and not asked[1]
+
+
+@pytest.fixture
+def unset_memory_is_nan():
+    """What torch allocates and nobody writes is NaN, not by chance 0."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("name", ["lars", "adamw", "sgd"])
+def test_a_step_that_fp16_skips_is_as_if_it_had_not_been(unset_memory_is_nan, name, device):
+    """The first of all, as the scale begins too high, and one after others."""
+    ends = []
+    for skipped in ((), (0, 3)):
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 4)).to(device)
+        optimizer = build_optimizer(OptimConfig(name=name, weight_decay=0.1), [module], on_gpu=True)  # pyright: ignore[reportArgumentType]
+        set_rate(optimizer, 0.05)
+        scaler = torch.amp.GradScaler(device, init_scale=1024.0)
+        for step in range(4 + len(skipped)):
+            for parameter in module.parameters():
+                own = torch.full_like(parameter, float("inf")) if step in skipped else parameter.detach() + 1
+                parameter.grad = own * scaler.scale(torch.ones((), device=device))
+            scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+            scaler.step(optimizer)
+            scaler.update()
+        ends.append([parameter.detach().cpu() for parameter in module.parameters()])
+    for plain, after in zip(*ends, strict=True):
+        assert torch.isfinite(after).all() and torch.equal(plain, after)
 
 
 def lars_by_hand(w: torch.Tensor, g: torch.Tensor, buffer: torch.Tensor, rate: float, decay: float) -> torch.Tensor:

@@ -47,6 +47,25 @@ def test_tick_labels_of_every_figure_keep_apart(name: str, results: pa.Table) ->
     assert collisions(draw(name, results, options).figure) == []
 
 
+LONG = " + ".join(f"simclr:a-hospital-s-own-{number}" for number in range(6))
+
+
+@pytest.mark.parametrize("name", ["roc", "precision-recall", "label-efficiency", "calibration"])
+def test_a_long_name_leaves_room_for_the_figure_and_stays_on_the_page(name: str, tmp_path: Path) -> None:
+    """The names of ensembles are as long as those of their members together."""
+    for init in ("scratch", LONG):
+        simulate.finetune(tmp_path, init=init, history=False)
+    with styled():
+        figure = draw(name, collect(tmp_path)[0], Options(labels=("edema",))).figure
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        legends = [*figure.legends, *(axis.get_legend() for axis in figure.get_axes() if axis.get_legend())]
+        boxes = [legend.get_window_extent(canvas.get_renderer()) for legend in legends]
+        panel = figure.get_axes()[0].get_window_extent(canvas.get_renderer())
+    assert boxes and all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 for box in boxes)
+    assert panel.width > 0.3 * figure.bbox.width
+
+
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
     """Nine shares of labels, some of them near each other, of nine initialisations at the largest."""
