@@ -16,7 +16,7 @@ from slurm.task import Task
 
 PLAIN = (
     "evaluate", "collect", "table", "plot", "report", "embed", "compare-embeddings", "explain", "explore", "predict",
-    "export", "verify",
+    "export", "verify", "ensemble", "methods",
 )  # fmt: skip
 """Commands that run on one node as they are; they may be interrupted and run again."""
 SUBMITTABLE = ("pretrain", "finetune", "sweep", "shard", *PLAIN)

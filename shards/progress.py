@@ -12,20 +12,33 @@ LINE_EVERY = 30.0
 
 
 class Progress:
-    """Counts finished samples; a context manager."""
+    """Counts finished samples; a context manager.
 
-    def __init__(self, total: int, what: str, say: Callable[[str], None], unit: str = "img") -> None:
-        self.total, self.what, self.say, self.unit = total, what, say, unit
+    Args:
+        total: how many there are.
+        what: is done with them, as the first words of a line.
+        say: takes the lines of a log; None: they go to stderr.
+        unit: of the bar.
+        quiet: neither bar nor lines.
+        leave: the bar stays on the terminal when all is done.
+    """
+
+    def __init__(
+        self, total: int, what: str, say: Callable[[str], None] | None = None, unit: str = "img", *,
+        quiet: bool = False, leave: bool = True,
+    ) -> None:  # fmt: skip
+        self.total, self.what, self.say, self.unit = total, what, say or _to_stderr, unit
+        self.quiet, self.leave = quiet, leave
         self.done = 0
         self.start = self.last_line = time.monotonic()
         self.at_start = 0
         self.bar: Any = None
 
     def __enter__(self) -> Progress:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not self.quiet:
             from tqdm import tqdm
 
-            self.bar = tqdm(total=self.total, unit=self.unit, desc=self.what)
+            self.bar = tqdm(total=self.total, unit=self.unit, desc=self.what, mininterval=0.5, leave=self.leave)
         return self
 
     def add(self, count: int, **facts: Any) -> None:
@@ -38,7 +51,7 @@ class Progress:
             self.bar.update(count)
             return
         now = time.monotonic()
-        if now - self.last_line >= LINE_EVERY:
+        if now - self.last_line >= LINE_EVERY and not self.quiet:
             self.last_line = now
             speed = (self.done - self.at_start) / (now - self.start)
             shown = "".join(f", {name} {value}" for name, value in facts.items())
@@ -47,3 +60,7 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.close()
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

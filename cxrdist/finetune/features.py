@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from cxrdist.core.device import autocast, exact_products
 from cxrdist.core.initialisation import describe
@@ -25,6 +24,7 @@ from cxrdist.finetune.classifier import Classifier
 from cxrdist.finetune.config import FinetuneConfig
 from cxrdist.finetune.decoded_images import Pixels
 from cxrdist.finetune.labelled_data import Split
+from shards.progress import Progress
 
 BATCH = 64
 
@@ -115,13 +115,13 @@ class Network:
         pixels, parts = self.pixels(split), []
         chunks = [positions[start : start + BATCH] for start in range(0, len(positions), BATCH)]
         filled = [np.resize(chunk, BATCH) for chunk in chunks]
-        with tqdm(total=len(chunks), desc=f"scoring {split.name}", unit="batch", disable=None, leave=False) as bar:
+        with Progress(len(chunks), f"scored {split.name}, batches:", unit="batch", leave=False) as bar:
             for chunk, decoded in zip(chunks, pixels.batches(filled), strict=True):
                 images = normalise(decoded, self.model, self.device)
                 with autocast(self.device, self.precision):
                     out = self.model.backbone(images)
                 parts.append(out[: len(chunk)].float().cpu().numpy())
-                bar.update()
+                bar.add(1)
         return np.concatenate(parts)
 
 

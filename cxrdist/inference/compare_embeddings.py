@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from tqdm import tqdm
 
 from cxrdist.errors import InputError
 from cxrdist.inference import explain, heatmaps, representation
@@ -27,6 +26,7 @@ from results import parquet
 from results.figures.style import save
 from shards import ShardSet
 from shards.labels import NEGATIVE, POSITIVE
+from shards.progress import Progress
 
 MARKER = "compare.json"
 UNTRAINED = "untrained"
@@ -185,12 +185,12 @@ def _all_features(encoders: Mapping[str, Encoder], images: Splits, seed: int, qu
     held = [part for part in (images.train, images.val, images.test) if part is not None]
     total = len(encoders) * sum(map(len, held))
     found = {}
-    with tqdm(total=total, desc="features", unit="image", disable=quiet or None, mininterval=1) as bar:
+    with Progress(total, "described", unit="image", quiet=quiet) as bar:
         for name, encoder in encoders.items():
             found[name] = Features(
-                train=features_of(encoder, images.train, bar.update),
-                val=None if images.val is None else features_of(encoder, images.val, bar.update),
-                test=features_of(encoder, images.test, bar.update),
+                train=features_of(encoder, images.train, bar.add),
+                val=None if images.val is None else features_of(encoder, images.val, bar.add),
+                test=features_of(encoder, images.test, bar.add),
                 views=views_of(encoder, images.test, seed),
             )
             if not all(np.isfinite(part).all() for part in (found[name].train, found[name].test)):

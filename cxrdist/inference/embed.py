@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from tqdm import tqdm
 
 from cxrdist.errors import InputError
 from cxrdist.inference.network import Encoder, batches
 from results import atomic
 from shards import ShardSet, parquet
 from shards.labels import NULL
+from shards.progress import Progress
 
 
 def schema_of(shards: ShardSet, width: int, encoder: Encoder) -> pa.Schema:
@@ -75,7 +75,7 @@ def embed(encoder: Encoder, shards: ShardSet, out: Path, *, quiet: bool = False)
     def fill(temporary: Path) -> None:
         with (
             parquet.writer(temporary, layout) as writer,
-            tqdm(total=len(shards), desc="embedding", unit="image", disable=quiet or None, mininterval=1) as bar,
+            Progress(len(shards), "embedded", unit="image", quiet=quiet) as bar,
         ):
             for positions, images in batches(shards, np.arange(len(shards)), encoder.image_size):
                 features = encoder.features(images)
@@ -83,7 +83,7 @@ def embed(encoder: Encoder, shards: ShardSet, out: Path, *, quiet: bool = False)
                 flat = pa.array(features.ravel(), pa.float32())
                 columns["features"] = pa.FixedSizeListArray.from_arrays(flat, width)
                 writer.write_table(pa.table(columns, schema=layout))
-                bar.update(len(positions))
+                bar.add(len(positions))
 
     atomic.write(out, fill)
     return len(shards)

@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from tqdm import tqdm
 
 from cxrdist.errors import InputError
 from cxrdist.inference import heatmaps
@@ -26,6 +25,7 @@ from cxrdist.inference.pointing_game import Box, covered, energy, interval, is_h
 from results import atomic
 from shards import ShardSet
 from shards.labels import POSITIVE
+from shards.progress import Progress
 
 METHODS = (*heatmaps.CAMS, "occlusion")
 MARKER = "explain.json"
@@ -89,12 +89,12 @@ class Explainer:
     def over(self, shards: ShardSet, wanted: dict[int, list[str]], title: str) -> Iterator[Explanation]:
         """Explain positions of a split for the labels wanted of each."""
         positions = np.array(sorted(wanted), dtype=np.int64)
-        with tqdm(total=len(positions), desc=title, unit="image", disable=None, mininterval=1) as bar:
+        with Progress(len(positions), title, unit="image") as bar:
             for chunk, images in batches(shards, positions, self.encoder.image_size):
                 scores = self.encoder.scores(images)
                 for position, image, row in zip(chunk.tolist(), images, scores, strict=True):
                     yield self.explain(image, wanted[position], row, position)
-                    bar.update()
+                    bar.add(1)
 
 
 def choose(encoder: Encoder, shards: ShardSet, labels: Sequence[str], count: int) -> dict[int, list[str]]:

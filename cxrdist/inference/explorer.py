@@ -15,7 +15,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from cxrdist.errors import InputError
 from cxrdist.inference import heatmaps
@@ -26,6 +25,7 @@ from cxrdist.inference.pointing_game import read_boxes
 from cxrdist.inference.tested_run import TestedRun, comparable
 from results import atomic
 from shards import ShardSet
+from shards.progress import Progress
 
 PAGES = Path(__file__).parent / "pages"
 VIEW = 256
@@ -71,7 +71,7 @@ def explore_tested(
         raise InputError(f"{runs[0].name} has no prediction of {missing[0]}; evaluate it on {shards.path} again")
     images, thumbnails = _pictures(shards, positions)
     url, across = sprite(thumbnails)
-    with tqdm(total=len(runs) * len(positions), desc="explorer", unit="image", disable=quiet or None) as bar:
+    with Progress(len(runs) * len(positions), "explored", unit="image", quiet=quiet) as bar:
         columns = [_run(run, shards, positions, labels, (method, seed), bar) for run in runs]
     data = {
         "labels": labels,
@@ -121,8 +121,13 @@ def _boxes(shards: ShardSet, keys: Sequence[str], labels: Sequence[str]) -> list
 
 
 def _run(
-    run: TestedRun, shards: ShardSet, positions: np.ndarray, labels: Sequence[str], mapping: tuple[str, int], bar: tqdm
-) -> dict[str, Any]:
+    run: TestedRun,
+    shards: ShardSet,
+    positions: np.ndarray,
+    labels: Sequence[str],
+    mapping: tuple[str, int],
+    bar: Progress,
+) -> dict[str, Any]:  # fmt: skip
     """What the page holds of one run."""
     matrix, network = run.matrix, run.network
     columns = [matrix.labels.index(label) for label in labels]
@@ -145,7 +150,7 @@ def _run(
 
 
 def features_and_maps(
-    network: Encoder, shards: ShardSet, positions: np.ndarray, labels: Sequence[str], bar: tqdm
+    network: Encoder, shards: ShardSet, positions: np.ndarray, labels: Sequence[str], bar: Progress
 ) -> tuple[np.ndarray, dict[str, Any] | None, str | None]:
     """Features (n, D); class activation maps of all labels as the page holds them, and their layer; None without."""
     assert network.classifier is not None
@@ -157,7 +162,7 @@ def features_and_maps(
         if layer is not None:
             found = heatmaps.class_maps(network.classifier, network.pixels(images), columns, layer)
             cells.append(np.stack([[_small(one) for one in row] for row in found]))
-        bar.update(len(part))
+        bar.add(len(part))
     if layer is None:
         return np.concatenate(features), None, None
     whole = np.concatenate(cells, axis=1)

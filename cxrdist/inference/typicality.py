@@ -27,13 +27,13 @@ import torch
 from scipy import stats
 from torch import nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from cxrdist.core import weights
 from cxrdist.core.device import autocast
 from cxrdist.errors import InputError
 from cxrdist.inference.network import Encoder, batches
 from shards import ShardSet
+from shards.progress import Progress
 
 FORMAT = "cxrdist typicality 1"
 MOST_TRAIN, MOST_VAL = 2000, 1000
@@ -175,7 +175,7 @@ def fit(encoder: Encoder, train: ShardSet, val: ShardSet) -> Typicality:
     for split, most in ((train, MOST_TRAIN), (val, MOST_VAL)):
         if len(split) < 20:
             raise InputError(f"{split.path}: {len(split)} images in {split.split} are too few to say what is typical")
-        with tqdm(total=min(len(split), most), desc=f"{split.split} images", unit="image", disable=None) as bar:
+        with Progress(min(len(split), most), f"described {split.split}", unit="image") as bar:
             described.append(_described(encoder, split, most, bar))
     spaces = {name: fit_space(vectors) for name, vectors in described[0].items()}
     far = np.stack([space.distance(described[1][name]) for name, space in spaces.items()], axis=1)
@@ -187,14 +187,14 @@ def fit(encoder: Encoder, train: ShardSet, val: ShardSet) -> Typicality:
     return Typicality(limited, *counts)
 
 
-def _described(encoder: Encoder, split: ShardSet, most: int, bar: tqdm) -> dict[str, np.ndarray]:
+def _described(encoder: Encoder, split: ShardSet, most: int, bar: Progress) -> dict[str, np.ndarray]:
     n = len(split)
     chosen = np.arange(n) if n <= most else np.sort(np.random.default_rng(0).choice(n, most, replace=False))
     layers = _layers(encoder.module, encoder.image_size, encoder.device)
     parts = []
     for _, images in batches(split, chosen, encoder.image_size):
         parts.append(describe(encoder, images, layers))
-        bar.update(len(images))
+        bar.add(len(images))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -67,6 +67,13 @@ def metric_title(rows: Sequence[Row]) -> str:
     return f"Macro {metric}" if metric.isupper() or metric[1:2].isdigit() else f"Macro {metric.lower()}"
 
 
+def labelled_title(name: str, rows: Sequence[Row]) -> str:
+    """What a table over labels is of: `Calibration of pneumonia`, or `Calibration, means over labels`."""
+    labels = {row["label"] for row in rows}
+    alone = comparable.only_label(rows) if labels == {MACRO} else str(next(iter(labels)))
+    return f"{name}, means over labels" if alone is None else f"{name} of {show('label', alone).lower()}"
+
+
 def threshold_sentence(rows: Sequence[Row]) -> str:
     """By which rule thresholds were chosen, where a metric depends on them."""
     held = [row for row in rows if row["metric"] in (*THRESHOLD_METRICS, *COUNTS)]

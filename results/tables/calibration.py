@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from results import levels
-from results.cells.captions import caption_of
+from results.cells.captions import caption_of, labelled_title
 from results.cells.cell import Cell
 from results.cells.options import Options
 from results.errors import InputError
@@ -34,8 +34,7 @@ def build(results: pa.Table, options: Options) -> Table:
     lines = [_line(cell.rows, options) for cell in found.groups.values()]
     cells = [cell for line in lines for cell in line]
     unit = levels.unit(found.rows)
-    one = len({row["label"] for row in found.rows}) == 1 and found.rows[0]["label"] != "macro"
-    title = "Calibration" + ("" if one else ", means over labels")
+    title = labelled_title("Calibration", found.rows)
     title += f", {sentence(options.recalibrate)}" if options.recalibrate else ""
     notes = [
         "Log loss: cross-entropy in nats. Slope: of the logistic regression of the truths on the logits of the scores;"

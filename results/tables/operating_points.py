@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from results import levels
-from results.cells.captions import caption_of, rule_title
+from results.cells.captions import caption_of, labelled_title, rule_title
 from results.cells.cell import Cell
 from results.cells.display import METRIC_TITLES
 from results.cells.options import Options
@@ -46,8 +46,7 @@ def build(results: pa.Table, options: Options) -> Table:
             names.append((*found.names(key), _point(rule)))
             lines.append(_line(group.rows, rule, options))
     cells = [cell for line in lines for cell in line[1:]]
-    one = len({row["label"] for row in found.rows}) == 1 and found.rows[0]["label"] != "macro"
-    title = "Operating points" + ("" if one else ", means over labels")
+    title = labelled_title("Operating points", found.rows)
     return Table(
         caption=caption_of(title, found.rows, found.axes, cells),
         notes=(*_notes(found.rows, lines, options, found.note), *found.notes()),

@@ -15,10 +15,10 @@ STUDIES |= {path.stem: path for path in sorted(PACKAGED.glob("*.toml"))}
 VALUES = {"nih_chexpert_transfer": ["nih=/data/nih", "chexpert=/data/chexpert"], "demo": ["seed=1"]}
 
 
-def test_there_are_the_five_published_systems_and_the_demos():
+def test_there_are_the_five_published_systems_the_headline_and_the_demos():
     assert set(STUDIES) == {
         "kermany_ssl", "nih_chexpert_transfer", "pneumoniamnist", "kermany_resnet50", "chexpert_fewshot",
-        "demo", "demo_medmnist", "demo_shards",
+        "pneumoniamnist_headline", "demo", "demo_medmnist", "demo_shards",
     }  # fmt: skip
 
 

@@ -46,6 +46,15 @@ def compared(folder: Path, out: str, *words: str) -> tuple[Path, dict[tuple[str,
     return where, {(row["encoder"], row["measure"], row["target"]): row for row in rows}
 
 
+def test_a_log_says_how_many_images_are_described(folder, monkeypatch, capsys):
+    """As of a job, whose stderr is no terminal."""
+    monkeypatch.setattr("shards.progress.LINE_EVERY", 0.0)
+    where, _ = compared(folder, "told", "--shards", str(folder / "one"))
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("described ")]
+    total = told[-1].split(" of ")[1].split(",")[0]
+    assert int(total) > 0 and told[-1].startswith(f"described {total} of {total}, ") and where.is_dir()
+
+
 def embedded(folder: Path, run: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Features and pneumonia (NaN where not known) of each split, as `cxrdist embed` writes them."""
     out = folder / f"{run}.parquet"

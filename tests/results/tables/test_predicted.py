@@ -55,6 +55,16 @@ def test_models_below_each_other_have_means_over_the_labels_that_all_have(unequa
     assert "Macro: mean over 2 labels" in " ".join(table.notes)
 
 
+@pytest.mark.parametrize(("name", "title"), [("calibration", "Calibration"), ("operating-points", "Operating points")])
+def test_a_table_over_labels_names_the_one_label_that_there_is(
+    unequal: tuple[Path, pa.Table], tmp_path: Path, name: str, title: str
+) -> None:
+    simulate.finetune(tmp_path, labels={"edema": 0.7}, **QUICK)
+    assert build(name, collect(tmp_path)[0], Options()).caption.startswith(f"{title} of edema. ")
+    assert build(name, unequal[1], Options(label="edema")).caption.startswith(f"{title} of edema. ")
+    assert build(name, unequal[1], Options()).caption.startswith(f"{title}, means over labels. ")
+
+
 def test_label_fractions_that_are_asked_for_as_rows_are_all_shown(unequal: tuple[Path, pa.Table]) -> None:
     table = build("calibration", unequal[1], Options(rows=("label_fraction", "init")))
     assert [names[0] for names in table.row_names] == ["10 %", "10 %", "100 %", "100 %"]

@@ -5,19 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from shards import FailedError, progress
+from shards import FailedError
 from shards.atomic import write_bytes, write_with
 from shards.convert.sample import safe_key
 from shards.convert.sources import find_files
-
-
-def test_a_log_gets_a_plain_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
-    told: list[str] = []
-    with progress.Progress(10, "converted", told.append) as bar:
-        bar.add(4)
-        bar.add(6, rejects=1)
-    assert told[-1].startswith("converted 10 of 10, ") and told[-1].endswith("/s, rejects 1")
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
