@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from results import configs
 from results.cells import config_keys
 from results.cells.display import AXES, AXIS_TITLES, IMPLIED, LABEL_SETS, show
+from results.cells.inits import with_distinct_inits
 from results.cells.options import Options
 from results.errors import InputError
 from results.schema import MACRO, METRICS, Row
@@ -92,7 +93,8 @@ def label_names(words: Iterable[str]) -> tuple[str, ...]:
 def choose(table: pa.Table, choice: RowChoice) -> list[Row]:
     """The chosen rows, checked to belong together; macro means as the runs wrote them.
 
-    Initialisations of one name that come from different pretraining runs get the run's signature added to their name.
+    Initialisations of one name that come from different pretraining runs are told apart by name: see
+    `with_distinct_inits`.
 
     Raises:
         InputError: no row is left; a filter names no column or key; split schemes or label policies are mixed.
@@ -100,6 +102,7 @@ def choose(table: pa.Table, choice: RowChoice) -> list[Row]:
     unknown = sorted(set(choice.allow) - set(ALLOWANCES))
     if unknown:
         raise InputError(f"--allow {unknown[0]} is not known; there are {', '.join(ALLOWANCES)}")
+    pretrained = table.filter(pc.equal(table["job"], "pretrain")).to_pylist()
     table = everything = table.filter(pc.is_valid(table["label"]))
     if not len(table):
         raise InputError("there are no results to choose from: these are pretraining runs; name fine-tuned ones")
@@ -113,7 +116,7 @@ def choose(table: pa.Table, choice: RowChoice) -> list[Row]:
     rows = table.to_pylist()
     runs = everything.filter(pc.is_in(everything["source"], pc.unique(table["source"])))
     _refuse_mixtures(rows, runs, choice.allow)
-    return _with_distinct_inits(rows)
+    return with_distinct_inits(rows, pretrained)
 
 
 def matching(table: pa.Table, where: Iterable[str]) -> pa.Table:
@@ -203,19 +206,6 @@ def _same_truths(table: pa.Table, dataset: str) -> bool:
     )
     counts = part.group_by(["label", "split_scheme", "n_pos", "n_neg"]).aggregate([])
     return len(counts) == len(counts.group_by(["label", "split_scheme"]).aggregate([]))
-
-
-def _with_distinct_inits(rows: list[Row]) -> list[Row]:
-    """Encoders of one name by the run that made them, or by their file where runs are not known to differ."""
-    for column in ("init_signature", "init_hash"):
-        sources: dict[str, set[str]] = defaultdict(set)
-        for row in rows:
-            if row[column] is not None:
-                sources[str(row["init"])].add(row[column])
-        for row in rows:
-            if len(sources[str(row["init"])]) > 1 and row[column] is not None:
-                row["init"] = f"{row['init']} ({row[column][:6]})"
-    return rows
 
 
 def largest_fraction(rows: list[Row], options: Options) -> tuple[list[Row], str]:
