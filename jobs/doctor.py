@@ -43,7 +43,7 @@ def run(config: Config) -> int:
         findings = findings or [doctor.Diagnosis(level="ok", what="packages", found="all ours")]
         findings += [*doctor.here(folder), *doctor.slurm_here(profile)]
         if profile is not None and not any(one.level == "FAIL" for one in findings):
-            findings.append(doctor.fits(profile, config.nodes))
+            findings.append(doctor.fits(profile, config.nodes, folder))
             if findings[-1].level == "ok":
                 findings += doctor.on_nodes(profile, config.nodes, folder, config.wait)
     for one in findings:

@@ -86,9 +86,9 @@ def _has_accounting() -> bool:
     return True
 
 
-def fits(profile: Profile, nodes: int) -> Diagnosis:
-    """Compare a profile with the cluster."""
-    task = submit.task_for(profile, kind="command", words=("x",), folder="/tmp/x")
+def fits(profile: Profile, nodes: int, folder: Path) -> Diagnosis:
+    """Compare a profile with the cluster, for jobs whose files lie in `folder`."""
+    task = submit.task_for(profile, kind="command", words=("x",), folder=str(folder))
     try:
         checks.check(submit.Request(name="doctor", task=task, profile=profile, nodes=nodes))
     except (InputError, FailedError) as error:

@@ -82,7 +82,7 @@ def test_the_profile_of_a_real_cluster_fits_it_and_an_unknown_partition_is_refus
     assert cli.main(["init-profile", str(path)]) == 0
     assert "cxrdist doctor --profile" in capsys.readouterr().out
     profile = profiles.load(str(path))
-    assert doctor.fits(profile, 1).level == "ok"
+    assert doctor.fits(profile, 1, tmp_path).level == "ok"
     wrong = f"{profile.partition}x"
     assert cli.main(["init-profile", str(tmp_path / "other.toml"), "--partition", wrong]) == 2
     assert f"did you mean {profile.partition}?" in capsys.readouterr().err
