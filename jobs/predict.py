@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from shards.progress import Progress
 
 HELP = (
     "Score image files with a fine-tuned run: one line per image with probabilities, decisions and a warning where the "
@@ -42,14 +46,13 @@ def run(config: Config) -> int:
     """Score; 1 where some files could not be used (they are in the CSV with the reason)."""
     from pathlib import Path
 
-    from tqdm import tqdm
-
     from cxrdist.core.shard_sets import run_of
     from cxrdist.errors import InputError
     from cxrdist.inference import network as networks
     from cxrdist.inference import predict
     from cxrdist.inference.typicality import LIMIT
     from results import atomic
+    from shards.progress import Progress
 
     network = networks.load(config.run, config.device, classify=True)
     run, paths = run_of(config.run), predict.find_images(config.images)
@@ -71,14 +74,19 @@ def run(config: Config) -> int:
 
         def fill(temporary: Path) -> None:
             nonlocal counts
-            bar = tqdm(scored, total=len(paths), desc="images", unit="image", disable=None)
-            with bar, open(temporary, "w", newline="") as file:
-                counts = predict.write(file, iter(bar), columns, lines=lines)
+            with Progress(len(paths), "scored", unit="image") as bar, open(temporary, "w", newline="") as file:
+                counts = predict.write(file, _counted(scored, bar), columns, lines=lines)
 
         atomic.write(out, fill)
     flagged = f", {counts.atypical} unlike the training images (atypical)" if counts.atypical else ""
     print(f"{counts.good} images scored, {counts.bad} could not be used{flagged}", file=sys.stderr)
     return 1 if counts.bad else 0
+
+
+def _counted(scored: Iterator[Any], bar: Progress) -> Iterator[Any]:
+    for one in scored:
+        yield one
+        bar.add(1)
 
 
 def _typicality(config: Config, network: Any, run: Any) -> Any:
