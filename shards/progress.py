@@ -38,7 +38,7 @@ class Progress:
         if sys.stderr.isatty() and not self.quiet:
             from tqdm import tqdm
 
-            self.bar = tqdm(total=self.total, unit=self.unit, desc=self.what, mininterval=0.5, leave=self.leave)
+            self.bar = tqdm(total=self.total, unit=self.unit, desc=self.what, leave=self.leave)
         return self
 
     def add(self, count: int, **facts: Any) -> None:

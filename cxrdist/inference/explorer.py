@@ -127,7 +127,7 @@ def _run(
     labels: Sequence[str],
     mapping: tuple[str, int],
     bar: Progress,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """What the page holds of one run."""
     matrix, network = run.matrix, run.network
     columns = [matrix.labels.index(label) for label in labels]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from results import configs
 from results.cells import config_keys
 from results.schema import Row
 
@@ -39,19 +40,15 @@ def with_distinct_inits(rows: list[Row], pretrained: Sequence[Row]) -> list[Row]
 def _told_apart(held: set[str], pretrained: Sequence[Row]) -> dict[str, str]:
     """Signature or hash -> what stands in brackets."""
     short = {source: source[:6] for source in held}
-    runs = {row["signature"]: row for row in pretrained if row["signature"] in held and row["config"] is not None}
-    if set(runs) != held:
+    settings = {
+        row["signature"]: (configs.config_of(row) or {}) | {configs.SEED: row["seed"]}
+        for row in pretrained
+        if row["signature"] in held and row[configs.COLUMN] is not None
+    }
+    differing = config_keys.varied(list(settings.values()))
+    if set(settings) != held or len(differing) != 1:
         return short
-    differing = set(config_keys.differing(runs.values()))
-    seeds = {source: str(row["seed"]) for source, row in runs.items()}
-    if len(set(seeds.values())) > 1:
-        differing.add(config_keys.SEED)
-    if len(differing) != 1:
+    ((key, values),) = differing.items()
+    if len(values) < len(held):
         return short
-    (key,) = differing
-    values = seeds if key == config_keys.SEED else {
-        source: config_keys.spell((config_keys.config_of(row) or {}).get(key)) for source, row in runs.items()
-    }  # fmt: skip
-    if len(set(values.values())) < len(held):
-        return short
-    return {source: f"{key}={value}" for source, value in values.items()}
+    return {source: f"{key}={config_keys.spell(one.get(key))}" for source, one in settings.items()}

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from tqdm import tqdm
 
 from shards.convert import cells
 from shards.convert.dicom import looks_like_dicom, read_header
@@ -18,6 +17,7 @@ from shards.convert.grey import plain_reason
 from shards.convert.inputs import note
 from shards.convert.rows import with_column
 from shards.convert.spill import stored
+from shards.progress import Progress
 
 _TAGS = ("PatientID", "StudyInstanceUID", "SOPInstanceUID", "ViewPosition", "PatientSex", "PatientAge", "Rows")
 _HEAD = 1 << 16
@@ -54,14 +54,14 @@ def read_headers(root: Path, sources: pa.ChunkedArray) -> Iterator[tuple[str, He
     try:
         with (
             ThreadPoolExecutor(_THREADS) as pool,
-            tqdm(desc="reading headers", total=len(sources), unit="file", disable=None, leave=False) as bar,
+            Progress(len(sources), "headers read:", unit="file", leave=False) as bar,
         ):
             for first in range(0, len(sources), _BATCH):
                 some = sources.slice(first, _BATCH).to_pylist()
                 for source in some:
                     note(root / source)
                 yield from zip(some, pool.map(lambda source: _read(root / source), some), strict=True)
-                bar.update(len(some))
+                bar.add(len(some))
     finally:
         config.settings.reading_validation_mode = kept
 

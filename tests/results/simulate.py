@@ -170,12 +170,11 @@ def pretrain(
     seed: int = 0,
     dataset: str = "nih",
     method: str | None = None,
-    config: dict[str, Any] | None = None,
+    changes: dict[str, Any] | None = None,
 ) -> Run:
     """Write a finished pretraining run, without its encoder; with no method, as from before there was a choice."""
-    changes = config or {}
-    config = {"arch": "resnet18", "seed": seed, "init": "scratch", "epochs": 10, "dataset": dataset}
-    config |= ({} if method is None else {"method": method}) | changes
+    config: dict[str, Any] = {"arch": "resnet18", "seed": seed, "init": "scratch", "epochs": 10, "dataset": dataset}
+    config |= ({} if method is None else {"method": method}) | (changes or {})
     identity = signature(config)
     run = Run.create(folder / identity, job="pretrain", config=config, signature=identity, command=["pretrain"])
     for step in range(0, 100, 10):

@@ -39,9 +39,12 @@ def encoders(folder: Path, *settings: dict[str, Any]) -> list[str]:
     ("settings", "said"),
     [
         ([{"seed": 0}, {"seed": 3}], ("seed=0", "seed=3")),
-        ([{"config": {"augment": {"blur": [0.1, 1.0]}}}, {"config": {"augment": {"off": ["blur"]}}}], None),
-        ([{"config": {"temperature": 0.1}}, {"config": {"temperature": 0.5}}], ("temperature=0.1", "temperature=0.5")),
-        ([{"seed": 0}, {"seed": 1, "config": {"temperature": 0.5}}], None),
+        ([{"changes": {"augment": {"blur": [0.1, 1.0]}}}, {"changes": {"augment": {"off": ["blur"]}}}], None),
+        (
+            [{"changes": {"temperature": 0.1}}, {"changes": {"temperature": 0.5}}],
+            ("temperature=0.1", "temperature=0.5"),
+        ),
+        ([{"seed": 0}, {"seed": 1, "changes": {"temperature": 0.5}}], None),
     ],
 )
 def test_encoders_of_one_name_are_called_by_the_one_setting_in_which_they_differ(
